@@ -1,0 +1,29 @@
+//! Workers: the part of Cairn that touches files, networks and processes.
+//!
+//! A worker kind is a choice of small parts, each behind its own seam:
+//!
+//! | module | part |
+//! |---|---|
+//! | [`content`] | blobs by digest on disk |
+//! | [`registry`] | pulling from and pushing to OCI registries |
+//! | [`archive`] | tar streams: reading, applying to and making from directories |
+//! | [`compression`] | gzip, zstd and uncompressed blobs |
+//! | [`image`] | image configs, manifests, layouts |
+//! | [`layer`] | layers as directories and blobs, mounted together as overlays |
+//! | [`tree`] | files received from clients, kept once each, and the trees made of them |
+//! | [`checksum`] | content digests of paths under trees and mounted layers |
+//! | [`fileop`] | file operations on a root file system |
+//! | [`executor`] | running processes in containers |
+//! | [`sys`] | system calls; the only module where `unsafe` is allowed |
+
+pub mod archive;
+pub mod checksum;
+pub mod compression;
+pub mod content;
+pub mod executor;
+pub mod fileop;
+pub mod image;
+pub mod layer;
+pub mod registry;
+pub mod sys;
+pub mod tree;
