@@ -1,0 +1,39 @@
+//! Compiles the protocol descriptions without needing a protobuf compiler on the machine.
+
+use std::error::Error;
+use std::path::Path;
+
+const FILES: &[&str] = &[
+    "apicaps.proto",
+    "content.proto",
+    "control.proto",
+    "errdefs.proto",
+    "exporter.proto",
+    "filesync.proto",
+    "fsutil.proto",
+    "gateway.proto",
+    "health.proto",
+    "ops.proto",
+    "otlp.proto",
+    "policysession.proto",
+    "rpc.proto",
+    "secrets.proto",
+    "sourcepolicy.proto",
+    "ssh.proto",
+    "stack.proto",
+    "types.proto",
+    "upload.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    println!("cargo::rerun-if-changed={}", dir.display());
+    let descriptors = protox::compile(FILES, [&dir])?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        // Encodings must not depend on the order of a hash map.
+        .btree_map(".")
+        .emit_rerun_if_changed(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
