@@ -1,1 +1,23 @@
-//! (skeleton)
+//! Path patterns of the build world: `.dockerignore` rules and file-name globs.
+//!
+//! Reading order: [`ignorefile`] turns the bytes of an ignore file into patterns, [`PatternSet`]
+//! decides with a list of patterns about paths, [`DirState`] does the same step by step for those
+//! who walk a tree, and [`glob`] is the simpler language of one wildcard path.
+//!
+//! Invariants: everything is total and bounded. A pattern is either refused when the set is built
+//! or matches in time proportional to the path, whatever was written in it; nothing here touches a
+//! file system.
+
+pub mod glob;
+pub mod ignorefile;
+
+mod automaton;
+mod clean;
+mod error;
+mod program;
+mod set;
+mod token;
+
+pub use clean::clean;
+pub use error::{IgnoreFileError, PatternError};
+pub use set::{DirState, PatternSet};

@@ -1,0 +1,190 @@
+//! Wildcards in one path, as `COPY d/*.txt` means them: Go's `filepath.Match`.
+//!
+//! `*` is any run of characters and `?` one character, neither of them `/`; `[a-z]` and `[^a-z]` are
+//! classes; `\` takes the next character literally. There is no `**`, and the pattern has to match
+//! the whole path.
+
+use crate::error::PatternError;
+use crate::token::{BadPattern, Class};
+
+/// Whether `path` contains a character that makes it a pattern.
+#[must_use]
+pub fn has_wildcard(path: &str) -> bool {
+    let mut chars = path.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => {
+                chars.next();
+            }
+            '*' | '?' | '[' => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Whether `pattern` matches the whole of `path`.
+///
+/// # Errors
+/// [`PatternError::Syntax`] if the pattern is malformed, whether or not that part is reached.
+pub fn matches(pattern: &str, path: &str) -> Result<bool, PatternError> {
+    Ok(Glob::new(pattern)?.matches(path))
+}
+
+/// A parsed pattern, for matching it against many paths.
+#[derive(Debug, Clone)]
+pub struct Glob(Vec<Token>);
+
+#[derive(Debug, Clone)]
+enum Token {
+    Literal(char),
+    AnyChar,
+    Star,
+    Class(Class),
+}
+
+impl Token {
+    fn accepts(&self, c: char) -> bool {
+        match self {
+            Self::Literal(want) => *want == c,
+            Self::AnyChar => c != '/',
+            Self::Class(class) => class.contains(c),
+            Self::Star => false,
+        }
+    }
+}
+
+impl Glob {
+    /// Parses `pattern`.
+    ///
+    /// # Errors
+    /// [`PatternError::Syntax`] if the pattern is malformed.
+    pub fn new(pattern: &str) -> Result<Self, PatternError> {
+        parse(pattern)
+            .map(Self)
+            .map_err(|BadPattern| PatternError::Syntax {
+                pattern: pattern.to_owned(),
+            })
+    }
+
+    /// Whether this pattern matches the whole of `path`.
+    ///
+    /// Takes time proportional to the product of both lengths at worst: only the latest `*` is ever
+    /// retried, which is enough because a later one could only begin further right.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        let tokens = &self.0;
+        let (mut at, mut rest) = (0, path);
+        let mut retry: Option<(usize, &str)> = None;
+        loop {
+            let head = rest.chars().next();
+            match (tokens.get(at), head) {
+                (Some(Token::Star), _) => {
+                    at += 1;
+                    retry = Some((at, rest));
+                    continue;
+                }
+                (Some(token), Some(c)) if token.accepts(c) => {
+                    at += 1;
+                    rest = &rest[c.len_utf8()..];
+                    continue;
+                }
+                (None, None) => return true,
+                _ => {}
+            }
+            match retry {
+                Some((after_star, from)) => match from.chars().next() {
+                    Some(c) if c != '/' => {
+                        rest = &from[c.len_utf8()..];
+                        at = after_star;
+                        retry = Some((after_star, rest));
+                    }
+                    _ => return false,
+                },
+                None => return false,
+            }
+        }
+    }
+}
+
+fn parse(pattern: &str) -> Result<Vec<Token>, BadPattern> {
+    let mut chars = pattern.chars().peekable();
+    let mut tokens = Vec::new();
+    while let Some(c) = chars.next() {
+        tokens.push(match c {
+            '*' => {
+                while chars.next_if_eq(&'*').is_some() {}
+                Token::Star
+            }
+            '?' => Token::AnyChar,
+            '[' => Token::Class(Class::parse(&mut chars)?),
+            '\\' => Token::Literal(chars.next().ok_or(BadPattern)?),
+            c => Token::Literal(c),
+        });
+    }
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_path_matching() {
+        for (pattern, path, want) in [
+            ("abc", "abc", true),
+            ("*", "abc", true),
+            ("*c", "abc", true),
+            ("a*", "ab/c", false),
+            ("a*/b", "abc/b", true),
+            ("a*/b", "a/c/b", false),
+            ("**/z", "y/z", true),
+            ("**/z", "z", false),
+            ("**/z", "x/y/z", false),
+            ("a*b*c*d*e*/f", "axbxcxdxexxx/f", true),
+            ("a*b?c*x", "abxbbxdbxebxczzx", true),
+            ("a*b?c*x", "abxbbxdbxebxczzy", false),
+            ("ab[c]", "abc", true),
+            ("ab[b-d]", "abc", true),
+            ("ab[^c]", "abc", false),
+            ("ab[!c]", "ab!", true),
+            ("[[]", "[", true),
+            ("a\\*b", "a*b", true),
+            ("a\\*b", "ab", false),
+            ("a?b", "a☺b", true),
+            ("a?b", "a/b", false),
+            ("[a-ζ]*", "α", true),
+            ("", "", true),
+            ("x", "", false),
+            ("*x", "xxx", true),
+            (".*", ".hid", true),
+        ] {
+            assert_eq!(
+                matches(pattern, path),
+                Ok(want),
+                "{pattern:?} against {path:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn malformed_patterns_are_errors_even_when_not_reached() {
+        for pattern in [
+            "[", "[a", "[]a]", "[-]", "[x-]", "[-x]", "a[", "\\", "[a-b-c]", "a[^", "[\\", "b[",
+        ] {
+            assert!(matches(pattern, "zzz").is_err(), "{pattern:?}");
+        }
+    }
+
+    #[test]
+    fn wildcards_are_seen_unless_escaped() {
+        assert!(has_wildcard("a/b*") && has_wildcard("a?") && has_wildcard("[a]"));
+        assert!(!has_wildcard("a/b") && !has_wildcard("a\\*b") && !has_wildcard("a\\"));
+    }
+
+    #[test]
+    fn many_stars_stay_cheap() {
+        let pattern = "*a".repeat(2_000) + "b";
+        assert_eq!(matches(&pattern, &"a".repeat(4_000)), Ok(false));
+    }
+}

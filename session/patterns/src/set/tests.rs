@@ -1,0 +1,263 @@
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::PatternSet;
+
+fn set(patterns: &[&str]) -> PatternSet {
+    PatternSet::new(patterns).expect("test patterns are valid")
+}
+
+#[test]
+fn one_pattern_against_one_path() {
+    for (pattern, path, want) in [
+        ("a", "a", true),
+        ("a", "a/b/c", true),
+        ("a", "ab", false),
+        ("e", "d/e", false),
+        ("y/z", "x/y/z", false),
+        ("d/", "d/e", true),
+        ("/d", "d", false),
+        ("*", "a/b", true),
+        ("*", ".hid", true),
+        ("*.txt", "d/e.txt", false),
+        ("d/*", "d", false),
+        ("d/*", "d/e/f", true),
+        ("?", "a", true),
+        ("a?b", "a/b", false),
+        ("**/x", "x", true),
+        ("**/x", "a/b/x", true),
+        ("**/x", "a/bx", false),
+        ("**/x", "a/x/y", true),
+        ("a/**/b", "a/b", true),
+        ("a/**/b", "a/c/d/b", true),
+        ("a/**/b", "a/cb", false),
+        ("d/**", "d", false),
+        ("d/**", "d/e", true),
+        ("d**", "d/e", true),
+        ("d**", "dx/y", true),
+        ("d**", "e/d", false),
+        ("**txt", "a/b.txt", true),
+        ("**txt", "txt", true),
+        ("**txt", "a/txt2", false),
+        ("**.md", "a/b.md", true),
+        ("**/*.md", "a/b.md", true),
+        ("**/*.md", "b.md", true),
+        ("**", "a/b", true),
+        ("***", "a/b", true),
+        ("**/**/x", "a/x", true),
+        ("[a-c].txt", "b.txt", true),
+        ("[a-c].txt", "d.txt", false),
+        ("[^a-c].txt", "d.txt", true),
+        ("[!a].txt", "b.txt", false),
+        ("[!a].txt", "!.txt", true),
+        ("\\#x", "#x", true),
+        ("\\*", "*", true),
+        ("\\*", "a", false),
+        ("{a,b}", "a", false),
+        ("{a,b}", "{a,b}", true),
+        ("a+(b).$", "a+(b).$", true),
+        ("a.c", "abc", false),
+        (".", "a", false),
+        ("/", "a", false),
+        ("..", "a", false),
+        ("../x", "x", false),
+        ("d/../a", "a", true),
+        ("é?", "éü", true),
+        (" a ", "a", true),
+    ] {
+        assert_eq!(
+            set(&[pattern]).matches(path),
+            want,
+            "{pattern:?} against {path:?}"
+        );
+    }
+}
+
+#[test]
+fn the_last_match_decides() {
+    for (patterns, path, want) in [
+        (&["a", "!a"][..], "a", false),
+        (&["a", "!a", "a"], "a", true),
+        (&["!d/e", "d"], "d/e", true),
+        (&["*", "!d/e/f.txt"], "d/e/f.txt", false),
+        (&["*", "!d/e/f.txt"], "d/e/g.txt", true),
+        (&["*.md", "!README.md"], "README.md", false),
+        (&["*.md", "!README.md"], "OTHER.md", true),
+        (&["d", "!d/e", "d/e/x"], "d/e/x", true),
+        (&["d", "!d/e", "d/e/x"], "d/e/y", false),
+        (&["!a"], "a", false),
+        (&[], "a", false),
+    ] {
+        assert_eq!(
+            set(patterns).matches(path),
+            want,
+            "{patterns:?} against {path:?}"
+        );
+    }
+}
+
+#[test]
+fn walks_are_pruned_where_nothing_can_change() {
+    let ignore = set(&["*", "!d/e/f.txt"]);
+    assert!(ignore.may_exempt_below("d") && ignore.may_exempt_below("d/e"));
+    assert!(!ignore.may_exempt_below("x") && !ignore.may_exempt_below("d/x"));
+    assert!(!set(&["node_modules"]).may_exempt_below("node_modules"));
+    assert!(set(&["node_modules", "!**/keep"]).may_exempt_below("node_modules"));
+    assert!(!set(&["!**/keep", "node_modules"]).may_exempt_below("node_modules"));
+
+    let include = set(&["a/b/*.c", "x"]);
+    assert!(
+        include.may_match_below("")
+            && include.may_match_below("a")
+            && include.may_match_below("a/b")
+    );
+    assert!(include.may_match_below("x/y"));
+    assert!(!include.may_match_below("b") && !include.may_match_below("a/c"));
+    assert!(set(&["d/**"]).may_match_below("d"));
+}
+
+#[test]
+fn malformed_patterns_are_refused() {
+    for pattern in [
+        "[", "[a", "a[]", "!", "! ", "\\", "d\\e", "[a-]", "[z", "![",
+    ] {
+        assert!(PatternSet::new([pattern]).is_err(), "{pattern:?}");
+    }
+    assert!(PatternSet::new(["", "  "]).unwrap().is_empty());
+    assert!(PatternSet::new(["a".repeat(5_000)]).is_err());
+    assert!(PatternSet::new((0..60_000).map(|i| i.to_string())).is_err());
+}
+
+#[test]
+fn hostile_patterns_cost_linear_time() {
+    let hostile: Vec<String> = (0..30)
+        .map(|i| format!("{}x{i}", "**a*?".repeat(600)))
+        .collect();
+    let set = PatternSet::new(&hostile).unwrap();
+    let begun = Instant::now();
+    assert!(!set.matches(&"a/".repeat(500)));
+    // Exponential matching would not end at all; the bound only has to tell the two apart.
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_table_thrown_away_midway_does_not_change_verdicts() {
+    // Each suffix pattern doubles the sets that paths of a and b can lead to.
+    let patterns: Vec<String> = (1..16).map(|n| format!("*a{}", "?".repeat(n))).collect();
+    let set = PatternSet::new(&patterns).unwrap();
+    let root = set.root();
+    let kept = set.enter(&root, "abab");
+    for n in 0..20_000_u32 {
+        let name: String = (0..16)
+            .map(|bit| if n >> bit & 1 == 1 { 'a' } else { 'b' })
+            .collect();
+        assert_eq!(
+            set.enter(&root, &name).is_match(),
+            name[..15].contains('a'),
+            "{name}"
+        );
+    }
+    assert_eq!(set.enter(&kept, "bb").is_match(), set.matches("abab/bb"));
+}
+
+fn pattern() -> impl Strategy<Value = String> {
+    "!?(\\*|\\*\\*|\\?|/|a|b|ab|\\[ab\\]|\\[\\^a\\]|\\.){1,7}"
+}
+
+fn path() -> impl Strategy<Value = String> {
+    "[ab.]{1,3}(/[ab]{1,2}){0,3}"
+}
+
+/// A matcher that is slow and obvious: backtracking over the same grammar.
+fn naive(pattern: &str, path: &str) -> bool {
+    let Some(c) = pattern.chars().next() else {
+        return path.is_empty();
+    };
+    let tail = |s: &str, n: usize| s[n..].to_owned();
+    if let Some(rest) = pattern.strip_prefix("**") {
+        let rest = rest.strip_prefix('/').unwrap_or(rest);
+        if rest.is_empty() {
+            return true;
+        }
+        return naive(rest, path)
+            || path
+                .match_indices('/')
+                .any(|(at, _)| naive(rest, &path[at + 1..]));
+    }
+    match c {
+        '*' => {
+            let end = path.find('/').unwrap_or(path.len());
+            (0..=end).any(|n| naive(&pattern[1..], &path[n..]))
+        }
+        '?' => path.starts_with(|c| c != '/') && naive(&pattern[1..], &tail(path, 1)),
+        '[' => {
+            let end = pattern.find(']').unwrap();
+            let class = &pattern[1..end];
+            let (negated, members) = class
+                .strip_prefix('^')
+                .map_or((false, class), |m| (true, m));
+            path.chars()
+                .next()
+                .is_some_and(|c| members.contains(c) != negated)
+                && naive(&pattern[end + 1..], &path[1..])
+        }
+        c => path.starts_with(c) && naive(&pattern[1..], &path[1..]),
+    }
+}
+
+fn naive_set(patterns: &[String], path: &str) -> bool {
+    let mut verdict = false;
+    for pattern in patterns {
+        let (negated, body) = pattern
+            .strip_prefix('!')
+            .map_or((false, pattern.as_str()), |b| (true, b));
+        let body = crate::clean(body);
+        let plain_suffix = body
+            .strip_prefix("**")
+            .filter(|r| !r.starts_with('/') && !r.contains(['*', '?', '[']));
+        let prefixes = path
+            .match_indices('/')
+            .map(|(at, _)| &path[..at])
+            .chain([path]);
+        let matched = prefixes.into_iter().any(|p| match plain_suffix {
+            Some(suffix) => p.ends_with(suffix),
+            None => naive(&body, p),
+        });
+        if matched {
+            verdict = !negated;
+        }
+    }
+    verdict
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_pattern_or_an_error(patterns in proptest::collection::vec(".{0,20}", 0..6), path in ".{0,30}") {
+        if let Ok(set) = PatternSet::new(&patterns) {
+            let _ = set.matches(&path);
+            let _ = set.may_match_below(&path);
+        }
+    }
+
+    #[test]
+    fn agrees_with_a_naive_matcher(patterns in proptest::collection::vec(pattern(), 1..5), path in path()) {
+        let set = PatternSet::new(&patterns).unwrap();
+        prop_assert_eq!(set.matches(&path), naive_set(&patterns, &path));
+    }
+
+    #[test]
+    fn walking_agrees_with_whole_paths(patterns in proptest::collection::vec(pattern(), 1..5), path in path()) {
+        let set = PatternSet::new(&patterns).unwrap();
+        let mut state = set.root();
+        let mut walked = String::new();
+        for name in path.split('/') {
+            let above = state.clone();
+            state = set.enter(&state, name);
+            walked = if walked.is_empty() { name.to_owned() } else { format!("{walked}/{name}") };
+            prop_assert_eq!(state.is_match(), set.matches(&walked));
+            prop_assert!(!state.is_match() || above.may_match_below());
+            prop_assert!(state.is_match() || above.may_exempt_below());
+        }
+    }
+}
