@@ -1,0 +1,51 @@
+# shellcheck shell=bash disable=SC2034
+# Shared by the scripts under tests/ (bash; sourced, never run).
+#
+# Sets: repo   the checkout
+#       state  where everything made on this machine goes (CAIRN_STATE, default <checkout>/.cairn)
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+state=${CAIRN_STATE:-$repo/.cairn}
+
+# Tools of the system administrator are not on everybody's PATH.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# Run a command silently; if it fails, show the end of what it said.
+#   logged FILE COMMAND...
+logged() {
+    local log=$1
+    shift
+    mkdir -p "$(dirname "$log")"
+    "$@" >"$log" 2>&1 && return
+    local rc=$?
+    printf '%s: failed (%s): %s\nlast lines of %s:\n' "${0##*/}" "$rc" "$*" "$log" >&2
+    tail -n 25 "$log" | sed 's/^/  | /' >&2
+    return "$rc"
+}
+
+# The hash, in 16 digits, of everything on standard input.
+short_hash() {
+    sha256sum | cut -c 1-16
+}
+
+# The address from which this machine's own apt fetches a suite; nothing if it has no such source.
+#   apt_uri bookworm
+apt_uri() {
+    # shellcheck disable=SC2016  # the dollars are apt's own
+    apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
+        awk -v suite="$1" '$1 == suite { print $2; exit }'
+}
+
+# The mirror of Debian proper that this machine uses.
+debian_mirror() {
+    local codename uri
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    uri=$(apt_uri "$codename")
+    [ -n "$uri" ] || die "apt has no source for '$codename': is this Debian? see /etc/apt/sources.list"
+    printf '%s\n' "$uri"
+}
