@@ -1,0 +1,46 @@
+//! Why a build, or something asked of it, failed.
+
+use std::sync::Arc;
+
+use crate::llb::{DecodeError, SourceFile, SourceLocation, VertexDigest};
+use crate::worker::WorkerError;
+
+/// Why a build failed. Cheap to clone, since everyone who waits for a vertex gets its error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SolveError {
+    /// The definition is malformed.
+    #[error("failed to load LLB: {0}")]
+    Definition(#[from] DecodeError),
+    /// A step failed.
+    #[error(transparent)]
+    Vertex(Arc<VertexError>),
+    /// The build was given up.
+    #[error("context canceled")]
+    Cancelled,
+    /// Something outside of any step failed.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// An op needs something that the client did not grant or the daemon does not allow.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// A reference names nothing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The cache index could not be read or written.
+    #[error("cache index: {0}")]
+    Index(String),
+}
+
+/// A step's failure, and where the step comes from.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{source}")]
+pub struct VertexError {
+    /// The step.
+    pub vertex: VertexDigest,
+    /// Its display name.
+    pub name: String,
+    /// What went wrong.
+    pub source: WorkerError,
+    /// The files and places it was made from.
+    pub places: Vec<(SourceFile, SourceLocation)>,
+}

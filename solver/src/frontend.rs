@@ -1,0 +1,133 @@
+//! Frontends and what they may ask.
+//!
+//! A frontend turns some language into [`Definition`]s. It reaches the rest of Cairn only through [`Bridge`], which
+//! is also what frontends outside of this process are offered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::llb::{Definition, SourceFile, SourceLocation};
+use crate::progress::Warning;
+use crate::worker::{FileStat, ImageQuery, ResolvedImage, WorkerInfo};
+use crate::{Digest, SolveError};
+
+/// What a frontend is asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct FrontendRequest {
+    /// Options, by the keys of `wire-protocol` such as `filename` or `build-arg:NAME`.
+    pub options: BTreeMap<String, String>,
+    /// Definitions that stand for named inputs.
+    pub inputs: BTreeMap<String, Definition>,
+}
+
+/// A lazily built result, named within one build.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BridgeRef {
+    /// Name; opaque.
+    pub id: String,
+    /// What it is built from.
+    pub definition: Arc<Definition>,
+}
+
+/// What a frontend came to.
+#[derive(Clone, Debug, Default)]
+pub struct FrontendResult {
+    /// The results.
+    pub refs: FrontendRefs,
+    /// Facts for exporters, such as `containerimage.config`.
+    pub metadata: BTreeMap<String, Bytes>,
+}
+
+/// The results of a frontend.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FrontendRefs {
+    /// One; `None` is scratch.
+    Single(Option<BridgeRef>),
+    /// One per platform id, such as `linux/amd64`.
+    Platforms(BTreeMap<String, Option<BridgeRef>>),
+}
+
+impl Default for FrontendRefs {
+    fn default() -> Self {
+        Self::Single(None)
+    }
+}
+
+/// Turns a build request into results.
+#[async_trait]
+pub trait Frontend: Send + Sync + 'static {
+    /// Carries the request out. Building happens lazily, when something needs a result.
+    async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError>;
+}
+
+/// What a frontend may ask of the daemon.
+#[async_trait]
+pub trait Bridge: Send + Sync + 'static {
+    /// Id of the session behind the build.
+    fn session_id(&self) -> &str;
+
+    /// The workers that could run the build; never empty.
+    fn workers(&self) -> Vec<WorkerInfo>;
+
+    /// Names the result of a definition, to be built when needed. An empty definition is scratch: `None`.
+    async fn solve(&self, definition: Definition) -> Result<Option<BridgeRef>, SolveError>;
+
+    /// Builds `reference` and reads a file (or `range` = offset, length of it) from it.
+    async fn read_file(
+        &self,
+        reference: &BridgeRef,
+        path: &str,
+        range: Option<(u64, u64)>,
+    ) -> Result<Bytes, SolveError>;
+
+    /// Builds `reference` and lists a directory in it.
+    async fn read_dir(
+        &self,
+        reference: &BridgeRef,
+        path: &str,
+        include: Option<&str>,
+    ) -> Result<Vec<FileStat>, SolveError>;
+
+    /// Builds `reference` and describes a file in it.
+    async fn stat_file(&self, reference: &BridgeRef, path: &str) -> Result<FileStat, SolveError>;
+
+    /// Resolves an image reference; shown to users as a step named `log_name`.
+    async fn resolve_image(&self, query: ImageQuery, log_name: &str) -> Result<ResolvedImage, SolveError>;
+
+    /// Tells the user about a finding; `vertex` is the step it belongs to.
+    fn warn(&self, vertex: Digest, warning: Warning);
+}
+
+/// Why a frontend failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FrontendError {
+    /// The input is wrong, at places that can be shown.
+    #[error("{message}")]
+    Input {
+        /// What is wrong.
+        message: String,
+        /// The file it is in.
+        file: Box<SourceFile>,
+        /// Where in it; [`SourceLocation::file`] is not used.
+        locations: Vec<SourceLocation>,
+    },
+    /// An option is wrong or not supported.
+    #[error("{0}")]
+    Option(String),
+    /// Something asked of the bridge failed.
+    #[error(transparent)]
+    Solve(#[from] SolveError),
+    /// Something asked of the bridge failed, on behalf of places that can be shown.
+    #[error("{source}")]
+    SolveAt {
+        /// What failed.
+        source: SolveError,
+        /// The file that asked for it.
+        file: Box<SourceFile>,
+        /// Where in it.
+        locations: Vec<SourceLocation>,
+    },
+}

@@ -1,0 +1,23 @@
+//! The graph: what is built, and from what.
+//!
+//! [`Definition`] is the serialized form that clients and frontends exchange, [`decode`] turns it into a validated
+//! [`Graph`], and [`Builder`] makes one. The only module of this crate that knows wire types.
+
+mod builder;
+pub mod caps;
+mod decode;
+mod definition;
+mod encode;
+mod graph;
+mod op;
+
+pub use builder::{Builder, Output};
+pub use decode::{DecodeError, decode};
+pub use definition::{Definition, SourceFile, SourceLocation, SourceMap, SourceRange};
+pub use graph::{Edge, Graph, Vertex, VertexDigest};
+pub use op::{
+    ActionInput, CacheSharing, Chown, ContentCache, CopyAction, Differ, ExecOp, FileAction, FileActionKind, FileGrant,
+    FileOp, HostIp, ImageSource, LinuxResources, LocalSource, Mount, MountKind, NetMode, Op, OpMetadata, ProgressGroup,
+    ProxyEnv, ResolveMode, SecretEnv, SecurityMode, SourceOp, Ulimit, UserSpec,
+};
+pub use petgraph::stable_graph::NodeIndex;

@@ -1,0 +1,414 @@
+//! Decoding of single ops.
+
+use std::path::{Component, Path};
+
+use cairn_proto::pb;
+
+use super::super::graph::VertexDigest;
+use super::super::op::{
+    CacheSharing, ContentCache, Differ, ExecOp, FileGrant, HostIp, ImageSource, LocalSource, Mount, MountKind, NetMode,
+    Op, ProxyEnv, ResolveMode, SecretEnv, SecurityMode, SourceOp, Ulimit,
+};
+use super::{DecodeError, file};
+use crate::Digest;
+
+/// Largest number of mounts of one run.
+const MAX_MOUNTS: usize = 1024;
+
+/// Decodes the op of a vertex; input indexes are checked against its inputs.
+pub(super) fn decode(vertex: VertexDigest, wire: &pb::Op) -> Result<Op, DecodeError> {
+    let inputs = wire.inputs.len();
+    match &wire.op {
+        None => Err(invalid("llb", vertex, "no operation is given")),
+        Some(pb::op::Op::Source(wire)) => source(vertex, inputs, wire).map(Op::Source),
+        Some(pb::op::Op::Exec(wire)) => exec(vertex, inputs, wire).map(Op::Exec),
+        Some(pb::op::Op::File(wire)) => file::decode(vertex, inputs, wire).map(Op::File),
+        Some(pb::op::Op::Merge(wire)) => merge(vertex, inputs, wire),
+        Some(pb::op::Op::Diff(wire)) => diff(vertex, inputs, wire),
+        Some(pb::op::Op::Passthrough(wire)) => passthrough(vertex, inputs, wire),
+        Some(pb::op::Op::Build(_)) => Err(unsupported(vertex, "a nested build")),
+    }
+}
+
+/// An error about one op.
+pub(super) fn invalid(kind: &'static str, vertex: VertexDigest, message: impl Into<String>) -> DecodeError {
+    DecodeError::Op {
+        kind,
+        vertex,
+        message: message.into(),
+    }
+}
+
+fn unsupported(vertex: VertexDigest, what: impl Into<String>) -> DecodeError {
+    DecodeError::Unsupported {
+        vertex,
+        what: what.into(),
+    }
+}
+
+fn source(vertex: VertexDigest, inputs: usize, wire: &pb::SourceOp) -> Result<SourceOp, DecodeError> {
+    if inputs != 0 {
+        return Err(invalid("source", vertex, "a source has no inputs"));
+    }
+    let (scheme, rest) = wire
+        .identifier
+        .split_once("://")
+        .ok_or_else(|| invalid("source", vertex, format!("no scheme in {:?}", wire.identifier)))?;
+    if rest.is_empty() {
+        return Err(invalid("source", vertex, format!("no name in {:?}", wire.identifier)));
+    }
+    match scheme {
+        "docker-image" => image(vertex, rest, wire).map(SourceOp::Image),
+        "local" => local(vertex, rest, wire).map(SourceOp::Local),
+        other => Err(unsupported(vertex, format!("source scheme {other:?}"))),
+    }
+}
+
+fn image(vertex: VertexDigest, reference: &str, wire: &pb::SourceOp) -> Result<ImageSource, DecodeError> {
+    let mut image = ImageSource {
+        reference: reference.to_owned(),
+        ..ImageSource::default()
+    };
+    let bad = |key: &str, value: &str| invalid("source", vertex, format!("attribute {key} is {value:?}"));
+    for (key, value) in &wire.attrs {
+        match key.as_str() {
+            "image.resolvemode" => {
+                image.resolve_mode = match value.as_str() {
+                    "" | "default" => ResolveMode::Default,
+                    "pull" => ResolveMode::Pull,
+                    "local" => ResolveMode::Local,
+                    other => return Err(bad(key, other)),
+                }
+            }
+            "image.recordtype" => image.record_type = value.clone(),
+            "image.layerlimit" => {
+                image.layer_limit = Some(value.parse().ok().filter(|&n| n > 0).ok_or_else(|| bad(key, value))?);
+            }
+            "image.checksum" => image.checksum = Some(Digest::parse(value).map_err(|_| bad(key, value))?),
+            other => return Err(unsupported(vertex, format!("attribute {other:?} of an image source"))),
+        }
+    }
+    Ok(image)
+}
+
+fn local(vertex: VertexDigest, name: &str, wire: &pb::SourceOp) -> Result<LocalSource, DecodeError> {
+    let mut local = LocalSource {
+        name: name.to_owned(),
+        ..LocalSource::default()
+    };
+    let list = |key: &str, value: &str| {
+        serde_json::from_str::<Vec<String>>(value).map_err(|error| {
+            invalid(
+                "source",
+                vertex,
+                format!("attribute {key} is no list of strings: {error}"),
+            )
+        })
+    };
+    for (key, value) in &wire.attrs {
+        match key.as_str() {
+            "local.session" => {
+                let (prefix, session) = value.split_once(':').unwrap_or(("", value));
+                local.prefix = prefix.to_owned();
+                local.session = (!session.is_empty()).then(|| session.to_owned());
+            }
+            "local.unique" => local.unique = value.clone(),
+            "local.includepattern" => local.include = list(key, value)?,
+            "local.excludepatterns" => local.exclude = list(key, value)?,
+            "local.followpaths" => local.follow_paths = list(key, value)?,
+            "local.sharedkeyhint" => local.shared_key_hint = value.clone(),
+            "local.differ" => {
+                local.differ = match value.as_str() {
+                    "metadata" => Differ::Metadata,
+                    "none" => Differ::None,
+                    other => return Err(invalid("source", vertex, format!("attribute {key} is {other:?}"))),
+                }
+            }
+            other => return Err(unsupported(vertex, format!("attribute {other:?} of a local source"))),
+        }
+    }
+    Ok(local)
+}
+
+fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp, DecodeError> {
+    let fail = |message: String| invalid("exec", vertex, message);
+    let meta = wire.meta.as_ref().ok_or_else(|| fail("no meta".to_owned()))?;
+    if meta.args.is_empty() {
+        return Err(fail("no arguments".to_owned()));
+    }
+    if let Some(text) = meta.args.iter().chain(&meta.env).find(|text| text.contains('\0')) {
+        return Err(fail(format!("a NUL byte in {text:?}")));
+    }
+    if wire.mounts.is_empty() {
+        return Err(fail("no mounts".to_owned()));
+    }
+    if wire.mounts.len() > MAX_MOUNTS {
+        return Err(fail(format!(
+            "{} mounts: at most {MAX_MOUNTS} are accepted",
+            wire.mounts.len()
+        )));
+    }
+    if let Some(device) = wire.cdi_devices.iter().find(|device| !device.optional) {
+        return Err(unsupported(vertex, format!("device {:?}", device.name)));
+    }
+    let mounts = wire
+        .mounts
+        .iter()
+        .map(|wire| mount(vertex, inputs, wire))
+        .collect::<Result<Vec<_>, _>>()?;
+    match mounts
+        .iter()
+        .filter(|mount| mount.dest == "/")
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
+        [] => return Err(fail("no rootfs".to_owned())),
+        [root] if root.kind != MountKind::Bind => return Err(fail("the mount at / is no bind mount".to_owned())),
+        [_] => {}
+        _ => return Err(fail("more than one mount at /".to_owned())),
+    }
+    dense(mounts.iter().map(|mount| mount.output)).map_err(fail)?;
+    let proxy = meta.proxy_env.clone().unwrap_or_default();
+    Ok(ExecOp {
+        args: meta.args.clone(),
+        env: meta.env.clone(),
+        cwd: if meta.cwd.is_empty() {
+            "/".to_owned()
+        } else {
+            meta.cwd.clone()
+        },
+        user: meta.user.clone(),
+        hostname: meta.hostname.clone(),
+        proxy: ProxyEnv {
+            http: proxy.http_proxy,
+            https: proxy.https_proxy,
+            ftp: proxy.ftp_proxy,
+            no: proxy.no_proxy,
+            all: proxy.all_proxy,
+        },
+        extra_hosts: meta
+            .extra_hosts
+            .iter()
+            .map(|line| {
+                let ip = line
+                    .ip
+                    .parse()
+                    .map_err(|_| fail(format!("{:?} is no IP address", line.ip)))?;
+                if line.host.is_empty() || line.host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                    return Err(fail(format!("{:?} is no host name", line.host)));
+                }
+                Ok(HostIp {
+                    host: line.host.clone(),
+                    ip,
+                })
+            })
+            .collect::<Result<_, _>>()?,
+        ulimits: meta
+            .ulimit
+            .iter()
+            .map(|limit| Ulimit {
+                name: limit.name.clone(),
+                soft: limit.soft,
+                hard: limit.hard,
+            })
+            .collect(),
+        cgroup_parent: meta.cgroup_parent.clone(),
+        valid_exit_codes: meta.valid_exit_codes.clone(),
+        remove_mount_stubs_recursive: meta.remove_mount_stubs_recursive,
+        mounts,
+        network: match pb::NetMode::try_from(wire.network) {
+            Ok(pb::NetMode::Unset) => NetMode::Sandbox,
+            Ok(pb::NetMode::Host) => NetMode::Host,
+            Ok(pb::NetMode::None) => NetMode::None,
+            Err(_) => return Err(fail(format!("unknown network mode {}", wire.network))),
+        },
+        security: match pb::SecurityMode::try_from(wire.security) {
+            Ok(pb::SecurityMode::Sandbox) => SecurityMode::Sandbox,
+            Ok(pb::SecurityMode::Insecure) => SecurityMode::Insecure,
+            Err(_) => return Err(fail(format!("unknown security mode {}", wire.security))),
+        },
+        secret_env: wire
+            .secretenv
+            .iter()
+            .map(|secret| {
+                if secret.name.is_empty() || secret.name.contains(['=', '\0']) {
+                    return Err(fail(format!("{:?} is no variable name", secret.name)));
+                }
+                Ok(SecretEnv {
+                    id: secret.id.clone(),
+                    name: secret.name.clone(),
+                    optional: secret.optional,
+                })
+            })
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn mount(vertex: VertexDigest, inputs: usize, wire: &pb::Mount) -> Result<Mount, DecodeError> {
+    let fail = |message: String| invalid("exec", vertex, format!("mount {:?}: {message}", wire.dest));
+    if wire.dest.is_empty() || wire.dest.contains('\0') {
+        return Err(fail("no destination".to_owned()));
+    }
+    if !wire.result_id.is_empty() {
+        return Err(fail("a result id is only for containers of the gateway".to_owned()));
+    }
+    let grant = |id: &str, uid, gid, mode, optional| FileGrant {
+        id: id.to_owned(),
+        uid,
+        gid,
+        mode,
+        optional,
+    };
+    let kind = match pb::MountType::try_from(wire.mount_type) {
+        Ok(pb::MountType::Bind) => MountKind::Bind,
+        Ok(pb::MountType::Cache) => {
+            let options = wire
+                .cache_opt
+                .as_ref()
+                .ok_or_else(|| fail("no cache options".to_owned()))?;
+            MountKind::Cache {
+                id: options.id.clone(),
+                sharing: match pb::CacheSharingOpt::try_from(options.sharing) {
+                    Ok(pb::CacheSharingOpt::Shared) => CacheSharing::Shared,
+                    Ok(pb::CacheSharingOpt::Private) => CacheSharing::Private,
+                    Ok(pb::CacheSharingOpt::Locked) => CacheSharing::Locked,
+                    Err(_) => return Err(fail(format!("unknown sharing mode {}", options.sharing))),
+                },
+            }
+        }
+        Ok(pb::MountType::Tmpfs) => MountKind::Tmpfs {
+            size: match &wire.tmpfs_opt {
+                None => 0,
+                Some(options) => u64::try_from(options.size).map_err(|_| fail(format!("size {}", options.size)))?,
+            },
+        },
+        Ok(pb::MountType::Secret) => {
+            let options = wire
+                .secret_opt
+                .as_ref()
+                .ok_or_else(|| fail("no secret options".to_owned()))?;
+            MountKind::Secret(grant(
+                &options.id,
+                options.uid,
+                options.gid,
+                options.mode,
+                options.optional,
+            ))
+        }
+        Ok(pb::MountType::Ssh) => {
+            let options = wire.ssh_opt.clone().unwrap_or_default();
+            MountKind::Ssh(grant(
+                &options.id,
+                options.uid,
+                options.gid,
+                options.mode,
+                options.optional,
+            ))
+        }
+        Err(_) => return Err(fail(format!("unknown mount type {}", wire.mount_type))),
+    };
+    Ok(Mount {
+        dest: normal_dest(&wire.dest),
+        input: index(wire.input, inputs).map_err(|index| fail(format!("missing input {index}")))?,
+        selector: wire.selector.clone(),
+        readonly: wire.readonly,
+        output: index(wire.output, usize::MAX).map_err(|index| fail(format!("output {index}")))?,
+        kind,
+        content_cache: match pb::MountContentCache::try_from(wire.content_cache) {
+            Ok(pb::MountContentCache::Default) => ContentCache::Default,
+            Ok(pb::MountContentCache::On) => ContentCache::On,
+            Ok(pb::MountContentCache::Off) => ContentCache::Off,
+            Err(_) => return Err(fail(format!("unknown content cache mode {}", wire.content_cache))),
+        },
+    })
+}
+
+/// `/`, `//` and `/.` all mean the root; anything else stays as it is.
+fn normal_dest(dest: &str) -> String {
+    let is_root = dest.starts_with('/')
+        && Path::new(dest)
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::CurDir));
+    if is_root { "/".to_owned() } else { dest.to_owned() }
+}
+
+fn merge(vertex: VertexDigest, inputs: usize, wire: &pb::MergeOp) -> Result<Op, DecodeError> {
+    let indexes = wire
+        .inputs
+        .iter()
+        .map(|input| {
+            index(input.input, inputs)
+                .ok()
+                .flatten()
+                .ok_or_else(|| invalid("merge", vertex, format!("missing input {}", input.input)))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if indexes.is_empty() {
+        return Err(invalid("merge", vertex, "no inputs"));
+    }
+    Ok(Op::Merge { inputs: indexes })
+}
+
+fn diff(vertex: VertexDigest, inputs: usize, wire: &pb::DiffOp) -> Result<Op, DecodeError> {
+    let side = |input: Option<i64>, name: &str| {
+        let input = input.ok_or_else(|| invalid("diff", vertex, format!("no {name} side")))?;
+        index(input, inputs).map_err(|index| invalid("diff", vertex, format!("missing {name} input {index}")))
+    };
+    Ok(Op::Diff {
+        lower: side(wire.lower.as_ref().map(|side| side.input), "lower")?,
+        upper: side(wire.upper.as_ref().map(|side| side.input), "upper")?,
+    })
+}
+
+fn passthrough(vertex: VertexDigest, inputs: usize, wire: &pb::PassthroughOp) -> Result<Op, DecodeError> {
+    let fail = |message: &str| invalid("passthrough", vertex, message);
+    if wire.id.is_empty() {
+        return Err(fail("no id"));
+    }
+    if wire.outputs.is_empty() {
+        return Err(fail("no outputs"));
+    }
+    let outputs = wire
+        .outputs
+        .iter()
+        .map(|&output| {
+            index(output, inputs)
+                .ok()
+                .flatten()
+                .ok_or_else(|| fail("an output is not one of the inputs"))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Op::Passthrough {
+        id: wire.id.clone(),
+        outputs,
+    })
+}
+
+/// An index on the wire: -1 is none, anything else must be below `limit`.
+pub(super) fn index(wire: i64, limit: usize) -> Result<Option<usize>, i64> {
+    if wire == -1 {
+        return Ok(None);
+    }
+    usize::try_from(wire)
+        .ok()
+        .filter(|&index| index < limit)
+        .map(Some)
+        .ok_or(wire)
+}
+
+/// Checks that outputs are numbered from 0 without gaps or repetitions, and that there is at least one.
+pub(super) fn dense(outputs: impl Iterator<Item = Option<usize>>) -> Result<(), String> {
+    let mut numbers: Vec<usize> = outputs.flatten().collect();
+    if numbers.is_empty() {
+        return Err("no outputs specified".to_owned());
+    }
+    numbers.sort_unstable();
+    for (want, &number) in numbers.iter().enumerate() {
+        match number.cmp(&want) {
+            std::cmp::Ordering::Less => return Err(format!("duplicate output {number}")),
+            std::cmp::Ordering::Greater => return Err(format!("missing output index {want}")),
+            std::cmp::Ordering::Equal => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! A build definition as clients and frontends exchange it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cairn_proto::pb;
+
+use super::graph::VertexDigest;
+
+/// A serialized graph, its metadata and its source map.
+///
+/// Opaque outside of [`crate::llb`]: it is made by [`super::Builder`] or comes from a client, and is turned into a
+/// [`super::Graph`] by [`super::decode`]. Its bytes are kept as they came, because digests are taken over them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Definition {
+    pub(super) wire: pb::Definition,
+}
+
+impl Definition {
+    /// Takes a definition from the wire, unchecked.
+    pub fn from_wire(wire: pb::Definition) -> Self {
+        Self { wire }
+    }
+
+    /// The wire form.
+    pub fn to_wire(&self) -> pb::Definition {
+        self.wire.clone()
+    }
+
+    /// Whether there is no op in it: this is how clients say "scratch".
+    pub fn is_empty(&self) -> bool {
+        self.wire.def.is_empty()
+    }
+}
+
+/// Where vertices come from in the user's files.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SourceMap {
+    /// Files, referred to by index.
+    pub files: Vec<SourceFile>,
+    /// Places a vertex was made from, in these files.
+    pub locations: BTreeMap<VertexDigest, Vec<SourceLocation>>,
+}
+
+/// A file that vertices come from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SourceFile {
+    /// Name to show.
+    pub filename: String,
+    /// Contents.
+    pub data: Bytes,
+    /// Language, such as `Dockerfile`.
+    pub language: String,
+}
+
+/// A place in a [`SourceFile`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceLocation {
+    /// Index into [`SourceMap::files`].
+    pub file: usize,
+    /// Line ranges.
+    pub ranges: Vec<SourceRange>,
+}
+
+/// A range of text; lines count from 1, characters from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceRange {
+    /// First line.
+    pub start_line: u32,
+    /// First character.
+    pub start_character: u32,
+    /// Last line.
+    pub end_line: u32,
+    /// Last character.
+    pub end_character: u32,
+}

@@ -1,0 +1,453 @@
+//! The graph's types in their wire form.
+
+use bytes::Bytes;
+use cairn_proto::pb;
+
+use super::definition::{SourceFile, SourceLocation};
+use super::graph::VertexDigest;
+use super::op::{
+    ActionInput, CacheSharing, Chown, ContentCache, Differ, ExecOp, FileAction, FileActionKind, FileGrant, FileOp,
+    Mount, MountKind, NetMode, Op, OpMetadata, ResolveMode, SecurityMode, SourceOp, UserSpec,
+};
+use crate::Platform;
+
+/// The wire form of an op with its inputs.
+pub(super) fn op(
+    op: &Op,
+    inputs: impl ExactSizeIterator<Item = (VertexDigest, usize)>,
+    platform: Option<&Platform>,
+) -> pb::Op {
+    let input_count = inputs.len();
+    pb::Op {
+        inputs: inputs.map(|(digest, index)| input(digest, index)).collect(),
+        platform: platform.map(self::platform),
+        constraints: Some(pb::WorkerConstraints::default()),
+        op: Some(op_kind(op, input_count)),
+    }
+}
+
+/// The wire form of a reference to an output.
+pub(super) fn input(digest: VertexDigest, output: usize) -> pb::Input {
+    pb::Input {
+        digest: digest.to_string(),
+        index: index(output),
+    }
+}
+
+fn op_kind(op: &Op, input_count: usize) -> pb::op::Op {
+    match op {
+        Op::Source(op) => pb::op::Op::Source(source(op)),
+        Op::Exec(op) => pb::op::Op::Exec(exec(op)),
+        Op::File(op) => pb::op::Op::File(file(op, input_count)),
+        Op::Merge { inputs } => pb::op::Op::Merge(pb::MergeOp {
+            inputs: inputs
+                .iter()
+                .map(|&input| pb::MergeInput { input: index(input) })
+                .collect(),
+        }),
+        Op::Diff { lower, upper } => pb::op::Op::Diff(pb::DiffOp {
+            lower: Some(pb::LowerDiffInput {
+                input: optional(*lower),
+            }),
+            upper: Some(pb::UpperDiffInput {
+                input: optional(*upper),
+            }),
+        }),
+        Op::Passthrough { id, outputs } => pb::op::Op::Passthrough(pb::PassthroughOp {
+            id: id.clone(),
+            outputs: outputs.iter().map(|&output| index(output)).collect(),
+        }),
+    }
+}
+
+/// The wire form of a platform.
+pub(super) fn platform(platform: &Platform) -> pb::Platform {
+    pb::Platform {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+        os_version: platform.os_version.clone(),
+        os_features: platform.os_features.clone(),
+    }
+}
+
+fn source(op: &SourceOp) -> pb::SourceOp {
+    let mut wire = pb::SourceOp::default();
+    let mut attr = |key: &str, value: String| {
+        if !value.is_empty() {
+            wire.attrs.insert(key.to_owned(), value);
+        }
+    };
+    let list = |items: &[String]| {
+        if items.is_empty() {
+            String::new()
+        } else {
+            serde_json::Value::from(items.to_vec()).to_string()
+        }
+    };
+    match op {
+        SourceOp::Image(image) => {
+            attr(
+                "image.resolvemode",
+                match image.resolve_mode {
+                    ResolveMode::Default => "",
+                    ResolveMode::Pull => "pull",
+                    ResolveMode::Local => "local",
+                }
+                .to_owned(),
+            );
+            attr("image.recordtype", image.record_type.clone());
+            attr(
+                "image.layerlimit",
+                image.layer_limit.map(|limit| limit.to_string()).unwrap_or_default(),
+            );
+            attr(
+                "image.checksum",
+                image.checksum.map(|digest| digest.to_string()).unwrap_or_default(),
+            );
+            wire.identifier = format!("docker-image://{}", image.reference);
+        }
+        SourceOp::Local(local) => {
+            let session = local.session.clone().unwrap_or_default();
+            attr(
+                "local.session",
+                if local.prefix.is_empty() {
+                    session
+                } else {
+                    format!("{}:{session}", local.prefix)
+                },
+            );
+            attr("local.includepattern", list(&local.include));
+            attr("local.excludepatterns", list(&local.exclude));
+            attr("local.followpaths", list(&local.follow_paths));
+            attr("local.sharedkeyhint", local.shared_key_hint.clone());
+            attr("local.unique", local.unique.clone());
+            if local.differ == Differ::None {
+                attr("local.differ", "none".to_owned());
+            }
+            wire.identifier = format!("local://{}", local.name);
+        }
+    }
+    wire
+}
+
+fn exec(op: &ExecOp) -> pb::ExecOp {
+    let proxy = &op.proxy;
+    pb::ExecOp {
+        meta: Some(pb::Meta {
+            args: op.args.clone(),
+            env: op.env.clone(),
+            cwd: op.cwd.clone(),
+            user: op.user.clone(),
+            proxy_env: (*proxy != super::ProxyEnv::default()).then(|| pb::ProxyEnv {
+                http_proxy: proxy.http.clone(),
+                https_proxy: proxy.https.clone(),
+                ftp_proxy: proxy.ftp.clone(),
+                no_proxy: proxy.no.clone(),
+                all_proxy: proxy.all.clone(),
+            }),
+            extra_hosts: op
+                .extra_hosts
+                .iter()
+                .map(|line| pb::HostIp {
+                    host: line.host.clone(),
+                    ip: line.ip.to_string(),
+                })
+                .collect(),
+            hostname: op.hostname.clone(),
+            ulimit: op
+                .ulimits
+                .iter()
+                .map(|limit| pb::Ulimit {
+                    name: limit.name.clone(),
+                    soft: limit.soft,
+                    hard: limit.hard,
+                })
+                .collect(),
+            cgroup_parent: op.cgroup_parent.clone(),
+            remove_mount_stubs_recursive: op.remove_mount_stubs_recursive,
+            valid_exit_codes: op.valid_exit_codes.clone(),
+        }),
+        mounts: op.mounts.iter().map(mount).collect(),
+        network: match op.network {
+            NetMode::Sandbox => pb::NetMode::Unset,
+            NetMode::Host => pb::NetMode::Host,
+            NetMode::None => pb::NetMode::None,
+        }
+        .into(),
+        security: match op.security {
+            SecurityMode::Sandbox => pb::SecurityMode::Sandbox,
+            SecurityMode::Insecure => pb::SecurityMode::Insecure,
+        }
+        .into(),
+        secretenv: op
+            .secret_env
+            .iter()
+            .map(|secret| pb::SecretEnv {
+                id: secret.id.clone(),
+                name: secret.name.clone(),
+                optional: secret.optional,
+            })
+            .collect(),
+        cdi_devices: Vec::new(),
+    }
+}
+
+fn mount(mount: &Mount) -> pb::Mount {
+    let mut wire = pb::Mount {
+        input: optional(mount.input),
+        selector: mount.selector.clone(),
+        dest: mount.dest.clone(),
+        output: optional(mount.output),
+        readonly: mount.readonly,
+        content_cache: match mount.content_cache {
+            ContentCache::Default => pb::MountContentCache::Default,
+            ContentCache::On => pb::MountContentCache::On,
+            ContentCache::Off => pb::MountContentCache::Off,
+        }
+        .into(),
+        ..pb::Mount::default()
+    };
+    match &mount.kind {
+        MountKind::Bind => wire.set_mount_type(pb::MountType::Bind),
+        MountKind::Cache { id, sharing } => {
+            wire.set_mount_type(pb::MountType::Cache);
+            wire.cache_opt = Some(pb::CacheOpt {
+                id: id.clone(),
+                sharing: match sharing {
+                    CacheSharing::Shared => pb::CacheSharingOpt::Shared,
+                    CacheSharing::Private => pb::CacheSharingOpt::Private,
+                    CacheSharing::Locked => pb::CacheSharingOpt::Locked,
+                }
+                .into(),
+            });
+        }
+        MountKind::Tmpfs { size } => {
+            wire.set_mount_type(pb::MountType::Tmpfs);
+            wire.tmpfs_opt = (*size > 0).then(|| pb::TmpfsOpt {
+                size: i64::try_from(*size).unwrap_or(i64::MAX),
+            });
+        }
+        MountKind::Secret(FileGrant {
+            id,
+            uid,
+            gid,
+            mode,
+            optional,
+        }) => {
+            wire.set_mount_type(pb::MountType::Secret);
+            wire.secret_opt = Some(pb::SecretOpt {
+                id: id.clone(),
+                uid: *uid,
+                gid: *gid,
+                mode: *mode,
+                optional: *optional,
+            });
+        }
+        MountKind::Ssh(FileGrant {
+            id,
+            uid,
+            gid,
+            mode,
+            optional,
+        }) => {
+            wire.set_mount_type(pb::MountType::Ssh);
+            wire.ssh_opt = Some(pb::SshOpt {
+                id: id.clone(),
+                uid: *uid,
+                gid: *gid,
+                mode: *mode,
+                optional: *optional,
+            });
+        }
+    }
+    wire
+}
+
+fn file(op: &FileOp, input_count: usize) -> pb::FileOp {
+    pb::FileOp {
+        actions: op
+            .actions
+            .iter()
+            .map(|action| file_action(action, input_count))
+            .collect(),
+    }
+}
+
+fn file_action(action: &FileAction, input_count: usize) -> pb::FileAction {
+    use pb::file_action::Action;
+    let at = |input| action_input(input, input_count);
+    let chown = |owner: &Option<Chown>| owner.as_ref().map(|owner| self::chown(owner, input_count));
+    let kind = match &action.kind {
+        FileActionKind::Copy(copy) => Action::Copy(pb::FileActionCopy {
+            src: copy.src.clone(),
+            dest: copy.dest.clone(),
+            owner: chown(&copy.owner),
+            mode: copy.mode.map_or(-1, permissions),
+            follow_symlink: copy.follow_symlink,
+            dir_copy_contents: copy.dir_copy_contents,
+            attempt_unpack_docker_compatibility: copy.attempt_unpack,
+            create_dest_path: copy.create_dest_path,
+            allow_wildcard: copy.allow_wildcard,
+            allow_empty_wildcard: copy.allow_empty_wildcard,
+            timestamp: copy.timestamp.unwrap_or(-1),
+            include_patterns: copy.include.clone(),
+            exclude_patterns: copy.exclude.clone(),
+            always_replace_existing_dest_paths: copy.always_replace,
+            mode_str: copy.mode_str.clone(),
+            required_paths: copy.required_paths.clone(),
+        }),
+        FileActionKind::Mkfile {
+            path,
+            mode,
+            data,
+            owner,
+            timestamp,
+        } => Action::Mkfile(pb::FileActionMkFile {
+            path: path.clone(),
+            mode: permissions(*mode),
+            data: data.clone(),
+            owner: chown(owner),
+            timestamp: timestamp.unwrap_or(-1),
+        }),
+        FileActionKind::Mkdir {
+            path,
+            mode,
+            make_parents,
+            owner,
+            timestamp,
+        } => Action::Mkdir(pb::FileActionMkDir {
+            path: path.clone(),
+            mode: permissions(*mode),
+            make_parents: *make_parents,
+            owner: chown(owner),
+            timestamp: timestamp.unwrap_or(-1),
+        }),
+        FileActionKind::Rm {
+            path,
+            allow_not_found,
+            allow_wildcard,
+        } => Action::Rm(pb::FileActionRm {
+            path: path.clone(),
+            allow_not_found: *allow_not_found,
+            allow_wildcard: *allow_wildcard,
+        }),
+        FileActionKind::Symlink {
+            old_path,
+            new_path,
+            owner,
+            timestamp,
+        } => Action::Symlink(pb::FileActionSymlink {
+            oldpath: old_path.clone(),
+            newpath: new_path.clone(),
+            owner: chown(owner),
+            timestamp: timestamp.unwrap_or(-1),
+        }),
+    };
+    pb::FileAction {
+        input: at(action.input),
+        secondary_input: at(action.secondary),
+        output: optional(action.output),
+        action: Some(kind),
+    }
+}
+
+fn action_input(input: Option<ActionInput>, input_count: usize) -> i64 {
+    match input {
+        None => -1,
+        Some(ActionInput::Vertex(input)) => index(input),
+        Some(ActionInput::Action(action)) => index(input_count + action),
+    }
+}
+
+fn chown(owner: &Chown, input_count: usize) -> pb::ChownOpt {
+    let spec = |spec: &UserSpec| pb::UserOpt {
+        user: Some(match spec {
+            UserSpec::Id(id) => pb::user_opt::User::ById(*id),
+            UserSpec::Name { name, input } => pb::user_opt::User::ByName(pb::NamedUserOpt {
+                name: name.clone(),
+                input: action_input(*input, input_count),
+            }),
+        }),
+    };
+    pb::ChownOpt {
+        user: owner.user.as_ref().map(spec),
+        group: owner.group.as_ref().map(spec),
+    }
+}
+
+/// The wire form of a vertex's metadata.
+pub(super) fn metadata(metadata: &OpMetadata) -> pb::OpMetadata {
+    pb::OpMetadata {
+        ignore_cache: metadata.ignore_cache,
+        description: metadata.description.clone(),
+        export_cache: metadata.export_cache.map(|value| pb::ExportCache { value }),
+        caps: metadata.caps.iter().map(|cap| (cap.clone(), true)).collect(),
+        progress_group: metadata.progress_group.as_ref().map(|group| pb::ProgressGroup {
+            id: group.id.clone(),
+            name: group.name.clone(),
+            weak: group.weak,
+        }),
+        linux_resources: metadata.resources.as_ref().map(|limits| pb::LinuxResources {
+            memory: limits.memory,
+            memory_swap: limits.memory_swap,
+            cpu_shares: limits.cpu_shares,
+            cpu_period: limits.cpu_period,
+            cpu_quota: limits.cpu_quota,
+            cpuset_cpus: limits.cpuset_cpus.clone(),
+            cpuset_mems: limits.cpuset_mems.clone(),
+        }),
+    }
+}
+
+/// The wire form of the files of a source map, without locations.
+pub(super) fn source_files(files: &[SourceFile]) -> pb::Source {
+    pb::Source {
+        infos: files
+            .iter()
+            .map(|file| pb::SourceInfo {
+                filename: file.filename.clone(),
+                data: Bytes::clone(&file.data),
+                definition: None,
+                language: file.language.clone(),
+            })
+            .collect(),
+        ..pb::Source::default()
+    }
+}
+
+/// The wire form of a vertex's locations.
+pub(super) fn locations(locations: &[SourceLocation]) -> pb::Locations {
+    let position = |line: u32, character: u32| pb::Position {
+        line: i32::try_from(line).unwrap_or(i32::MAX),
+        character: i32::try_from(character).unwrap_or(i32::MAX),
+    };
+    pb::Locations {
+        locations: locations
+            .iter()
+            .map(|location| pb::Location {
+                source_index: i32::try_from(location.file).unwrap_or(i32::MAX),
+                ranges: location
+                    .ranges
+                    .iter()
+                    .map(|range| pb::Range {
+                        start: Some(position(range.start_line, range.start_character)),
+                        end: Some(position(range.end_line, range.end_character)),
+                    })
+                    .collect(),
+            })
+            .collect(),
+    }
+}
+
+fn index(index: usize) -> i64 {
+    i64::try_from(index).unwrap_or(i64::MAX)
+}
+
+fn optional(index: Option<usize>) -> i64 {
+    index.map_or(-1, self::index)
+}
+
+fn permissions(mode: u32) -> i32 {
+    i32::try_from(mode).unwrap_or(i32::MAX)
+}

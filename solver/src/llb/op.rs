@@ -1,0 +1,490 @@
+//! The decoded, validated form of every operation.
+//!
+//! Nothing that is required is optional here and no index is out of range: [`super::decode`] sees to both.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+/// What a vertex does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Brings something into the build from outside.
+    Source(SourceOp),
+    /// Runs a process.
+    Exec(ExecOp),
+    /// Changes files.
+    File(FileOp),
+    /// Lays inputs over one another; later ones win.
+    Merge {
+        /// Input indexes, lowest first.
+        inputs: Vec<usize>,
+    },
+    /// What `upper` changes relative to `lower`; an absent side is scratch.
+    Diff {
+        /// Input index of the lower side.
+        lower: Option<usize>,
+        /// Input index of the upper side.
+        upper: Option<usize>,
+    },
+    /// Hands its inputs on unchanged; output `i` is input `outputs[i]`.
+    Passthrough {
+        /// Tells otherwise identical graphs apart.
+        id: String,
+        /// For each output, the input it is.
+        outputs: Vec<usize>,
+    },
+}
+
+/// A source, by its scheme.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceOp {
+    /// An image in a registry: `docker-image://`.
+    Image(ImageSource),
+    /// A directory of the client: `local://`.
+    Local(LocalSource),
+}
+
+/// An image in a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ImageSource {
+    /// Fully qualified reference, `name[:tag][@digest]`.
+    pub reference: String,
+    /// Where the tag may be resolved.
+    pub resolve_mode: ResolveMode,
+    /// Record type shown in disk usage; empty for the default.
+    pub record_type: String,
+    /// Uses only that many of the lowest layers.
+    pub layer_limit: Option<usize>,
+    /// Manifest digest that the image must have.
+    pub checksum: Option<crate::Digest>,
+}
+
+/// Where an image tag is resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum ResolveMode {
+    /// The worker's preference.
+    #[default]
+    Default,
+    /// Always the registry.
+    Pull,
+    /// What is already there, if anything.
+    Local,
+}
+
+/// A directory that a client offers over its session.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LocalSource {
+    /// Name the client knows the directory by, such as `context`.
+    pub name: String,
+    /// Session that offers it; `None` means the one the build belongs to.
+    pub session: Option<String>,
+    /// Keeps directories of one name apart; when set, the client is asked for `<prefix>-<name>`.
+    pub prefix: String,
+    /// Patterns of which a path must match one; empty for everything.
+    pub include: Vec<String>,
+    /// Patterns that take paths out (and, with `!`, in again), in `.dockerignore` syntax.
+    pub exclude: Vec<String>,
+    /// Paths wanted, with what their symbolic links lead to.
+    pub follow_paths: Vec<String>,
+    /// Seeds the key under which earlier transfers of this directory are found.
+    pub shared_key_hint: String,
+    /// How files known from an earlier transfer are compared.
+    pub differ: Differ,
+    /// Distinguishes builds that must not share the vertex.
+    pub unique: String,
+}
+
+impl LocalSource {
+    /// The name the client is asked for.
+    pub fn dir_name(&self) -> String {
+        if self.prefix.is_empty() {
+            self.name.clone()
+        } else {
+            format!("{}-{}", self.prefix, self.name)
+        }
+    }
+}
+
+/// How a file sync decides that a file is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum Differ {
+    /// By its metadata.
+    #[default]
+    Metadata,
+    /// Never: everything is sent again.
+    None,
+}
+
+/// A process and what it sees.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ExecOp {
+    /// Program and arguments; at least one.
+    pub args: Vec<String>,
+    /// Environment as `NAME=value`.
+    pub env: Vec<String>,
+    /// Working directory, absolute.
+    pub cwd: String,
+    /// `user[:group]`, names or numbers; empty for root.
+    pub user: String,
+    /// Host name; empty for the default.
+    pub hostname: String,
+    /// Proxy settings; not part of the cache key.
+    pub proxy: ProxyEnv,
+    /// Additional `/etc/hosts` lines.
+    pub extra_hosts: Vec<HostIp>,
+    /// Resource limits to replace.
+    pub ulimits: Vec<Ulimit>,
+    /// Prefix of the control group path; empty for the default.
+    pub cgroup_parent: String,
+    /// Exit codes that mean success; empty for 0 alone.
+    pub valid_exit_codes: Vec<i32>,
+    /// Whether parents of mount points that were created for the run are removed afterwards too.
+    pub remove_mount_stubs_recursive: bool,
+    /// Mounts; exactly one has `dest` `/`.
+    pub mounts: Vec<Mount>,
+    /// Network access.
+    pub network: NetMode,
+    /// Confinement.
+    pub security: SecurityMode,
+    /// Secrets passed as environment variables.
+    pub secret_env: Vec<SecretEnv>,
+}
+
+/// Proxy settings of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ProxyEnv {
+    /// `http_proxy`.
+    pub http: String,
+    /// `https_proxy`.
+    pub https: String,
+    /// `ftp_proxy`.
+    pub ftp: String,
+    /// `no_proxy`.
+    pub no: String,
+    /// `all_proxy`.
+    pub all: String,
+}
+
+/// A line of `/etc/hosts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostIp {
+    /// Host name.
+    pub host: String,
+    /// Address.
+    pub ip: std::net::IpAddr,
+}
+
+/// A resource limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Name without `RLIMIT_`, lower case, such as `nofile`.
+    pub name: String,
+    /// Soft limit; -1 is unlimited.
+    pub soft: i64,
+    /// Hard limit; -1 is unlimited.
+    pub hard: i64,
+}
+
+/// A secret passed as an environment variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretEnv {
+    /// Name under which the client knows the secret.
+    pub id: String,
+    /// Environment variable.
+    pub name: String,
+    /// Whether a missing secret is an empty value rather than an error.
+    pub optional: bool,
+}
+
+/// Network access of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum NetMode {
+    /// What the worker gives by default.
+    #[default]
+    Sandbox,
+    /// The host's network; needs the `network.host` entitlement.
+    Host,
+    /// Loopback only.
+    None,
+}
+
+/// Confinement of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum SecurityMode {
+    /// The default confinement.
+    #[default]
+    Sandbox,
+    /// None; needs the `security.insecure` entitlement.
+    Insecure,
+}
+
+/// Something visible to a process at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where; absolute, or relative to the working directory.
+    pub dest: String,
+    /// Index of the vertex input that is mounted; `None` for an empty one.
+    pub input: Option<usize>,
+    /// Path inside the input that is mounted in place of its root; empty for the root.
+    pub selector: String,
+    /// Whether the process sees it read-only.
+    pub readonly: bool,
+    /// Output of the vertex that the mount's contents become.
+    pub output: Option<usize>,
+    /// What is mounted.
+    pub kind: MountKind,
+    /// Overrides whether the key depends on the input's content.
+    pub content_cache: ContentCache,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountKind {
+    /// A result.
+    Bind,
+    /// A directory that persists between builds.
+    Cache {
+        /// Name of the directory.
+        id: String,
+        /// Concurrent use.
+        sharing: CacheSharing,
+    },
+    /// Memory, lost afterwards.
+    Tmpfs {
+        /// Limit in bytes; 0 for none.
+        size: u64,
+    },
+    /// A secret of the client, as a file.
+    Secret(FileGrant),
+    /// The client's ssh agent, as a socket.
+    Ssh(FileGrant),
+}
+
+/// A private file that the client lends to a run.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct FileGrant {
+    /// Name under which the client knows it.
+    pub id: String,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Whether a missing one is left out rather than an error.
+    pub optional: bool,
+}
+
+/// How a cache directory is shared between concurrent runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum CacheSharing {
+    /// All at once.
+    #[default]
+    Shared,
+    /// A fresh one for a second user.
+    Private,
+    /// One after another.
+    Locked,
+}
+
+/// Whether a mount's key depends on content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum ContentCache {
+    /// Where that is safe: read-only inputs without output.
+    #[default]
+    Default,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// File changes, applied in order.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct FileOp {
+    /// The changes; at least one.
+    pub actions: Vec<FileAction>,
+}
+
+/// One file change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileAction {
+    /// What is changed; `None` is scratch.
+    pub input: Option<ActionInput>,
+    /// What is copied from; only for [`FileActionKind::Copy`], where `None` is scratch.
+    pub secondary: Option<ActionInput>,
+    /// Output of the vertex that the result becomes.
+    pub output: Option<usize>,
+    /// The change.
+    pub kind: FileActionKind,
+}
+
+/// What a file action works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActionInput {
+    /// An input of the vertex.
+    Vertex(usize),
+    /// The result of an earlier action.
+    Action(usize),
+}
+
+/// A file change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileActionKind {
+    /// Copies files.
+    Copy(CopyAction),
+    /// Writes a file.
+    Mkfile {
+        /// Where.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// Contents.
+        data: Bytes,
+        /// Owner; `None` for root.
+        owner: Option<Chown>,
+        /// Modification time in ns since the epoch; `None` for now.
+        timestamp: Option<i64>,
+    },
+    /// Makes a directory.
+    Mkdir {
+        /// Where.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// Whether missing parents are made too.
+        make_parents: bool,
+        /// Owner; `None` for root.
+        owner: Option<Chown>,
+        /// Modification time in ns since the epoch; `None` for now.
+        timestamp: Option<i64>,
+    },
+    /// Removes files.
+    Rm {
+        /// What.
+        path: String,
+        /// Whether nothing to remove is no error.
+        allow_not_found: bool,
+        /// Whether `path` is a pattern.
+        allow_wildcard: bool,
+    },
+    /// Makes a symbolic link.
+    Symlink {
+        /// What it holds, verbatim.
+        old_path: String,
+        /// Where it is.
+        new_path: String,
+        /// Owner; `None` for root.
+        owner: Option<Chown>,
+        /// Modification time in ns since the epoch; `None` for now.
+        timestamp: Option<i64>,
+    },
+}
+
+/// Copies files from one root to another.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CopyAction {
+    /// What, in the source root.
+    pub src: String,
+    /// Where to, in the destination root; a trailing `/` means into a directory.
+    pub dest: String,
+    /// Owner override.
+    pub owner: Option<Chown>,
+    /// Permission bits override.
+    pub mode: Option<u32>,
+    /// Symbolic (`u+rwX,go-w`) or octal permission override; wins over `mode`.
+    pub mode_str: String,
+    /// Whether a symbolic link at `src` itself is resolved.
+    pub follow_symlink: bool,
+    /// Whether the contents of a directory are copied rather than itself.
+    pub dir_copy_contents: bool,
+    /// Whether an archive is extracted.
+    pub attempt_unpack: bool,
+    /// Whether missing parents of `dest` are made.
+    pub create_dest_path: bool,
+    /// Whether `src` is a pattern.
+    pub allow_wildcard: bool,
+    /// Whether a pattern that matches nothing is no error.
+    pub allow_empty_wildcard: bool,
+    /// Modification time override in ns since the epoch.
+    pub timestamp: Option<i64>,
+    /// `.dockerignore` patterns, relative to `src`, of what is copied; empty for everything.
+    pub include: Vec<String>,
+    /// `.dockerignore` patterns, relative to `src`, of what is not copied.
+    pub exclude: Vec<String>,
+    /// Whether something of another type at the destination is replaced.
+    pub always_replace: bool,
+    /// Paths that must exist when `include` is given.
+    pub required_paths: Vec<String>,
+}
+
+/// A new owner. An absent part is derived from the other as in `chown`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Chown {
+    /// User.
+    pub user: Option<UserSpec>,
+    /// Group.
+    pub group: Option<UserSpec>,
+}
+
+/// A user or group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserSpec {
+    /// By number.
+    Id(u32),
+    /// By name, looked up in the root file system of an input.
+    Name {
+        /// The name.
+        name: String,
+        /// Whose `/etc/passwd` and `/etc/group` are read.
+        input: Option<ActionInput>,
+    },
+}
+
+/// What is known about a vertex besides its op. Not part of its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct OpMetadata {
+    /// Runs it even when its result is known.
+    pub ignore_cache: bool,
+    /// Free-form text; `llb.customname` is the display name.
+    pub description: BTreeMap<String, String>,
+    /// Overrides whether its result is recorded in cache exports.
+    pub export_cache: Option<bool>,
+    /// Groups vertices into one step for display.
+    pub progress_group: Option<ProgressGroup>,
+    /// Limits for a process.
+    pub resources: Option<LinuxResources>,
+    /// Capability ids the op needs.
+    pub caps: std::collections::BTreeSet<String>,
+}
+
+/// A group of vertices shown as one step.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ProgressGroup {
+    /// Identity.
+    pub id: String,
+    /// Name shown.
+    pub name: String,
+    /// Whether the group is shown only if a member that is not weak is.
+    pub weak: bool,
+}
+
+/// Control group limits.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LinuxResources {
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes; -1 is unlimited.
+    pub memory_swap: i64,
+    /// Relative weight.
+    pub cpu_shares: u64,
+    /// Microseconds.
+    pub cpu_period: u64,
+    /// Microseconds per period.
+    pub cpu_quota: i64,
+    /// CPUs, such as `0-2`.
+    pub cpuset_cpus: String,
+    /// Memory nodes.
+    pub cpuset_mems: String,
+}

@@ -1,0 +1,278 @@
+//! What clients are told while a build runs.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::llb::{ProgressGroup, SourceFile, SourceRange, VertexDigest};
+
+/// One piece of news. Each repeats the full current state of its subject; receivers overwrite.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// State of a vertex.
+    Vertex(VertexState),
+    /// State of an action of a vertex.
+    Status(VertexDigest, Status),
+    /// Output of a vertex's process.
+    Log(VertexDigest, Log),
+    /// A finding about a vertex.
+    Warning(VertexDigest, Warning),
+}
+
+/// State of a vertex.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VertexState {
+    /// Identity.
+    pub digest: VertexDigest,
+    /// Vertices it depends on.
+    pub inputs: Vec<VertexDigest>,
+    /// Display name.
+    pub name: String,
+    /// Whether its result was known.
+    pub cached: bool,
+    /// When work began.
+    pub started: Option<SystemTime>,
+    /// When it ended, well or not.
+    pub completed: Option<SystemTime>,
+    /// Why it failed; empty if it did not.
+    pub error: String,
+    /// The step it is shown as a part of.
+    pub group: Option<ProgressGroup>,
+}
+
+/// State of an action of a vertex, such as the transfer of one layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Identity within the vertex, and text to show.
+    pub id: String,
+    /// The action; may be empty.
+    pub name: String,
+    /// How far it is, usually in bytes.
+    pub current: i64,
+    /// How far it goes; 0 if unknown.
+    pub total: i64,
+    /// When this was so.
+    pub timestamp: SystemTime,
+    /// When it began.
+    pub started: Option<SystemTime>,
+    /// When it ended.
+    pub completed: Option<SystemTime>,
+}
+
+/// Output of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// 1 for standard output, 2 for standard error.
+    pub stream: u8,
+    /// When it was written.
+    pub timestamp: SystemTime,
+    /// Raw bytes; not split at lines.
+    pub data: Bytes,
+}
+
+/// A finding about the input of the build.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Warning {
+    /// 1 is normal.
+    pub level: i64,
+    /// One line.
+    pub short: Bytes,
+    /// More lines.
+    pub detail: Vec<Bytes>,
+    /// Where to read about it.
+    pub url: String,
+    /// The file it is about.
+    pub file: Option<SourceFile>,
+    /// The places it is about.
+    pub ranges: Vec<SourceRange>,
+}
+
+/// An append-only record that any number of readers follow from its beginning.
+///
+/// Bounded by its writers: logs have a limit per vertex, statuses are rate-limited where they are made.
+#[derive(Debug)]
+pub struct EventLog {
+    events: Mutex<Vec<Event>>,
+    /// Number of events, and whether the log is closed.
+    state: watch::Sender<(usize, bool)>,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self {
+            events: Mutex::default(),
+            state: watch::Sender::new((0, false)),
+        }
+    }
+}
+
+impl EventLog {
+    /// Appends an event. After [`EventLog::close`] it is dropped.
+    pub fn push(&self, event: Event) {
+        let mut events = self.events.lock();
+        if self.state.borrow().1 {
+            return;
+        }
+        events.push(event);
+        let len = events.len();
+        self.state.send_modify(|state| state.0 = len);
+    }
+
+    /// Ends the log: readers finish once they have seen everything.
+    pub fn close(&self) {
+        let _events = self.events.lock();
+        self.state.send_modify(|state| state.1 = true);
+    }
+
+    /// A reader that begins with the first event.
+    pub fn reader(self: &Arc<Self>) -> EventReader {
+        EventReader {
+            log: self.clone(),
+            seen: 0,
+            state: self.state.subscribe(),
+        }
+    }
+
+    /// Everything so far.
+    pub fn snapshot(&self) -> Vec<Event> {
+        self.events.lock().clone()
+    }
+}
+
+/// Follows an [`EventLog`].
+#[derive(Debug)]
+pub struct EventReader {
+    log: Arc<EventLog>,
+    seen: usize,
+    state: watch::Receiver<(usize, bool)>,
+}
+
+impl EventReader {
+    /// The events since the last call, at least one; `None` once the log is closed and read.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: events are taken only when returned.
+    pub async fn next(&mut self) -> Option<Vec<Event>> {
+        let seen = self.seen;
+        let closed = match self.state.wait_for(|(len, closed)| *len > seen || *closed).await {
+            Ok(state) => state.1,
+            Err(_) => true,
+        };
+        let events = self.log.events.lock();
+        if events.len() > self.seen {
+            let new = events[self.seen..].to_vec();
+            self.seen = events.len();
+            return Some(new);
+        }
+        debug_assert!(closed);
+        None
+    }
+
+    /// The events since the last call, if any, without waiting.
+    pub fn drain(&mut self) -> Vec<Event> {
+        let events = self.log.events.lock();
+        let new = events[self.seen..].to_vec();
+        self.seen = events.len();
+        new
+    }
+}
+
+/// Where one vertex's news goes.
+#[derive(Clone, Debug)]
+pub struct VertexProgress {
+    vertex: VertexDigest,
+    log: Arc<EventLog>,
+}
+
+impl VertexProgress {
+    /// Writes news about `vertex` to `log`.
+    pub fn new(vertex: VertexDigest, log: Arc<EventLog>) -> Self {
+        Self { vertex, log }
+    }
+
+    /// The vertex.
+    pub fn vertex(&self) -> VertexDigest {
+        self.vertex
+    }
+
+    /// Passes process output on. `stream` is 1 or 2.
+    pub fn log(&self, stream: u8, data: Bytes) {
+        let timestamp = SystemTime::now();
+        self.log.push(Event::Log(
+            self.vertex,
+            Log {
+                stream,
+                timestamp,
+                data,
+            },
+        ));
+    }
+
+    /// Passes the state of an action on.
+    pub fn status(&self, status: Status) {
+        self.log.push(Event::Status(self.vertex, status));
+    }
+
+    /// Passes a finding on.
+    pub fn warn(&self, warning: Warning) {
+        self.log.push(Event::Warning(self.vertex, warning));
+    }
+
+    /// Begins an action; its end is reported when the guard is finished or dropped.
+    pub fn begin(&self, id: impl Into<String>) -> StatusGuard {
+        let now = SystemTime::now();
+        let guard = StatusGuard {
+            progress: self.clone(),
+            status: Mutex::new(Status {
+                id: id.into(),
+                name: String::new(),
+                current: 0,
+                total: 0,
+                timestamp: now,
+                started: Some(now),
+                completed: None,
+            }),
+        };
+        self.status(guard.status.lock().clone());
+        guard
+    }
+}
+
+/// An action that is under way.
+#[derive(Debug)]
+pub struct StatusGuard {
+    progress: VertexProgress,
+    status: Mutex<Status>,
+}
+
+/// Shortest time between two reports of one action's advance.
+const REPORT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+
+impl StatusGuard {
+    /// Says how far the action is; reported at most every 100 ms. `total` is 0 if unknown.
+    pub fn update(&self, current: u64, total: u64) {
+        let now = SystemTime::now();
+        let mut status = self.status.lock();
+        status.current = i64::try_from(current).unwrap_or(i64::MAX);
+        status.total = i64::try_from(total).unwrap_or(i64::MAX);
+        if now
+            .duration_since(status.timestamp)
+            .is_ok_and(|age| age >= REPORT_INTERVAL)
+        {
+            status.timestamp = now;
+            self.progress.status(status.clone());
+        }
+    }
+}
+
+impl Drop for StatusGuard {
+    fn drop(&mut self) {
+        let status = self.status.get_mut();
+        status.timestamp = SystemTime::now();
+        status.completed = Some(status.timestamp);
+        self.progress.status(status.clone());
+    }
+}

@@ -1,0 +1,256 @@
+//! What the solver asks of workers.
+//!
+//! Calls are coarse on purpose, so that one can cross a network: resolve a source to something immutable, execute
+//! one vertex, digest paths under a result, open a result again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::llb::{ResolveMode, SourceOp, Vertex};
+use crate::progress::VertexProgress;
+use crate::session::SessionGroup;
+use crate::{Digest, Platform};
+
+/// Names a result inside its worker, across restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct ResultId(String);
+
+impl ResultId {
+    /// Wraps a worker's own name for a result.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self(id.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ResultId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A result that is kept from being pruned for as long as a clone of this lives.
+#[derive(Clone)]
+pub struct Ref {
+    id: ResultId,
+    /// The worker's own guard; its drop gives the result free.
+    pin: Arc<dyn Send + Sync>,
+}
+
+impl Ref {
+    /// Made by workers. `pin` is dropped with the last clone.
+    pub fn new(id: ResultId, pin: Arc<dyn Send + Sync>) -> Self {
+        Self { id, pin }
+    }
+
+    /// The result.
+    pub fn id(&self) -> &ResultId {
+        &self.id
+    }
+
+    /// The guard, to be held by results made of this one.
+    pub fn pin(&self) -> &Arc<dyn Send + Sync> {
+        &self.pin
+    }
+}
+
+impl fmt::Debug for Ref {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ref").field(&self.id.0).finish()
+    }
+}
+
+/// What a worker is, for clients and for placing work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerInfo {
+    /// Stable, random.
+    pub id: String,
+    /// Labels such as `org.mobyproject.buildkit.worker.executor`.
+    pub labels: BTreeMap<String, String>,
+    /// Platforms it can run; the first is the default.
+    pub platforms: Vec<Platform>,
+}
+
+/// Something immutable that a source stands for right now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedSource {
+    /// The whole identity: equal pins have equal contents. Enters the cache key.
+    pub pin: String,
+    /// What was resolved, in readable parts, for the key's preimage; such as `manifest`, `sha256:…`.
+    pub parts: BTreeMap<String, String>,
+}
+
+/// The surroundings of one call to a worker.
+#[derive(Clone, Debug)]
+pub struct CallContext {
+    /// Where logs and statuses go.
+    pub progress: VertexProgress,
+    /// The clients that wait for it, asked for whatever is private to them.
+    pub sessions: SessionGroup,
+    /// Fires when nobody waits any more: the worker stops, cleans up and returns [`WorkerError::Cancelled`].
+    pub cancel: CancellationToken,
+}
+
+/// One vertex to execute.
+#[derive(Clone, Debug)]
+pub struct Execution {
+    /// What to do.
+    pub vertex: Arc<Vertex>,
+    /// For sources: what the source resolved to.
+    pub resolved: Option<ResolvedSource>,
+    /// One per vertex input, in order; `None` is scratch.
+    pub inputs: Vec<Option<Ref>>,
+}
+
+/// Paths under a result whose content a key depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct ContentSelector {
+    /// A path, or a pattern if `wildcard`; empty or `/` is everything.
+    pub path: String,
+    /// Whether `path` is a pattern of Go's `path/filepath.Match`.
+    pub wildcard: bool,
+    /// Whether a pattern that matches nothing is no error.
+    pub allow_empty: bool,
+    /// Whether a symbolic link at `path` itself is followed.
+    pub follow_links: bool,
+    /// `.dockerignore` patterns, relative to `path`, of what counts; empty for everything.
+    pub include: Vec<String>,
+    /// `.dockerignore` patterns, relative to `path`, of what does not count.
+    pub exclude: Vec<String>,
+}
+
+/// An image tag to resolve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageQuery {
+    /// Fully qualified reference.
+    pub reference: String,
+    /// Platform wanted; `None` for the worker's default.
+    pub platform: Option<Platform>,
+    /// Where to look.
+    pub mode: ResolveMode,
+}
+
+/// What an image reference stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// Digest of the manifest, or of the index it was chosen from.
+    pub digest: Digest,
+    /// The image config for the platform, as raw JSON.
+    pub config: Bytes,
+}
+
+/// Metadata of a file under a result.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileStat {
+    /// Base name.
+    pub path: String,
+    /// `st_mode`: type and permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time in ns since the epoch.
+    pub mtime_ns: i64,
+    /// Target of a symbolic link.
+    pub link_target: String,
+    /// Device numbers.
+    pub device: (u32, u32),
+    /// Extended attributes.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+}
+
+/// Runs vertices.
+///
+/// Implementations bound their own concurrency; the solver asks for everything it could use at once.
+#[async_trait]
+pub trait Worker: Send + Sync + 'static {
+    /// What this worker is.
+    fn info(&self) -> WorkerInfo;
+
+    /// Finds out what a source stands for right now. For a client's directory this includes receiving it.
+    async fn resolve_source(
+        &self,
+        source: &SourceOp,
+        platform: Option<&Platform>,
+        context: &CallContext,
+    ) -> Result<ResolvedSource, WorkerError>;
+
+    /// Executes a vertex. Returns one result per output; `None` is scratch.
+    ///
+    /// Results are durable in the sense that [`Worker::open`] finds them after a crash, or does not find them, but
+    /// never finds half of one.
+    async fn execute(&self, execution: Execution, context: &CallContext) -> Result<Vec<Option<Ref>>, WorkerError>;
+
+    /// Digests names, metadata (but no times) and contents of what `selector` names under `input` (`None` is scratch).
+    async fn digest(
+        &self,
+        input: Option<&Ref>,
+        selector: &ContentSelector,
+        context: &CallContext,
+    ) -> Result<Digest, WorkerError>;
+
+    /// Opens a result made earlier; `None` if it is not there any more.
+    async fn open(&self, id: &ResultId) -> Result<Option<Ref>, WorkerError>;
+
+    /// Resolves an image reference and fetches its config.
+    async fn resolve_image(&self, query: &ImageQuery, context: &CallContext) -> Result<ResolvedImage, WorkerError>;
+
+    /// Reads (part of) a regular file under a result; symbolic links are followed inside it.
+    ///
+    /// `range` is offset and length in bytes. The worker bounds what it returns.
+    async fn read_file(&self, input: Option<&Ref>, path: &str, range: Option<(u64, u64)>)
+    -> Result<Bytes, WorkerError>;
+
+    /// Lists the children of a directory under a result, by name; `include` is a pattern for the names.
+    async fn read_dir(
+        &self,
+        input: Option<&Ref>,
+        path: &str,
+        include: Option<&str>,
+    ) -> Result<Vec<FileStat>, WorkerError>;
+
+    /// Metadata of a file under a result; a symbolic link at `path` itself is not followed.
+    async fn stat_file(&self, input: Option<&Ref>, path: &str) -> Result<FileStat, WorkerError>;
+}
+
+/// Why a worker could not do something.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WorkerError {
+    /// The process ended with a code that does not mean success.
+    #[error("process {command:?} did not complete successfully: exit code: {code}{}", cause.as_deref().map(|c| format!(": {c}")).unwrap_or_default())]
+    Exit {
+        /// Arguments joined by spaces.
+        command: String,
+        /// Exit code; 128 + n for signal n.
+        code: u32,
+        /// More, when known: out of memory.
+        cause: Option<String>,
+    },
+    /// Nobody waits any more.
+    #[error("context canceled")]
+    Cancelled,
+    /// The request cannot be carried out as it stands; the user can act.
+    #[error("{0}")]
+    Invalid(String),
+    /// Something asked for is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// This worker does not do that.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Something around the worker failed: network, disk, registry, client.
+    #[error("{0}")]
+    Failed(String),
+}
