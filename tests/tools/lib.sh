@@ -33,19 +33,23 @@ short_hash() {
     sha256sum | cut -c 1-16
 }
 
-# The address from which this machine's own apt fetches a suite; nothing if it has no such source.
-#   apt_uri bookworm
-apt_uri() {
+# Where this machine's own apt fetches from: lines of "<suite> <address>".
+apt_sources() {
     # shellcheck disable=SC2016  # the dollars are apt's own
-    apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
-        awk -v suite="$1" '$1 == suite { print $2; exit }'
+    apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages'
 }
 
-# The mirror of Debian proper that this machine uses.
+# The first address of a suite in such lines on standard input; nothing if there is none.
+#   apt_sources | address_of bookworm
+address_of() {
+    awk -v suite="$1" '$1 == suite && !found { print $2; found = 1 }'
+}
+
+# The mirror of Debian proper in such lines: where this system's own release comes from.
 debian_mirror() {
-    local codename uri
+    local codename address
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    uri=$(apt_uri "$codename")
-    [ -n "$uri" ] || die "apt has no source for '$codename': is this Debian? see /etc/apt/sources.list"
-    printf '%s\n' "$uri"
+    address=$(address_of "$codename")
+    [ -n "$address" ] || die "apt has no source for '$codename': is this Debian? see /etc/apt/sources.list"
+    printf '%s\n' "$address"
 }

@@ -1,0 +1,4 @@
+import './style.css';
+import { greeting } from './greeting.js';
+
+document.querySelector('#app').textContent = greeting('front end');

@@ -1,0 +1,3 @@
+export function mark(element) {
+  element.dataset.ready = 'yes';
+}
