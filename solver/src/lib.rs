@@ -6,14 +6,21 @@
 //! | module | what |
 //! |---|---|
 //! | [`llb`] | the graph: decoding (which is validating), encoding, building |
+//! | [`engine`] | builds: identify, look up, execute |
+//! | [`cache_key`], [`index`] | what results depend on, and where they are remembered |
+//! | [`flight`] | running the same work once for everyone |
 //! | [`worker`] | what is asked of workers |
 //! | [`frontend`] | what frontends are, and what they may ask |
 //! | [`progress`] | what clients are told |
 //! | [`session`] | which clients may be asked for private things |
 
+pub mod cache_key;
 mod digest;
+pub mod engine;
 mod error;
+pub mod flight;
 pub mod frontend;
+pub mod index;
 pub mod llb;
 mod platform;
 pub mod progress;
@@ -21,6 +28,7 @@ pub mod session;
 pub mod worker;
 
 pub use digest::{Digest, DigestError};
+pub use engine::{Build, BuildBridge, BuildOptions, Engine, Entitlement};
 pub use error::{SolveError, VertexError};
 pub use frontend::{Bridge, BridgeRef, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult};
 pub use platform::{Platform, PlatformError};

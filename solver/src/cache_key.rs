@@ -1,0 +1,491 @@
+//! Cache keys: what the result of a vertex depends on, and nothing else.
+//!
+//! A key is the blake3 hash of its [`Preimage`], which is kept beside every result, so that two keys can be compared
+//! by what went into them. What enters, per kind of op (every field is named, prefixed with its length, and in a
+//! fixed order):
+//!
+//! | op | own fields | inputs |
+//! |---|---|---|
+//! | source | kind, what it resolved to | – |
+//! | exec | platform, args, env, cwd, user, hostname, network, security, limits of the user, names of extra hosts, secret names, mounts (kind, dest, selector, access, output) | read-only mounts by content, others by identity |
+//! | file | platform, every action with all its options | copied-from by content, changed by identity |
+//! | merge, diff, passthrough | order of inputs | by identity |
+//!
+//! Not in any key: names, progress groups, source locations, proxies, addresses of extra hosts, secret values, control
+//! group settings, cache mount ids' contents, times of copied files.
+
+use std::fmt;
+
+use crate::Digest;
+use crate::llb::{
+    ActionInput, CacheSharing, Chown, ContentCache, CopyAction, ExecOp, FileActionKind, FileOp, MountKind, Op,
+    UserSpec, Vertex,
+};
+use crate::worker::{ContentSelector, ResolvedSource};
+
+/// Version of everything that is hashed here; part of every key, so that a change of rules makes old keys unreachable.
+const KEY_VERSION: &str = "cairn.key.v1";
+
+/// Finds results: equal keys have interchangeable results.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheKey([u8; 32]);
+
+impl CacheKey {
+    /// Wraps the bytes of a key read from an index.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for an index.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "blake3:{}", hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The named parts that a key is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Preimage {
+    /// Kind of op.
+    pub kind: String,
+    /// The op's own fields, in order.
+    pub fields: Vec<(String, String)>,
+    /// What each input contributes, in order.
+    pub inputs: Vec<InputPart>,
+}
+
+/// What an input contributes to a key.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum InputPart {
+    /// Which output of which key; any change of the input changes the key.
+    Identity {
+        /// Text of the input's key.
+        key: String,
+        /// Which of its outputs.
+        output: usize,
+    },
+    /// The digests of what is read from it, per selector; nothing else of the input matters.
+    Content(Vec<String>),
+}
+
+impl Preimage {
+    /// Hashes the parts.
+    pub fn key(&self) -> CacheKey {
+        let mut hasher = blake3::Hasher::new();
+        let mut put = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        put(KEY_VERSION);
+        put(&self.kind);
+        put(&self.fields.len().to_string());
+        for (name, value) in &self.fields {
+            put(name);
+            put(value);
+        }
+        put(&self.inputs.len().to_string());
+        for input in &self.inputs {
+            match input {
+                InputPart::Identity { key, output } => {
+                    put("identity");
+                    put(key);
+                    put(&output.to_string());
+                }
+                InputPart::Content(digests) => {
+                    put("content");
+                    put(&digests.len().to_string());
+                    for digest in digests {
+                        put(digest);
+                    }
+                }
+            }
+        }
+        CacheKey(*hasher.finalize().as_bytes())
+    }
+}
+
+/// The key under which the content digest of `selector` under an input is remembered.
+pub fn content_key(input: &CacheKey, output: usize, selector: &ContentSelector) -> CacheKey {
+    let mut fields = vec![
+        ("path".to_owned(), selector.path.clone()),
+        ("wildcard".to_owned(), selector.wildcard.to_string()),
+        ("allow_empty".to_owned(), selector.allow_empty.to_string()),
+        ("follow_links".to_owned(), selector.follow_links.to_string()),
+    ];
+    fields.extend(selector.include.iter().map(|text| ("include".to_owned(), text.clone())));
+    fields.extend(selector.exclude.iter().map(|text| ("exclude".to_owned(), text.clone())));
+    let key = input.to_string();
+    Preimage {
+        kind: "content".to_owned(),
+        fields,
+        inputs: vec![InputPart::Identity { key, output }],
+    }
+    .key()
+}
+
+/// How a vertex depends on one of its inputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dependency {
+    /// On all of it.
+    Identity,
+    /// On what these select.
+    Content(Vec<ContentSelector>),
+}
+
+/// How a vertex depends on each of its inputs, in order.
+pub fn dependencies(vertex: &Vertex) -> Vec<Dependency> {
+    let mut selectors: Vec<Option<Vec<ContentSelector>>> = vec![Some(Vec::new()); vertex.inputs.len()];
+    match &vertex.op {
+        Op::Exec(exec) => exec_selectors(exec, &mut selectors),
+        Op::File(file) => file_selectors(file, &mut selectors),
+        Op::Source(_) | Op::Merge { .. } | Op::Diff { .. } | Op::Passthrough { .. } => selectors.fill(None),
+    }
+    selectors
+        .into_iter()
+        .map(|selectors| match selectors {
+            // An input that nothing reads still is what the client asked for.
+            Some(selectors) if !selectors.is_empty() => Dependency::Content(selectors),
+            _ => Dependency::Identity,
+        })
+        .collect()
+}
+
+fn exec_selectors(exec: &ExecOp, selectors: &mut [Option<Vec<ContentSelector>>]) {
+    for mount in &exec.mounts {
+        let Some(input) = mount.input else { continue };
+        let by_content = match mount.content_cache {
+            ContentCache::On => mount.output.is_none() && mount.dest != "/",
+            ContentCache::Off => false,
+            ContentCache::Default => {
+                mount.kind == MountKind::Bind && mount.readonly && mount.output.is_none() && mount.dest != "/"
+            }
+        };
+        match &mut selectors[input] {
+            Some(known) if by_content => known.push(ContentSelector {
+                path: mount.selector.clone(),
+                follow_links: true,
+                ..ContentSelector::default()
+            }),
+            other => *other = None,
+        }
+    }
+}
+
+fn file_selectors(file: &FileOp, selectors: &mut [Option<Vec<ContentSelector>>]) {
+    let mut whole = |input: Option<ActionInput>| {
+        if let Some(ActionInput::Vertex(input)) = input {
+            selectors[input] = None;
+        }
+    };
+    for action in &file.actions {
+        whole(action.input);
+        for owner in owner_of(&action.kind)
+            .into_iter()
+            .flat_map(|owner| [&owner.user, &owner.group])
+        {
+            if let Some(UserSpec::Name { input, .. }) = owner {
+                whole(*input);
+            }
+        }
+    }
+    for action in &file.actions {
+        if let (FileActionKind::Copy(copy), Some(ActionInput::Vertex(input))) = (&action.kind, action.secondary)
+            && let Some(known) = &mut selectors[input]
+        {
+            known.push(copy_selector(copy));
+        }
+    }
+}
+
+fn copy_selector(copy: &CopyAction) -> ContentSelector {
+    ContentSelector {
+        path: copy.src.clone(),
+        wildcard: copy.allow_wildcard,
+        allow_empty: copy.allow_empty_wildcard,
+        follow_links: copy.follow_symlink,
+        include: copy.include.clone(),
+        exclude: copy.exclude.clone(),
+    }
+}
+
+fn owner_of(kind: &FileActionKind) -> Option<&Chown> {
+    match kind {
+        FileActionKind::Copy(CopyAction { owner, .. })
+        | FileActionKind::Mkfile { owner, .. }
+        | FileActionKind::Mkdir { owner, .. }
+        | FileActionKind::Symlink { owner, .. } => owner.as_ref(),
+        FileActionKind::Rm { .. } => None,
+    }
+}
+
+/// The preimage of a source's key.
+pub fn source_preimage(resolved: &ResolvedSource) -> Preimage {
+    let mut fields = vec![("pin".to_owned(), resolved.pin.clone())];
+    fields.extend(resolved.parts.iter().map(|(name, value)| (name.clone(), value.clone())));
+    Preimage {
+        kind: "source".to_owned(),
+        fields,
+        inputs: Vec::new(),
+    }
+}
+
+/// The preimage of any other vertex's key. `platform` is what it runs on.
+pub fn op_preimage(vertex: &Vertex, platform: &str, inputs: Vec<InputPart>) -> Preimage {
+    let mut fields = Fields::default();
+    let kind = match &vertex.op {
+        Op::Source(_) => "source",
+        Op::Exec(exec) => {
+            fields.put("platform", platform);
+            exec_fields(exec, &mut fields);
+            "exec"
+        }
+        Op::File(file) => {
+            fields.put("platform", platform);
+            file_fields(file, &mut fields);
+            "file"
+        }
+        Op::Merge { inputs } => {
+            fields.put("order", format!("{inputs:?}"));
+            "merge"
+        }
+        Op::Diff { lower, upper } => {
+            fields.put("lower", format!("{lower:?}"));
+            fields.put("upper", format!("{upper:?}"));
+            "diff"
+        }
+        Op::Passthrough { id, outputs } => {
+            fields.put("id", id);
+            fields.put("outputs", format!("{outputs:?}"));
+            "passthrough"
+        }
+    };
+    Preimage {
+        kind: kind.to_owned(),
+        fields: fields.0,
+        inputs,
+    }
+}
+
+#[derive(Default)]
+struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    fn put(&mut self, name: &str, value: impl Into<String>) {
+        self.0.push((name.to_owned(), value.into()));
+    }
+
+    fn put_all<'a>(&mut self, name: &str, values: impl IntoIterator<Item = &'a String>) {
+        for value in values {
+            self.put(name, value);
+        }
+    }
+
+    /// Leaves the field out when it is empty: most are.
+    fn put_set(&mut self, name: &str, value: &str) {
+        if !value.is_empty() {
+            self.put(name, value);
+        }
+    }
+
+    fn flag(&mut self, name: &str, value: bool) {
+        if value {
+            self.put(name, "true");
+        }
+    }
+}
+
+fn exec_fields(exec: &ExecOp, fields: &mut Fields) {
+    fields.put_all("arg", &exec.args);
+    fields.put_all("env", &exec.env);
+    fields.put("cwd", &exec.cwd);
+    fields.put_set("user", &exec.user);
+    fields.put_set("hostname", &exec.hostname);
+    fields.put("network", format!("{:?}", exec.network));
+    fields.put("security", format!("{:?}", exec.security));
+    for host in &exec.extra_hosts {
+        fields.put("extra host", &host.host);
+    }
+    for limit in &exec.ulimits {
+        fields.put("ulimit", format!("{}={}:{}", limit.name, limit.soft, limit.hard));
+    }
+    for code in &exec.valid_exit_codes {
+        fields.put("valid exit code", code.to_string());
+    }
+    for secret in &exec.secret_env {
+        fields.put("secret env", format!("{}={}", secret.name, secret.id));
+    }
+    for mount in &exec.mounts {
+        fields.put("mount", &mount.dest);
+        if let Some(input) = mount.input {
+            fields.put("mount input", input.to_string());
+        }
+        fields.put_set("mount selector", &mount.selector);
+        fields.flag("mount readonly", mount.readonly);
+        if let Some(output) = mount.output {
+            fields.put("mount output", output.to_string());
+        }
+        match &mount.kind {
+            MountKind::Bind => {}
+            MountKind::Cache { id, sharing } => {
+                fields.put("mount cache", id);
+                if *sharing != CacheSharing::Shared {
+                    fields.put("mount sharing", format!("{sharing:?}"));
+                }
+            }
+            MountKind::Tmpfs { size } => fields.put("mount tmpfs", size.to_string()),
+            MountKind::Secret(grant) => fields.put(
+                "mount secret",
+                format!("{} {}:{} {:o}", grant.id, grant.uid, grant.gid, grant.mode),
+            ),
+            MountKind::Ssh(grant) => fields.put(
+                "mount ssh",
+                format!("{} {}:{} {:o}", grant.id, grant.uid, grant.gid, grant.mode),
+            ),
+        }
+    }
+}
+
+fn file_fields(file: &FileOp, fields: &mut Fields) {
+    for action in &file.actions {
+        fields.put(
+            "action",
+            format!("{:?} {:?} {:?}", action.input, action.secondary, action.output),
+        );
+        match &action.kind {
+            FileActionKind::Copy(copy) => copy_fields(copy, fields),
+            FileActionKind::Mkfile {
+                path,
+                mode,
+                data,
+                timestamp,
+                ..
+            } => {
+                fields.put("mkfile", path);
+                fields.put("mode", format!("{mode:o}"));
+                fields.put("data", Digest::sha256(data).to_string());
+                put_timestamp(fields, *timestamp);
+            }
+            FileActionKind::Mkdir {
+                path,
+                mode,
+                make_parents,
+                timestamp,
+                ..
+            } => {
+                fields.put("mkdir", path);
+                fields.put("mode", format!("{mode:o}"));
+                fields.flag("make parents", *make_parents);
+                put_timestamp(fields, *timestamp);
+            }
+            FileActionKind::Rm {
+                path,
+                allow_not_found,
+                allow_wildcard,
+            } => {
+                fields.put("rm", path);
+                fields.flag("allow not found", *allow_not_found);
+                fields.flag("allow wildcard", *allow_wildcard);
+            }
+            FileActionKind::Symlink {
+                old_path,
+                new_path,
+                timestamp,
+                ..
+            } => {
+                fields.put("symlink", new_path);
+                fields.put("target", old_path);
+                put_timestamp(fields, *timestamp);
+            }
+        }
+        if let Some(owner) = owner_of(&action.kind) {
+            put_owner(fields, "user", owner.user.as_ref());
+            put_owner(fields, "group", owner.group.as_ref());
+        }
+    }
+}
+
+fn copy_fields(copy: &CopyAction, fields: &mut Fields) {
+    fields.put("copy", &copy.src);
+    fields.put("dest", &copy.dest);
+    if let Some(mode) = copy.mode {
+        fields.put("mode", format!("{mode:o}"));
+    }
+    fields.put_set("mode string", &copy.mode_str);
+    fields.flag("follow symlink", copy.follow_symlink);
+    fields.flag("contents", copy.dir_copy_contents);
+    fields.flag("unpack", copy.attempt_unpack);
+    fields.flag("create dest path", copy.create_dest_path);
+    fields.flag("wildcard", copy.allow_wildcard);
+    fields.flag("allow empty wildcard", copy.allow_empty_wildcard);
+    fields.flag("always replace", copy.always_replace);
+    put_timestamp(fields, copy.timestamp);
+    fields.put_all("include", &copy.include);
+    fields.put_all("exclude", &copy.exclude);
+    fields.put_all("required path", &copy.required_paths);
+}
+
+fn put_timestamp(fields: &mut Fields, timestamp: Option<i64>) {
+    if let Some(timestamp) = timestamp {
+        fields.put("timestamp", timestamp.to_string());
+    }
+}
+
+fn put_owner(fields: &mut Fields, name: &str, spec: Option<&UserSpec>) {
+    match spec {
+        None => {}
+        Some(UserSpec::Id(id)) => fields.put(name, id.to_string()),
+        Some(UserSpec::Name { name: user, input }) => fields.put(name, format!("{user:?} in {input:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moving_text_between_fields_changes_the_key() {
+        let with = |fields: &[(&str, &str)]| {
+            Preimage {
+                kind: "exec".to_owned(),
+                fields: fields
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
+                inputs: Vec::new(),
+            }
+            .key()
+        };
+        let keys = [
+            with(&[("arg", "ab")]),
+            with(&[("arg", "a"), ("arg", "b")]),
+            with(&[("arg", "a"), ("env", "b")]),
+            with(&[("arga", "b")]),
+        ];
+        for (i, a) in keys.iter().enumerate() {
+            for b in &keys[i + 1..] {
+                assert_ne!(a, b);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_stable_across_releases() {
+        let preimage = Preimage {
+            kind: "file".to_owned(),
+            fields: vec![("copy".to_owned(), "/a".to_owned())],
+            inputs: vec![InputPart::Content(vec!["sha256:00".to_owned()])],
+        };
+        assert_eq!(preimage.key().to_string(), "blake3:cc1c9051e16055a93e223b817d91ba2d3689fb3bfdc389b905fffd7c168d3eec");
+    }
+}

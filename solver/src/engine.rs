@@ -1,0 +1,88 @@
+//! The engine: finds what is known, runs the rest.
+//!
+//! A [`Build`] is one client's request. It turns definitions into vertices and asks each, on demand, for two things:
+//!
+//! - its *key* (identify, inputs first): what its result depends on;
+//! - its *results* (materialise, outputs first): looked up by key, else its inputs are asked for, all at once, and it
+//!   is executed.
+//!
+//! Each of the two is one task per vertex, started when first wanted, its outcome kept in a watch channel that any
+//! number of others await. So there is no recursion, however deep the graph, and independent vertices run at the same
+//! time. Builds share work only through [`crate::flight::Flight`], by cache key.
+//!
+//! # Ignoring the cache
+//! A vertex told to ignore the cache runs again and its result replaces the recorded one. Its key stays the same, so
+//! that later builds find the new result. Everything that depends on it *by identity* is run again too and recorded
+//! anew, and content digests taken from it are taken again; what depends on it by content alone is looked up as usual.
+
+mod bridge;
+mod build;
+mod vertex;
+
+use std::sync::Arc;
+
+pub use bridge::BuildBridge;
+pub use build::{Build, BuildOptions, Entitlement, Step};
+
+use crate::Digest;
+use crate::cache_key::CacheKey;
+use crate::flight::Flight;
+use crate::index::CacheIndex;
+use crate::llb::VertexDigest;
+use crate::progress::EventLog;
+use crate::session::SessionGroup;
+use crate::worker::{Ref, ResolvedSource, Worker, WorkerError};
+
+/// What builds that wait for the same work share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// What the work has told so far.
+    pub(crate) events: Arc<EventLog>,
+    /// Everyone's sessions.
+    pub(crate) sessions: SessionGroup,
+}
+
+/// Runs builds on a worker, with an index of what is known.
+pub struct Engine {
+    worker: Arc<dyn Worker>,
+    index: Arc<dyn CacheIndex>,
+    /// Sources being resolved; the text tells sessions apart where that matters.
+    resolving: Flight<(VertexDigest, String), Shared, Result<ResolvedSource, WorkerError>>,
+    /// Vertices being executed.
+    executing: Flight<CacheKey, Shared, Result<Vec<Option<Ref>>, WorkerError>>,
+    /// Contents being digested.
+    digesting: Flight<CacheKey, Shared, Result<Digest, WorkerError>>,
+}
+
+impl Engine {
+    /// An engine that runs everything on `worker` and remembers results in `index`.
+    pub fn new(worker: Arc<dyn Worker>, index: Arc<dyn CacheIndex>) -> Arc<Self> {
+        Arc::new(Self {
+            worker,
+            index,
+            resolving: Flight::default(),
+            executing: Flight::default(),
+            digesting: Flight::default(),
+        })
+    }
+
+    /// The worker.
+    pub fn worker(&self) -> &Arc<dyn Worker> {
+        &self.worker
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Arc<dyn CacheIndex> {
+        &self.index
+    }
+
+    /// Begins a build.
+    pub fn build(self: &Arc<Self>, options: BuildOptions) -> Arc<Build> {
+        Build::new(self.clone(), options)
+    }
+
+    /// Whether any vertex is being worked on.
+    pub fn is_idle(&self) -> bool {
+        self.resolving.is_empty() && self.executing.is_empty() && self.digesting.is_empty()
+    }
+}

@@ -1,0 +1,324 @@
+//! One client's build.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::vertex::Node;
+use crate::llb::{
+    self, Definition, Graph, NetMode, Op, SecurityMode, SourceFile, SourceLocation, Vertex, VertexDigest,
+};
+use crate::progress::{Event, EventLog, VertexProgress, VertexState};
+use crate::session::SessionGroup;
+use crate::worker::{CallContext, Ref, WorkerError};
+use crate::{Digest, SolveError, VertexError};
+
+/// Something a client may be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Entitlement {
+    /// Steps may use the host's network.
+    NetworkHost,
+    /// Steps may run unconfined.
+    SecurityInsecure,
+}
+
+impl Entitlement {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NetworkHost => "network.host",
+            Self::SecurityInsecure => "security.insecure",
+        }
+    }
+
+    /// The entitlement of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::NetworkHost, Self::SecurityInsecure]
+            .into_iter()
+            .find(|entitlement| entitlement.name() == name)
+    }
+}
+
+/// What a build is given.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// Session of the client; empty if it has none.
+    pub session: String,
+    /// What the client was granted.
+    pub entitlements: BTreeSet<Entitlement>,
+}
+
+/// An output of a vertex of a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Want {
+    pub(super) vertex: VertexDigest,
+    pub(super) output: usize,
+}
+
+/// One client's build: its vertices, its tasks, and what it has told.
+///
+/// Dropping the last handle (or [`Build::cancel`]) stops everything that only this build wanted.
+pub struct Build {
+    inner: Arc<Inner>,
+}
+
+/// What the tasks of a build hold.
+pub(super) struct Inner {
+    pub(super) engine: Arc<Engine>,
+    pub(super) options: BuildOptions,
+    pub(super) sessions: SessionGroup,
+    pub(super) events: Arc<EventLog>,
+    pub(super) cancel: CancellationToken,
+    nodes: Mutex<HashMap<VertexDigest, Arc<Node>>>,
+    /// All tasks of this build; aborted with it.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Build {
+    pub(super) fn new(engine: Arc<Engine>, options: BuildOptions) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::new(Inner {
+                engine,
+                sessions: SessionGroup::of(&options.session),
+                options,
+                events: Arc::default(),
+                cancel: CancellationToken::new(),
+                nodes: Mutex::default(),
+                tasks: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The session of the client; empty if it has none.
+    pub fn session(&self) -> &str {
+        &self.inner.options.session
+    }
+
+    /// Everything the build tells.
+    pub fn events(&self) -> &Arc<EventLog> {
+        &self.inner.events
+    }
+
+    /// The engine it runs on.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.inner.engine
+    }
+
+    /// The sessions that may be asked on this build's behalf.
+    pub fn sessions(&self) -> &SessionGroup {
+        &self.inner.sessions
+    }
+
+    /// Fires when the build is given up.
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.inner.cancel
+    }
+
+    /// Builds what a definition asks for. `Ok(None)` is scratch.
+    ///
+    /// # Errors
+    /// The definition's, or that of the first vertex that failed.
+    pub async fn solve(&self, definition: &Definition) -> Result<Option<Ref>, SolveError> {
+        let Some(graph) = llb::decode(definition)? else {
+            return Ok(None);
+        };
+        let want = self.load(&graph)?;
+        self.inner.result(want).await
+    }
+
+    /// Announces a graph's vertices and checks that they are allowed.
+    fn load(&self, graph: &Graph) -> Result<Want, SolveError> {
+        for index in graph.topological() {
+            self.inner.check_allowed(graph.vertex(index))?;
+        }
+        for index in graph.topological() {
+            self.inner.load_vertex(graph, graph.vertex(index));
+        }
+        let target = graph.target();
+        Ok(Want {
+            vertex: graph.vertex(target.vertex).digest,
+            output: target.output,
+        })
+    }
+
+    /// Begins a step that is no vertex, such as an export. `key` identifies it within the build.
+    pub fn step(&self, key: &str, name: &str) -> Step {
+        let digest = Digest::sha256(key.as_bytes());
+        let state = VertexState {
+            digest,
+            inputs: Vec::new(),
+            name: name.to_owned(),
+            cached: false,
+            started: Some(SystemTime::now()),
+            completed: None,
+            error: String::new(),
+            group: None,
+        };
+        self.inner.events.push(Event::Vertex(state.clone()));
+        Step {
+            state,
+            events: self.inner.events.clone(),
+            sessions: self.inner.sessions.clone(),
+            cancel: self.inner.cancel.clone(),
+        }
+    }
+
+    /// Gives the build up: its tasks end, and shared work that nobody else waits for is cancelled.
+    pub fn cancel(&self) {
+        self.inner.cancel.cancel();
+        self.inner.tasks.lock().abort_all();
+    }
+
+    /// Ends the build's record: vertices still unfinished are reported as cancelled, readers of events finish.
+    pub fn close(&self) {
+        self.cancel();
+        let mut unfinished: BTreeMap<VertexDigest, VertexState> = BTreeMap::new();
+        for event in self.inner.events.snapshot() {
+            if let Event::Vertex(state) = event {
+                if state.started.is_some() && state.completed.is_none() {
+                    unfinished.insert(state.digest, state);
+                } else {
+                    unfinished.remove(&state.digest);
+                }
+            }
+        }
+        for mut state in unfinished.into_values() {
+            state.completed = Some(SystemTime::now());
+            state.error = SolveError::Cancelled.to_string();
+            self.inner.events.push(Event::Vertex(state));
+        }
+        self.inner.events.close();
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Inner {
+    /// Runs a task that belongs to this build.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock();
+        while tasks.try_join_next().is_some() {}
+        if !self.cancel.is_cancelled() {
+            tasks.spawn(task);
+        }
+    }
+
+    /// A vertex that has been loaded.
+    pub(super) fn node(&self, digest: &VertexDigest) -> Result<Arc<Node>, SolveError> {
+        self.nodes
+            .lock()
+            .get(digest)
+            .cloned()
+            .ok_or_else(|| SolveError::NotFound(format!("no vertex {digest} in this build")))
+    }
+
+    fn check_allowed(&self, vertex: &Vertex) -> Result<(), SolveError> {
+        let Op::Exec(exec) = &vertex.op else {
+            return Ok(());
+        };
+        let needs = [
+            (exec.network == NetMode::Host).then_some(Entitlement::NetworkHost),
+            (exec.security == SecurityMode::Insecure).then_some(Entitlement::SecurityInsecure),
+        ];
+        match needs
+            .into_iter()
+            .flatten()
+            .find(|need| !self.options.entitlements.contains(need))
+        {
+            None => Ok(()),
+            Some(need) => Err(SolveError::NotAllowed(format!(
+                "failed to load LLB: {} is not allowed",
+                need.name()
+            ))),
+        }
+    }
+
+    fn load_vertex(&self, graph: &Graph, vertex: &Vertex) {
+        let mut nodes = self.nodes.lock();
+        if let Some(known) = nodes.get(&vertex.digest) {
+            known.add_metadata(&vertex.metadata, places(graph, &vertex.digest));
+            return;
+        }
+        let inputs = vertex
+            .inputs
+            .iter()
+            .map(|edge| Want {
+                vertex: graph.vertex(edge.vertex).digest,
+                output: edge.output,
+            })
+            .collect();
+        let node = Node::new(Arc::new(vertex.clone()), inputs, places(graph, &vertex.digest));
+        self.events.push(Event::Vertex(node.state()));
+        nodes.insert(vertex.digest, Arc::new(node));
+    }
+}
+
+fn places(graph: &Graph, vertex: &VertexDigest) -> Vec<(SourceFile, SourceLocation)> {
+    let map = graph.source_map();
+    map.locations
+        .get(vertex)
+        .into_iter()
+        .flatten()
+        .filter_map(|location| Some((map.files.get(location.file)?.clone(), location.clone())))
+        .collect()
+}
+
+/// A step that is no vertex.
+///
+/// Ends well with [`Step::finish`]; dropped before that, it is reported as cancelled.
+pub struct Step {
+    state: VertexState,
+    events: Arc<EventLog>,
+    sessions: SessionGroup,
+    cancel: CancellationToken,
+}
+
+impl Step {
+    /// What calls made as part of this step are given.
+    pub fn context(&self) -> CallContext {
+        CallContext {
+            progress: VertexProgress::new(self.state.digest, self.events.clone()),
+            sessions: self.sessions.clone(),
+            cancel: self.cancel.clone(),
+        }
+    }
+
+    /// Reports how the step ended, and passes the outcome on as a vertex's.
+    pub fn finish<T>(mut self, outcome: Result<T, WorkerError>) -> Result<T, SolveError> {
+        self.state.completed = Some(SystemTime::now());
+        let outcome = outcome.map_err(|source| match source {
+            WorkerError::Cancelled => SolveError::Cancelled,
+            source => SolveError::Vertex(Arc::new(VertexError {
+                vertex: self.state.digest,
+                name: self.state.name.clone(),
+                source,
+                places: Vec::new(),
+            })),
+        });
+        if let Err(error) = &outcome {
+            self.state.error = error.to_string();
+        }
+        self.events.push(Event::Vertex(self.state.clone()));
+        outcome
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if self.state.completed.is_none() {
+            self.state.completed = Some(SystemTime::now());
+            self.state.error = SolveError::Cancelled.to_string();
+            self.events.push(Event::Vertex(self.state.clone()));
+        }
+    }
+}

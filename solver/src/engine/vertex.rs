@@ -1,0 +1,523 @@
+//! The life of one vertex in one build.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use futures_util::future::try_join_all;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::Shared;
+use super::build::{Inner, Want};
+use crate::cache_key::{self, CacheKey, Dependency, InputPart, Preimage};
+use crate::index::Outputs;
+use crate::llb::{Op, OpMetadata, SourceFile, SourceLocation, SourceOp, Vertex, VertexDigest};
+use crate::progress::{Event, EventLog, VertexProgress, VertexState};
+use crate::worker::{CallContext, ContentSelector, Execution, Ref, ResolvedSource, WorkerError};
+use crate::{Digest, SolveError, VertexError};
+
+type Outcome<T> = watch::Sender<Option<Result<T, SolveError>>>;
+
+/// What a vertex was identified as.
+#[derive(Clone)]
+pub(super) struct Identity {
+    key: CacheKey,
+    preimage: Arc<Preimage>,
+    /// Whether it must be run again even if its result is known.
+    fresh: bool,
+    /// For sources: what it stands for.
+    resolved: Option<ResolvedSource>,
+}
+
+/// A vertex of a build.
+pub(super) struct Node {
+    vertex: Arc<Vertex>,
+    inputs: Vec<Want>,
+    ignore_cache: AtomicBool,
+    places: Mutex<Vec<(SourceFile, SourceLocation)>>,
+    state: Mutex<VertexState>,
+    identity: Outcome<Identity>,
+    results: Outcome<Arc<[Option<Ref>]>>,
+    identity_wanted: AtomicBool,
+    results_wanted: AtomicBool,
+}
+
+impl Node {
+    pub(super) fn new(vertex: Arc<Vertex>, inputs: Vec<Want>, places: Vec<(SourceFile, SourceLocation)>) -> Self {
+        let mut input_digests: Vec<VertexDigest> = inputs.iter().map(|want| want.vertex).collect();
+        input_digests.dedup();
+        Self {
+            state: Mutex::new(VertexState {
+                digest: vertex.digest,
+                inputs: input_digests,
+                name: vertex.name(),
+                cached: false,
+                started: None,
+                completed: None,
+                error: String::new(),
+                group: vertex.metadata.progress_group.clone(),
+            }),
+            ignore_cache: AtomicBool::new(vertex.metadata.ignore_cache),
+            places: Mutex::new(places),
+            vertex,
+            inputs,
+            identity: watch::Sender::new(None),
+            results: watch::Sender::new(None),
+            identity_wanted: AtomicBool::new(false),
+            results_wanted: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes note of what a second definition with the same vertex says about it.
+    pub(super) fn add_metadata(&self, metadata: &OpMetadata, places: Vec<(SourceFile, SourceLocation)>) {
+        self.ignore_cache.fetch_or(metadata.ignore_cache, Ordering::Relaxed);
+        let mut known = self.places.lock();
+        for place in places {
+            if !known.contains(&place) {
+                known.push(place);
+            }
+        }
+    }
+
+    pub(super) fn state(&self) -> VertexState {
+        self.state.lock().clone()
+    }
+
+    /// Whether nothing has been done to make its results. A source that was only resolved counts, but not a
+    /// directory: it was received then.
+    fn is_unneeded(&self) -> bool {
+        let state = self.state.lock();
+        let is_image = matches!(self.vertex.op, Op::Source(SourceOp::Image(_)));
+        !state.cached
+            && state.error.is_empty()
+            && (state.started.is_none() || (is_image && state.completed.is_some()))
+            && !self.results_wanted.load(Ordering::Acquire)
+    }
+
+    /// Whether it is a client's directory: all its work, and all there is to tell, is done when it is identified.
+    fn is_directory(&self) -> bool {
+        matches!(self.vertex.op, Op::Source(SourceOp::Local(_)))
+    }
+
+    fn error(&self, source: WorkerError) -> SolveError {
+        match source {
+            WorkerError::Cancelled => SolveError::Cancelled,
+            source => SolveError::Vertex(Arc::new(VertexError {
+                vertex: self.vertex.digest,
+                name: self.vertex.name(),
+                source,
+                places: self.places.lock().clone(),
+            })),
+        }
+    }
+}
+
+/// Waits for an outcome that some task will set.
+async fn await_outcome<T: Clone>(outcome: &Outcome<T>) -> Result<T, SolveError> {
+    let mut receiver = outcome.subscribe();
+    let value = receiver
+        .wait_for(Option::is_some)
+        .await
+        .map_err(|_| SolveError::Cancelled)?;
+    value.clone().unwrap_or(Err(SolveError::Cancelled))
+}
+
+impl Inner {
+    /// One output of a vertex, made if it must be.
+    pub(super) async fn result(self: &Arc<Self>, want: Want) -> Result<Option<Ref>, SolveError> {
+        let node = self.node(&want.vertex)?;
+        self.start_materialise(&node);
+        let outputs = tokio::select! {
+            outputs = await_outcome(&node.results) => outputs?,
+            () = self.cancel.cancelled() => return Err(SolveError::Cancelled),
+        };
+        outputs.get(want.output).cloned().ok_or_else(|| {
+            node.error(WorkerError::Failed(format!(
+                "the worker gave no output {}",
+                want.output
+            )))
+        })
+    }
+
+    async fn identity(self: &Arc<Self>, node: &Arc<Node>) -> Result<Identity, SolveError> {
+        self.start_identify(node);
+        tokio::select! {
+            identity = await_outcome(&node.identity) => identity,
+            () = self.cancel.cancelled() => Err(SolveError::Cancelled),
+        }
+    }
+
+    fn start_materialise(self: &Arc<Self>, node: &Arc<Node>) {
+        if !node.results_wanted.swap(true, Ordering::AcqRel) {
+            let (inner, node) = (self.clone(), node.clone());
+            self.spawn(async move {
+                let outcome = inner.materialise(&node).await;
+                node.results.send_replace(Some(outcome));
+            });
+        }
+    }
+
+    fn start_identify(self: &Arc<Self>, node: &Arc<Node>) {
+        if !node.identity_wanted.swap(true, Ordering::AcqRel) {
+            let (inner, node) = (self.clone(), node.clone());
+            self.spawn(async move {
+                let outcome = inner.identify(&node).await;
+                node.identity.send_replace(Some(outcome));
+            });
+        }
+    }
+
+    async fn identify(self: &Arc<Self>, node: &Arc<Node>) -> Result<Identity, SolveError> {
+        if let Op::Source(source) = &node.vertex.op {
+            return self.identify_source(node, source).await;
+        }
+        let input_identities = try_join_all(node.inputs.iter().map(async |want| {
+            let input = self.node(&want.vertex)?;
+            self.identity(&input).await
+        }))
+        .await?;
+        let dependencies = cache_key::dependencies(&node.vertex);
+        let parts = try_join_all(node.inputs.iter().zip(&input_identities).zip(&dependencies).map(
+            async |((want, identity), dependency)| match dependency {
+                Dependency::Identity => Ok(InputPart::Identity {
+                    key: identity.key.to_string(),
+                    output: want.output,
+                }),
+                Dependency::Content(selectors) => self.content_part(node, *want, identity, selectors).await,
+            },
+        ))
+        .await?;
+        let depends_on_fresh = input_identities
+            .iter()
+            .zip(&dependencies)
+            .any(|(identity, dependency)| identity.fresh && *dependency == Dependency::Identity);
+        let preimage = cache_key::op_preimage(&node.vertex, &self.platform(&node.vertex), parts);
+        Ok(Identity {
+            key: preimage.key(),
+            preimage: Arc::new(preimage),
+            fresh: depends_on_fresh || node.ignore_cache.load(Ordering::Relaxed),
+            resolved: None,
+        })
+    }
+
+    fn platform(&self, vertex: &Vertex) -> String {
+        match &vertex.platform {
+            Some(platform) => platform.to_string(),
+            None => self
+                .engine
+                .worker
+                .info()
+                .platforms
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        }
+    }
+
+    async fn identify_source(self: &Arc<Self>, node: &Arc<Node>, source: &SourceOp) -> Result<Identity, SolveError> {
+        // A directory of "the" session is another one for every client.
+        let scope = match source {
+            SourceOp::Local(local) if local.session.is_none() => self.options.session.clone(),
+            _ => String::new(),
+        };
+        self.report_started(node);
+        let engine = &self.engine;
+        let (ticket, _) = engine.resolving.join(
+            (node.vertex.digest, scope),
+            || self.shared(),
+            |shared, cancel| {
+                let (worker, vertex) = (engine.worker.clone(), node.vertex.clone());
+                async move {
+                    let Op::Source(source) = &vertex.op else {
+                        return Err(WorkerError::Invalid("only sources are resolved".to_owned()));
+                    };
+                    let context = shared.context(vertex.digest, cancel);
+                    let outcome = worker.resolve_source(source, vertex.platform.as_ref(), &context).await;
+                    shared.events.close();
+                    outcome
+                }
+            },
+        );
+        let resolved = self.follow(node, ticket.shared(), ticket.wait()).await;
+        self.report_completed(node, resolved.as_ref().err());
+        let resolved = resolved?;
+        let preimage = cache_key::source_preimage(&resolved);
+        Ok(Identity {
+            key: preimage.key(),
+            preimage: Arc::new(preimage),
+            fresh: node.ignore_cache.load(Ordering::Relaxed),
+            resolved: Some(resolved),
+        })
+    }
+
+    async fn content_part(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        want: Want,
+        identity: &Identity,
+        selectors: &[ContentSelector],
+    ) -> Result<InputPart, SolveError> {
+        let digests = try_join_all(
+            selectors
+                .iter()
+                .map(|selector| self.content_digest(node, want, identity, selector)),
+        )
+        .await?;
+        Ok(InputPart::Content(digests.iter().map(ToString::to_string).collect()))
+    }
+
+    async fn content_digest(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        want: Want,
+        identity: &Identity,
+        selector: &ContentSelector,
+    ) -> Result<Digest, SolveError> {
+        let key = cache_key::content_key(&identity.key, want.output, selector);
+        if !identity.fresh
+            && let Some(known) = self.engine.index.content(&key).map_err(index_error)?
+        {
+            return Ok(known);
+        }
+        let input = self.result(want).await?;
+        let engine = &self.engine;
+        let (ticket, _) = engine.digesting.join(
+            key,
+            || self.shared(),
+            |shared, cancel| {
+                let (worker, index) = (engine.worker.clone(), engine.index.clone());
+                let (selector, vertex) = (selector.clone(), node.vertex.digest);
+                async move {
+                    let context = shared.context(vertex, cancel);
+                    let outcome = worker.digest(input.as_ref(), &selector, &context).await;
+                    shared.events.close();
+                    if let Ok(digest) = &outcome
+                        && let Err(error) = index.record_content(&key, digest)
+                    {
+                        tracing::warn!(%error, "a content digest is not remembered");
+                    }
+                    outcome
+                }
+            },
+        );
+        let outcome = self.follow(node, ticket.shared(), ticket.wait()).await;
+        if let Err(error) = &outcome {
+            // The step that reads the missing path is the one to show, though it never ran.
+            self.report_started(node);
+            self.report_completed(node, Some(error));
+        }
+        outcome
+    }
+
+    async fn materialise(self: &Arc<Self>, node: &Arc<Node>) -> Result<Arc<[Option<Ref>]>, SolveError> {
+        let identity = self.identity(node).await?;
+        if let Op::Passthrough { outputs, .. } = &node.vertex.op {
+            let wanted = outputs.iter().map(|&input| self.result(node.inputs[input]));
+            return Ok(try_join_all(wanted).await?.into());
+        }
+        if !identity.fresh
+            && let Some(known) = self.lookup(&identity.key).await?
+        {
+            if !node.is_directory() {
+                self.report_cached(node);
+            }
+            return Ok(known.into());
+        }
+        let inputs = try_join_all(node.inputs.iter().map(|want| self.result(*want))).await?;
+        if node.is_directory() {
+            return Ok(self.execute(node, &identity, inputs).await?.into());
+        }
+        self.report_started(node);
+        let outcome = self.execute(node, &identity, inputs).await;
+        self.report_completed(node, outcome.as_ref().err());
+        Ok(outcome?.into())
+    }
+
+    /// The recorded results under a key, if they are all still there.
+    async fn lookup(&self, key: &CacheKey) -> Result<Option<Vec<Option<Ref>>>, SolveError> {
+        lookup(&self.engine, key).await.map_err(SolveError::Worker)
+    }
+
+    async fn execute(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        identity: &Identity,
+        inputs: Vec<Option<Ref>>,
+    ) -> Result<Vec<Option<Ref>>, SolveError> {
+        let engine = &self.engine;
+        let (ticket, _) = engine.executing.join(
+            identity.key,
+            || self.shared(),
+            |shared, cancel| {
+                let (engine, vertex, identity) = (engine.clone(), node.vertex.clone(), identity.clone());
+                async move {
+                    let outcome = run(&engine, vertex, &identity, inputs, &shared, cancel).await;
+                    shared.events.close();
+                    outcome
+                }
+            },
+        );
+        self.follow(node, ticket.shared(), ticket.wait()).await
+    }
+
+    /// Waits for shared work, passing on what it tells as news about `node`.
+    async fn follow<T>(
+        &self,
+        node: &Node,
+        shared: &Shared,
+        outcome: impl Future<Output = Result<Result<T, WorkerError>, crate::flight::Lost>>,
+    ) -> Result<T, SolveError> {
+        shared.sessions.join(&self.sessions);
+        let mut reader = shared.events.reader();
+        let mut outcome = std::pin::pin!(outcome);
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                Some(events) = reader.next() => self.pass_on(node, events),
+                outcome = &mut outcome => break outcome,
+            }
+        };
+        self.pass_on(node, reader.drain());
+        match outcome {
+            Ok(outcome) => outcome.map_err(|error| node.error(error)),
+            Err(lost) => Err(node.error(WorkerError::Failed(format!("internal error: {lost}")))),
+        }
+    }
+
+    fn pass_on(&self, node: &Node, events: Vec<Event>) {
+        let digest = node.vertex.digest;
+        for event in events {
+            self.events.push(match event {
+                Event::Status(_, status) => Event::Status(digest, status),
+                Event::Log(_, log) => Event::Log(digest, log),
+                Event::Warning(_, warning) => Event::Warning(digest, warning),
+                Event::Vertex(state) => Event::Vertex(state),
+            });
+        }
+    }
+
+    fn shared(&self) -> Shared {
+        let sessions = crate::SessionGroup::default();
+        sessions.join(&self.sessions);
+        Shared {
+            events: Arc::new(EventLog::default()),
+            sessions,
+        }
+    }
+
+    fn report_started(&self, node: &Node) {
+        let mut state = node.state.lock();
+        state.started = Some(SystemTime::now());
+        state.completed = None;
+        state.cached = false;
+        self.events.push(Event::Vertex(state.clone()));
+    }
+
+    fn report_completed(&self, node: &Node, error: Option<&SolveError>) {
+        let mut state = node.state.lock();
+        state.completed = Some(SystemTime::now());
+        state.error = error.map(ToString::to_string).unwrap_or_default();
+        self.events.push(Event::Vertex(state.clone()));
+    }
+
+    /// Reports a hit, and everything below it that has not been worked on: nothing of it is needed.
+    fn report_cached(&self, node: &Arc<Node>) {
+        self.mark_cached(node);
+        let mut pending: Vec<VertexDigest> = node.inputs.iter().map(|want| want.vertex).collect();
+        while let Some(digest) = pending.pop() {
+            let Ok(node) = self.node(&digest) else { continue };
+            if node.is_unneeded() {
+                self.mark_cached(&node);
+                pending.extend(node.inputs.iter().map(|want| want.vertex));
+            }
+        }
+    }
+
+    fn mark_cached(&self, node: &Node) {
+        let now = SystemTime::now();
+        let mut state = node.state.lock();
+        state.cached = true;
+        state.started = Some(now);
+        state.completed = Some(now);
+        self.events.push(Event::Vertex(state.clone()));
+    }
+}
+
+impl Shared {
+    fn context(&self, vertex: VertexDigest, cancel: tokio_util::sync::CancellationToken) -> CallContext {
+        CallContext {
+            progress: VertexProgress::new(vertex, self.events.clone()),
+            sessions: self.sessions.clone(),
+            cancel,
+        }
+    }
+}
+
+fn index_error(error: crate::index::IndexError) -> SolveError {
+    SolveError::Index(error.to_string())
+}
+
+async fn lookup(engine: &super::Engine, key: &CacheKey) -> Result<Option<Vec<Option<Ref>>>, WorkerError> {
+    let recorded: Outputs = match engine.index.results(key) {
+        Ok(Some(recorded)) => recorded,
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(WorkerError::Failed(format!("cache index: {error}"))),
+    };
+    let mut results = Vec::with_capacity(recorded.len());
+    for id in recorded {
+        match id {
+            None => results.push(None),
+            Some(id) => match engine.worker.open(&id).await? {
+                Some(found) => results.push(Some(found)),
+                None => {
+                    if let Err(error) = engine.index.forget(key) {
+                        tracing::warn!(%error, "a result that is gone is still in the index");
+                    }
+                    return Ok(None);
+                }
+            },
+        }
+    }
+    Ok(Some(results))
+}
+
+/// Executes a vertex and records its results. Runs once for all who want it.
+async fn run(
+    engine: &super::Engine,
+    vertex: Arc<Vertex>,
+    identity: &Identity,
+    inputs: Vec<Option<Ref>>,
+    shared: &Shared,
+    cancel: tokio_util::sync::CancellationToken,
+) -> Result<Vec<Option<Ref>>, WorkerError> {
+    // Somebody may have finished the same work between our look at the index and now.
+    if !identity.fresh
+        && let Some(known) = lookup(engine, &identity.key).await?
+    {
+        return Ok(known);
+    }
+    let context = shared.context(vertex.digest, cancel);
+    let want = vertex.output_count();
+    let execution = Execution {
+        vertex,
+        resolved: identity.resolved.clone(),
+        inputs,
+    };
+    let results = engine.worker.execute(execution, &context).await?;
+    if results.len() != want {
+        return Err(WorkerError::Failed(format!(
+            "the worker gave {} results for {want} outputs",
+            results.len()
+        )));
+    }
+    let outputs: Outputs = results
+        .iter()
+        .map(|result| result.as_ref().map(|result| result.id().clone()))
+        .collect();
+    // The results are good even if they cannot be remembered.
+    if let Err(error) = engine.index.record_results(&identity.key, &identity.preimage, &outputs) {
+        tracing::warn!(%error, key = %identity.key, "a result is not remembered");
+    }
+    Ok(results)
+}

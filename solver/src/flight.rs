@@ -1,0 +1,243 @@
+//! Single flight: work with one key runs once, however many want it.
+//!
+//! This is the only place where work is shared. Whoever asks for a key first starts it; others join and get the same
+//! outcome. Each holds a [`Ticket`]; when the last ticket of unfinished work is dropped, the work's token fires and
+//! the key is free again, so that nobody can join work that is being given up.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Work in progress, by key.
+///
+/// `S` is what joiners share besides the outcome, such as the progress so far.
+pub struct Flight<K, S, V> {
+    calls: Arc<Mutex<HashMap<K, Arc<Call<S, V>>>>>,
+}
+
+struct Call<S, V> {
+    shared: S,
+    cancel: CancellationToken,
+    outcome: watch::Receiver<Option<V>>,
+    /// Tickets out; changed only under the lock of the map.
+    tickets: Mutex<usize>,
+}
+
+/// Interest in work. Dropping it gives the interest up.
+pub struct Ticket<K: Hash + Eq + Clone, S, V> {
+    key: K,
+    call: Arc<Call<S, V>>,
+    calls: Arc<Mutex<HashMap<K, Arc<Call<S, V>>>>>,
+}
+
+/// The work ended without an outcome: it panicked, or the runtime is shutting down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the work ended without an outcome")]
+pub struct Lost;
+
+impl<K, S, V> Default for Flight<K, S, V> {
+    fn default() -> Self {
+        Self { calls: Arc::default() }
+    }
+}
+
+impl<K, S, V> Flight<K, S, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    S: Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Joins the work under `key`, or starts it.
+    ///
+    /// `start` gets the shared part and a token that fires when nobody is interested any more; the future it returns
+    /// should then clean up and end. It runs on a task of its own, so that no waiter has to poll for it to advance.
+    /// The flag says whether this call started the work.
+    pub fn join<F>(
+        &self,
+        key: K,
+        shared: impl FnOnce() -> S,
+        start: impl FnOnce(S, CancellationToken) -> F,
+    ) -> (Ticket<K, S, V>, bool)
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        let mut calls = self.calls.lock();
+        if let Some(call) = calls.get(&key) {
+            *call.tickets.lock() += 1;
+            return (self.ticket(key, call.clone()), false);
+        }
+        let (sender, outcome) = watch::channel(None);
+        let cancel = CancellationToken::new();
+        let call = Arc::new(Call {
+            shared: shared(),
+            cancel: cancel.clone(),
+            outcome,
+            tickets: Mutex::new(1),
+        });
+        calls.insert(key.clone(), call.clone());
+        drop(calls);
+        let work = start(call.shared.clone(), cancel);
+        let landed = Landed {
+            key: key.clone(),
+            call: call.clone(),
+            calls: self.calls.clone(),
+        };
+        // Owned by the tickets: the token ends it when the last one goes.
+        tokio::spawn(async move {
+            let outcome = work.await;
+            // Off the map before the outcome is out: whoever asks later starts anew.
+            drop(landed);
+            sender.send_replace(Some(outcome));
+        });
+        (self.ticket(key, call), true)
+    }
+
+    fn ticket(&self, key: K, call: Arc<Call<S, V>>) -> Ticket<K, S, V> {
+        Ticket {
+            key,
+            call,
+            calls: self.calls.clone(),
+        }
+    }
+
+    /// Number of keys with work in progress.
+    pub fn len(&self) -> usize {
+        self.calls.lock().len()
+    }
+
+    /// Whether nothing is in progress.
+    pub fn is_empty(&self) -> bool {
+        self.calls.lock().is_empty()
+    }
+}
+
+/// Takes a call off the map when its work ends, even by a panic.
+struct Landed<K: Hash + Eq, S, V> {
+    key: K,
+    call: Arc<Call<S, V>>,
+    calls: Arc<Mutex<HashMap<K, Arc<Call<S, V>>>>>,
+}
+
+impl<K: Hash + Eq, S, V> Drop for Landed<K, S, V> {
+    fn drop(&mut self) {
+        remove(&self.calls, &self.key, &self.call);
+    }
+}
+
+fn remove<K: Hash + Eq, S, V>(calls: &Mutex<HashMap<K, Arc<Call<S, V>>>>, key: &K, call: &Arc<Call<S, V>>) {
+    let mut calls = calls.lock();
+    if calls.get(key).is_some_and(|known| Arc::ptr_eq(known, call)) {
+        calls.remove(key);
+    }
+}
+
+impl<K: Hash + Eq + Clone, S, V: Clone> Ticket<K, S, V> {
+    /// What all who joined share.
+    pub fn shared(&self) -> &S {
+        &self.call.shared
+    }
+
+    /// Waits for the outcome.
+    ///
+    /// # Errors
+    /// [`Lost`] if there will be none.
+    ///
+    /// # Cancel safety
+    /// Cancel safe; the interest lasts until the ticket is dropped.
+    pub async fn wait(&self) -> Result<V, Lost> {
+        let mut outcome = self.call.outcome.clone();
+        let value = outcome.wait_for(Option::is_some).await.map_err(|_| Lost)?;
+        value.clone().ok_or(Lost)
+    }
+}
+
+impl<K: Hash + Eq + Clone, S, V> Drop for Ticket<K, S, V> {
+    fn drop(&mut self) {
+        // Under the map's lock, so that nobody joins between the count and the cancellation.
+        let mut calls = self.calls.lock();
+        let mut tickets = self.call.tickets.lock();
+        *tickets -= 1;
+        if *tickets == 0 {
+            if calls.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.call)) {
+                calls.remove(&self.key);
+            }
+            self.call.cancel.cancel();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Barrier;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_callers_share_one_run() {
+        let flight: Flight<u32, (), u32> = Flight::default();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(Barrier::new(2));
+        let tickets: Vec<_> = (0..10)
+            .map(|_| {
+                let (runs, gate) = (runs.clone(), gate.clone());
+                flight.join(
+                    7,
+                    || (),
+                    |(), _| async move {
+                        runs.fetch_add(1, Ordering::SeqCst);
+                        gate.wait().await;
+                        42
+                    },
+                )
+            })
+            .collect();
+        assert_eq!(tickets.iter().filter(|(_, started)| *started).count(), 1);
+        gate.wait().await;
+        for (ticket, _) in &tickets {
+            assert_eq!(ticket.wait().await, Ok(42));
+        }
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+        assert!(flight.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_last_to_leave_cancels() {
+        let flight: Flight<u32, (), bool> = Flight::default();
+        let (done, finished) = tokio::sync::oneshot::channel();
+        let (first, _) = flight.join(
+            1,
+            || (),
+            |(), cancel| async move {
+                cancel.cancelled().await;
+                let _ = done.send(());
+                true
+            },
+        );
+        let (second, started) = flight.join(1, || (), |(), _| async { false });
+        assert!(!started);
+        drop(first);
+        assert!(!second.call.cancel.is_cancelled());
+        drop(second);
+        finished.await.unwrap();
+        let (third, started) = flight.join(1, || (), |(), _| async { true });
+        assert!(started);
+        assert_eq!(third.wait().await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_for_everyone_and_frees_the_key() {
+        let flight: Flight<u32, (), u32> = Flight::default();
+        let (ticket, _) = flight.join(1, || (), |(), _| async { panic!("on purpose") });
+        assert_eq!(ticket.wait().await, Err(Lost));
+        let (again, started) = flight.join(1, || (), |(), _| async { 5 });
+        assert!(started);
+        assert_eq!(again.wait().await, Ok(5));
+    }
+}
