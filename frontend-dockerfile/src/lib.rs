@@ -1,1 +1,23 @@
-//! (skeleton)
+//! Dockerfiles: from text to the graph that the solver builds.
+//!
+//! Reading order: [`syntax`] turns bytes into nodes, [`instruction`] nodes into typed instructions, [`Dockerfile`] is both
+//! for a whole file, [`expand`] replaces variables.
+//!
+//! This crate reaches the rest of the program only through the `Bridge` of `cairn-solver`; it opens no file and knows no
+//! worker. Every text is total to parse: it gives a tree and its errors, never a panic.
+
+pub mod expand;
+pub mod instruction;
+pub mod syntax;
+
+mod csv;
+mod dockerfile;
+mod error;
+mod flags;
+mod gofmt;
+mod location;
+mod suggest;
+
+pub use dockerfile::{Dockerfile, Stage};
+pub use error::DockerfileError;
+pub use location::{Lines, Position, Span, excerpt};

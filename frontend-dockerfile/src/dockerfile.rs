@@ -1,0 +1,84 @@
+//! A Dockerfile as a whole: global arguments and stages.
+
+use crate::error::DockerfileError;
+use crate::instruction::{From, Instruction, Kind};
+use crate::syntax::{self, Directives};
+
+/// A parsed Dockerfile, and everything that was wrong with it.
+///
+/// Errors that concern the syntax come first, then those of instructions, each in the order of the file; whoever needs
+/// only one error takes the first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Dockerfile {
+    /// Directives at the top.
+    pub directives: Directives,
+    /// `ARG`s before the first stage.
+    pub global_args: Vec<Instruction>,
+    /// Stages, in order.
+    pub stages: Vec<Stage>,
+    /// What was wrong.
+    pub errors: Vec<DockerfileError>,
+}
+
+/// A stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// What its `FROM` says.
+    pub from: From,
+    /// The `FROM` itself.
+    pub instruction: Instruction,
+    /// What follows.
+    pub instructions: Vec<Instruction>,
+}
+
+impl Dockerfile {
+    /// Most stages that one file may have.
+    pub const MAX_STAGES: usize = 20_000;
+
+    /// Parses a file. Total: any bytes give a result.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        let tree = syntax::parse(bytes);
+        let mut file = Self { directives: tree.directives, errors: tree.errors, ..Self::default() };
+        for node in &tree.nodes {
+            match Instruction::from_node(node) {
+                Ok(instruction) => file.add(instruction),
+                Err(message) => file.errors.push(DockerfileError::instruction(node.lines, message)),
+            }
+        }
+        if file.errors.is_empty() && file.stages.is_empty() {
+            file.errors.push(DockerfileError::whole("dockerfile contains no stages to build"));
+        }
+        file
+    }
+
+    fn add(&mut self, instruction: Instruction) {
+        if let Kind::From(from) = &instruction.kind {
+            let from = from.clone();
+            return self.add_stage(from, instruction);
+        }
+        match (&instruction.kind, self.stages.last_mut()) {
+            (_, Some(stage)) => stage.instructions.push(instruction),
+            (Kind::Arg(_), None) => self.global_args.push(instruction),
+            (_, None) => {
+                self.errors.push(DockerfileError::at(instruction.lines, "no build stage in current context"));
+            }
+        }
+    }
+
+    fn add_stage(&mut self, from: From, instruction: Instruction) {
+        if self.stages.len() < Self::MAX_STAGES {
+            return self.stages.push(Stage { from, instruction, instructions: Vec::new() });
+        }
+        let message = format!("dockerfile has more than {} stages", Self::MAX_STAGES);
+        if self.errors.last().is_none_or(|last| last.message != message) {
+            self.errors.push(DockerfileError::at(instruction.lines, message));
+        }
+    }
+
+    /// The last of the stages before `before` that has this name, in any case.
+    pub fn find_stage(&self, name: &str, before: usize) -> Option<usize> {
+        let name = name.to_lowercase();
+        self.stages[..before].iter().rposition(|stage| stage.from.name.as_deref() == Some(&name))
+    }
+}

@@ -1,0 +1,383 @@
+//! The character-level reader behind [`Expander`].
+
+use std::collections::BTreeSet;
+
+use super::{ExpandCause, ExpandError, Expanded, Variables, pattern};
+
+/// How a text is read. The default removes quotes and escapes and gives unknown names the empty value.
+#[derive(Debug, Clone, Copy)]
+pub struct Expander {
+    escape: char,
+    keep_quotes: bool,
+    keep_escapes: bool,
+    keep_unknown: bool,
+    quotes_are_text: bool,
+    heredoc_words: bool,
+}
+
+impl Expander {
+    /// Longest result.
+    pub const MAX_RESULT_BYTES: usize = 1 << 20;
+    /// Deepest nesting of substitutions.
+    pub const MAX_DEPTH: usize = 64;
+
+    /// Reads with `escape` as the escape character.
+    pub fn new(escape: char) -> Self {
+        Self {
+            escape,
+            keep_quotes: false,
+            keep_escapes: false,
+            keep_unknown: false,
+            quotes_are_text: false,
+            heredoc_words: false,
+        }
+    }
+
+    /// For the body of a heredoc: quotes are ordinary characters.
+    pub fn heredoc_body() -> Self {
+        Self { quotes_are_text: true, ..Self::new('\\') }
+    }
+
+    /// For showing a command: quotes stay, and so do variables that have no value.
+    pub fn display(escape: char) -> Self {
+        Self { keep_quotes: true, keep_unknown: true, ..Self::new(escape) }
+    }
+
+    /// For splitting a line into shell words as they are written.
+    pub(crate) fn raw_words() -> Self {
+        Self { keep_quotes: true, keep_escapes: true, keep_unknown: true, heredoc_words: true, ..Self::new('\\') }
+    }
+
+    /// For removing quotes and escapes only.
+    pub(crate) fn unquote() -> Self {
+        Self { keep_unknown: true, ..Self::new('\\') }
+    }
+
+    /// Expands `word`.
+    ///
+    /// # Errors
+    /// Unbalanced quotes, malformed or unknown substitutions, `${name:?}` without value, and results beyond the limits.
+    pub fn expand(&self, word: &str, variables: &dyn Variables) -> Result<Expanded, ExpandError> {
+        let mut reader = Reader {
+            how: *self,
+            rest: word,
+            variables,
+            depth: 0,
+            produced: 0,
+            words: Words::default(),
+            matched: BTreeSet::new(),
+            unmatched: BTreeSet::new(),
+        };
+        match reader.until(None, self.keep_escapes) {
+            Ok(value) => Ok(Expanded {
+                value,
+                words: reader.words.finish(),
+                matched: reader.matched,
+                unmatched: reader.unmatched,
+            }),
+            Err(cause) => Err(ExpandError { word: word.to_owned(), cause }),
+        }
+    }
+}
+
+struct Reader<'a> {
+    how: Expander,
+    rest: &'a str,
+    variables: &'a dyn Variables,
+    depth: usize,
+    /// Bytes produced so far at all levels, which bounds the work as well as the result.
+    produced: usize,
+    words: Words,
+    matched: BTreeSet<String>,
+    unmatched: BTreeSet<String>,
+}
+
+type Piece = Result<String, ExpandCause>;
+
+impl Reader<'_> {
+    fn peek(&self) -> Option<char> {
+        self.rest.chars().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.rest = &self.rest[c.len_utf8()..];
+        Some(c)
+    }
+
+    fn eat(&mut self, want: char) -> bool {
+        let eaten = self.peek() == Some(want);
+        if eaten {
+            self.next();
+        }
+        eaten
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), ExpandCause> {
+        self.produced += bytes;
+        if self.produced > Expander::MAX_RESULT_BYTES { Err(ExpandCause::TooLong(Expander::MAX_RESULT_BYTES)) } else { Ok(()) }
+    }
+
+    /// Reads up to and including `stop`, or to the end if there is none.
+    fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Piece {
+        let mut out = String::new();
+        let top = stop.is_none();
+        while let Some(c) = self.peek() {
+            if stop == Some(c) {
+                self.next();
+                return Ok(out);
+            }
+            let before = out.len();
+            match c {
+                '\'' if !self.how.quotes_are_text => {
+                    let text = self.single_quoted()?;
+                    self.word(top, |words| words.quoted(&text));
+                    out.push_str(&text);
+                }
+                '"' if !self.how.quotes_are_text => {
+                    let text = self.double_quoted()?;
+                    self.word(top, |words| words.quoted(&text));
+                    out.push_str(&text);
+                }
+                '$' => {
+                    let text = self.dollar()?;
+                    self.word(top, |words| words.splittable(&text));
+                    out.push_str(&text);
+                }
+                c if c == self.how.escape => {
+                    self.next();
+                    let mut text = String::new();
+                    if keep_escapes {
+                        text.push(c);
+                    }
+                    text.extend(self.next());
+                    self.word(top, |words| words.quoted(&text));
+                    out.push_str(&text);
+                }
+                '<' if top && self.how.heredoc_words && self.rest.starts_with("<<") => {
+                    let blanks = self.rest[2..].len() - self.rest[2..].trim_start_matches([' ', '\t']).len();
+                    let (text, rest) = self.rest.split_at(2 + blanks);
+                    self.rest = rest;
+                    self.words.quoted(text);
+                    out.push_str(text);
+                }
+                c => {
+                    self.next();
+                    self.word(top, |words| words.plain(c));
+                    out.push(c);
+                }
+            }
+            self.count(out.len() - before)?;
+        }
+        match stop {
+            None => Ok(out),
+            // Whoever gave a stop character knows what is missing and says so.
+            Some(_) => Err(ExpandCause::MissingBrace),
+        }
+    }
+
+    fn word(&mut self, top: bool, add: impl FnOnce(&mut Words)) {
+        if top {
+            add(&mut self.words);
+        }
+    }
+
+    fn single_quoted(&mut self) -> Piece {
+        let inner = &self.rest[1..];
+        let end = inner.find('\'').ok_or(ExpandCause::UnmatchedQuote("single"))?;
+        let text = if self.how.keep_quotes { &self.rest[..end + 2] } else { &inner[..end] };
+        let text = text.to_owned();
+        self.rest = &inner[end + 1..];
+        Ok(text)
+    }
+
+    fn double_quoted(&mut self) -> Piece {
+        let mut out = String::new();
+        self.next();
+        if self.how.keep_quotes {
+            out.push('"');
+        }
+        loop {
+            match self.peek() {
+                None => return Err(ExpandCause::UnmatchedQuote("double")),
+                Some('"') => {
+                    self.next();
+                    if self.how.keep_quotes {
+                        out.push('"');
+                    }
+                    return Ok(out);
+                }
+                Some('$') => out.push_str(&self.dollar()?),
+                Some(c) if c == self.how.escape => {
+                    self.next();
+                    match self.peek() {
+                        Some(next) if next == '"' || next == '$' || next == self.how.escape => {
+                            self.next();
+                            if self.how.keep_escapes {
+                                out.push(c);
+                            }
+                            out.push(next);
+                        }
+                        Some(_) => out.push(c),
+                        None => {}
+                    }
+                }
+                Some(c) => {
+                    self.next();
+                    out.push(c);
+                }
+            }
+        }
+    }
+
+    fn dollar(&mut self) -> Piece {
+        self.next();
+        if self.peek() != Some('{') {
+            let name = self.name();
+            if name.is_empty() {
+                return Ok("$".to_owned());
+            }
+            let (value, known) = self.look_up(&name)?;
+            return Ok(if known || !self.how.keep_unknown { value } else { format!("${name}") });
+        }
+        self.next();
+        self.depth += 1;
+        if self.depth > Expander::MAX_DEPTH {
+            return Err(ExpandCause::TooDeep(Expander::MAX_DEPTH));
+        }
+        let value = self.braced();
+        self.depth -= 1;
+        value
+    }
+
+    fn braced(&mut self) -> Piece {
+        match self.peek() {
+            None => return Err(ExpandCause::MissingBrace),
+            Some('{' | '}' | ':') => return Err(ExpandCause::BadSubstitution),
+            _ => {}
+        }
+        let name = self.name();
+        match self.next() {
+            Some('}') => {
+                let (value, known) = self.look_up(&name)?;
+                Ok(if known || !self.how.keep_unknown { value } else { format!("${{{name}}}") })
+            }
+            Some('/') => self.replace(&name),
+            Some(':') => {
+                let operator = self.next();
+                self.operator(&name, true, operator)
+            }
+            operator => self.operator(&name, false, operator),
+        }
+    }
+
+    /// `-`, `+`, `?`, `#` and `%`; with `colon` an empty value counts as none.
+    fn operator(&mut self, name: &str, colon: bool, operator: Option<char>) -> Piece {
+        let shown = || format!("{}{}", if colon { ":" } else { "" }, operator.unwrap_or(char::REPLACEMENT_CHARACTER));
+        let trims = matches!(operator, Some('#' | '%'));
+        let Some(operator) = operator.filter(|c| matches!(c, '-' | '+' | '?' | '#' | '%') && !(colon && trims)) else {
+            return Err(ExpandCause::UnsupportedModifier(shown()));
+        };
+        let word = self.part('}', trims, ExpandCause::MissingBrace)?;
+        let (value, known) = self.look_up(name)?;
+        if !known && self.how.keep_unknown {
+            return Ok(format!("${{{name}{}{word}}}", shown()));
+        }
+        let absent = !known || (colon && value.is_empty());
+        match operator {
+            '-' => Ok(if absent { word } else { value }),
+            '+' => Ok(if absent { String::new() } else { word }),
+            '?' if absent => {
+                let message = match (word.is_empty(), known) {
+                    (false, _) => word,
+                    (true, false) => "is not allowed to be unset".to_owned(),
+                    (true, true) => "is not allowed to be empty".to_owned(),
+                };
+                Err(ExpandCause::Required { name: name.to_owned(), message })
+            }
+            '?' => Ok(value),
+            '#' => match word.strip_prefix('#') {
+                Some(longest) => pattern::trim_prefix(longest, &value, true),
+                None => pattern::trim_prefix(&word, &value, false),
+            },
+            _ => match word.strip_prefix('%') {
+                Some(longest) => pattern::trim_suffix(longest, &value, true),
+                None => pattern::trim_suffix(&word, &value, false),
+            },
+        }
+    }
+
+    fn replace(&mut self, name: &str) -> Piece {
+        let all = self.eat('/');
+        let pattern = self.part('/', true, ExpandCause::MissingSlash)?;
+        let replacement = self.part('}', true, ExpandCause::MissingBrace)?;
+        let (value, known) = self.look_up(name)?;
+        if !known && self.how.keep_unknown {
+            return Ok(format!("${{{name}/{}{pattern}/{replacement}}}", if all { "/" } else { "" }));
+        }
+        let replaced = pattern::replace(&pattern, &value, &replacement, all)?;
+        self.count(replaced.len())?;
+        Ok(replaced)
+    }
+
+    /// A part of a substitution, up to `stop`. A text that ends early lacks that character, whatever else it lacks.
+    fn part(&mut self, stop: char, keep_escapes: bool, missing: ExpandCause) -> Piece {
+        self.until(Some(stop), keep_escapes).map_err(|cause| if self.rest.is_empty() { missing } else { cause })
+    }
+
+    /// A name; empty if there is none here.
+    fn name(&mut self) -> String {
+        let end = match self.peek() {
+            Some(c) if c.is_numeric() => self.rest.find(|c: char| !c.is_numeric()),
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => Some(1),
+            _ => self.rest.find(|c: char| !c.is_alphanumeric() && c != '_'),
+        };
+        let (name, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
+        self.rest = rest;
+        name.to_owned()
+    }
+
+    fn look_up(&mut self, name: &str) -> Result<(String, bool), ExpandCause> {
+        match self.variables.get(name) {
+            Some(value) => {
+                self.count(value.len())?;
+                self.matched.insert(name.to_owned());
+                Ok((value.to_owned(), true))
+            }
+            None => {
+                self.unmatched.insert(name.to_owned());
+                Ok((String::new(), false))
+            }
+        }
+    }
+}
+
+/// Collects words: blanks outside of quotes end one.
+#[derive(Default)]
+struct Words {
+    done: Vec<String>,
+    current: Option<String>,
+}
+
+impl Words {
+    fn plain(&mut self, c: char) {
+        if c.is_whitespace() {
+            self.done.extend(self.current.take());
+        } else {
+            self.current.get_or_insert_default().push(c);
+        }
+    }
+
+    fn splittable(&mut self, text: &str) {
+        text.chars().for_each(|c| self.plain(c));
+    }
+
+    fn quoted(&mut self, text: &str) {
+        self.current.get_or_insert_default().push_str(text);
+    }
+
+    fn finish(mut self) -> Vec<String> {
+        self.done.extend(self.current);
+        self.done
+    }
+}

@@ -1,0 +1,168 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::{Expander, NoVariables};
+
+fn variables() -> BTreeMap<String, String> {
+    [("v", "foobarbaz"), ("e", ""), ("p", "/a/b.tar.gz"), ("n", "a\nb")]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
+}
+
+fn expand(escape: char, word: &str) -> Result<String, String> {
+    Expander::new(escape).expand(word, &variables()).map(|e| e.value).map_err(|e| e.cause.to_string())
+}
+
+#[test]
+fn expansion_with_backslash() {
+    for (word, want) in [
+        ("$v", "foobarbaz"),
+        ("${v}x", "foobarbazx"),
+        ("$vx", ""),
+        ("${u:-d}", "d"),
+        ("${e:-d}", "d"),
+        ("${e-d}", ""),
+        ("${u-d}", "d"),
+        ("${v:-d}", "foobarbaz"),
+        ("${v:+d}", "d"),
+        ("${e:+d}", ""),
+        ("${e+d}", "d"),
+        ("${u+d}", ""),
+        ("${e?m}", ""),
+        ("${v?m}", "foobarbaz"),
+        ("${u:-${w:-z}}", "z"),
+        ("\"${u:-a b}\"", "a b"),
+        ("${u:-\"x y\"}", "x y"),
+        ("${u:-a\\}b}", "a}b"),
+        ("${v#f*b}", "arbaz"),
+        ("${v##f*b}", "az"),
+        ("${v%b*}", "foobar"),
+        ("${v%%b*}", "foo"),
+        ("${v/ba/fo}", "fooforbaz"),
+        ("${v//ba/fo}", "fooforfoz"),
+        ("${p##*/}", "b.tar.gz"),
+        ("${p%%.*}", "/a/b"),
+        ("${p//\\//_}", "_a_b.tar.gz"),
+        ("${v/b*/}", "foo"),
+        ("${v//[abc]/x}", "foobarbaz"),
+        ("${v/ba/\\}}", "foo\\}rbaz"),
+        ("${v/$u/x}", "xfoobarbaz"),
+        ("${v#'foo'}", "barbaz"),
+        ("${n#*b}", "a\nb"),
+        ("$", "$"),
+        ("a$", "a$"),
+        ("$.", "$."),
+        ("$$b", "b"),
+        ("$-x", "x"),
+        ("$1a", "a"),
+        ("\\$v", "$v"),
+        ("'$v'", "$v"),
+        ("\"\\$v\"", "$v"),
+        ("\"'$v'\"", "'foobarbaz'"),
+        ("\"a\\nb\"", "a\\nb"),
+        ("a\\nb", "anb"),
+        ("a\\\\b", "a\\b"),
+        ("\"a\\\\b\"", "a\\b"),
+        ("'a\\b'", "a\\b"),
+        ("\"a\\\"b\"", "a\"b"),
+        ("a\"b\"c", "abc"),
+        ("a\\", "a"),
+    ] {
+        assert_eq!(expand('\\', word).as_deref(), Ok(want), "{word}");
+    }
+}
+
+#[test]
+fn expansion_with_backquote() {
+    for (word, want) in [("c:\\x\\", "c:\\x\\"), ("`$v", "$v"), ("\"a`\"b\"", "a\"b"), ("a``b", "a`b")] {
+        assert_eq!(expand('`', word).as_deref(), Ok(want), "{word}");
+    }
+}
+
+#[test]
+fn malformed_words_say_why() {
+    for (word, want) in [
+        ("${u:?msg}", "u: msg"),
+        ("${u:?}", "u: is not allowed to be unset"),
+        ("${u?}", "u: is not allowed to be unset"),
+        ("${e:?}", "e: is not allowed to be empty"),
+        ("${}", "syntax error: bad substitution"),
+        ("${:-x}", "syntax error: bad substitution"),
+        ("${{v}", "syntax error: bad substitution"),
+        ("${", "syntax error: missing '}'"),
+        ("${v:-", "syntax error: missing '}'"),
+        ("${v:-\"x", "syntax error: missing '}'"),
+        ("${v/a", "syntax error: missing '/' in ${}"),
+        ("${v//}", "syntax error: missing '/' in ${}"),
+        ("${v/a/b", "syntax error: missing '}'"),
+        ("${v:#a}", "unsupported modifier (:#) in substitution"),
+        ("${v:=x}", "unsupported modifier (:=) in substitution"),
+        ("${v^^}", "unsupported modifier (^) in substitution"),
+        ("${#v}", "unsupported modifier (v) in substitution"),
+        ("${v", "unsupported modifier (\u{fffd}) in substitution"),
+        ("${v#fo\\o}", "invalid pattern (fo\\o) in substitution: invalid escape '\\o'"),
+        ("\"abc", "unexpected end of statement while looking for matching double-quote"),
+        ("'abc", "unexpected end of statement while looking for matching single-quote"),
+    ] {
+        assert_eq!(expand('\\', word).unwrap_err(), want, "{word}");
+    }
+    let error = Expander::new('\\').expand("\"a", &NoVariables).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to process \"\\\"a\": unexpected end of statement while looking for matching double-quote"
+    );
+}
+
+#[test]
+fn heredoc_bodies_keep_quotes() {
+    let body = Expander::heredoc_body().expand("$v \\$v '$v' \"$e\" \\n\n", &variables()).unwrap();
+    assert_eq!(body.value, "foobarbaz $v 'foobarbaz' \"\" n\n");
+}
+
+#[test]
+fn commands_are_shown_with_what_is_known() {
+    let shown = Expander::display('\\').expand("echo $v ${u} ${u:-d} \\$x \"a b\" a\\ b", &variables()).unwrap();
+    assert_eq!(shown.value, "echo foobarbaz ${u} ${u:-d} $x \"a b\" a b");
+}
+
+#[test]
+fn names_are_told_apart_by_whether_they_have_a_value() {
+    let expanded = Expander::new('\\').expand("$v ${u:-$w} ${v:-$x}", &variables()).unwrap();
+    assert!(expanded.matched.iter().eq(["v"]));
+    assert!(expanded.unmatched.iter().eq(["u", "w", "x"]));
+}
+
+#[test]
+fn values_are_split_into_words_unless_quoted() {
+    let vars: BTreeMap<String, String> = [("b".to_owned(), "81 82".to_owned())].into();
+    let words = |text: &str| Expander::new('\\').expand(text, &vars).unwrap().words;
+    assert_eq!(words("${b}"), ["81", "82"]);
+    assert_eq!(words("\"${b}\" 'x y'z"), ["81 82", "x yz"]);
+    assert_eq!(words("$u"), [""; 0]);
+    assert_eq!(words("''"), [""]);
+}
+
+#[test]
+fn hostile_words_are_bounded() {
+    assert!(expand('\\', &"${a:-".repeat(100_000)).is_err());
+    let vars: BTreeMap<String, String> = [("a".to_owned(), "x".repeat(1000))].into();
+    assert!(Expander::new('\\').expand(&"$a".repeat(2_000), &vars).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_text_expands_or_fails(word in "[$\\{\\}:#%/?+\\-a-c'\"\\\\<* é]{0,24}") {
+        for how in [Expander::new('\\'), Expander::new('`'), Expander::heredoc_body(), Expander::display('\\'), Expander::raw_words()] {
+            drop(how.expand(&word, &variables()));
+        }
+    }
+
+    #[test]
+    fn raw_words_rejoin_to_the_text(word in "[a-c'\"\\\\ ]{0,24}") {
+        if let Ok(expanded) = Expander::raw_words().expand(&word, &NoVariables) {
+            let squeezed = |text: &str| text.replace(' ', "");
+            prop_assert_eq!(squeezed(&expanded.words.concat()), squeezed(&word));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `COPY` and `ADD`.
+
+use crate::flags::{FlagKind, FlagSpec, Flags};
+use crate::syntax::{Heredoc, Node};
+
+/// A `COPY` or `ADD`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Copy {
+    /// What is copied, in order.
+    pub sources: Vec<CopySource>,
+    /// Where to, as written.
+    pub dest: String,
+    /// `--from`: a stage, an index, a context or an image.
+    pub from: Option<String>,
+    /// `--chown`, unexpanded.
+    pub chown: Option<String>,
+    /// `--chmod`, unexpanded.
+    pub chmod: Option<String>,
+    /// `--link`
+    pub link: bool,
+    /// `--parents`
+    pub parents: bool,
+    /// `--exclude`, in order.
+    pub exclude: Vec<String>,
+    /// `--keep-git-dir`
+    pub keep_git_dir: Option<bool>,
+    /// `--checksum`, unexpanded.
+    pub checksum: Option<String>,
+    /// `--unpack`
+    pub unpack: Option<bool>,
+}
+
+/// Something to copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopySource {
+    /// A path or URL, unexpanded.
+    Word(String),
+    /// A file whose content is in the Dockerfile.
+    Heredoc(Heredoc),
+}
+
+const COPY_FLAGS: &FlagSpec = &[
+    ("from", FlagKind::Text),
+    ("chown", FlagKind::Text),
+    ("chmod", FlagKind::Text),
+    ("link", FlagKind::Switch),
+    ("parents", FlagKind::Switch),
+    ("exclude", FlagKind::List),
+];
+
+const ADD_FLAGS: &FlagSpec = &[
+    ("chown", FlagKind::Text),
+    ("chmod", FlagKind::Text),
+    ("link", FlagKind::Switch),
+    ("exclude", FlagKind::List),
+    ("keep-git-dir", FlagKind::Switch),
+    ("checksum", FlagKind::Text),
+    ("unpack", FlagKind::Switch),
+];
+
+pub(super) fn copy(node: &Node) -> Result<Copy, String> {
+    parse(node, &super::flags(node, COPY_FLAGS)?, "COPY")
+}
+
+pub(super) fn add(node: &Node) -> Result<Copy, String> {
+    parse(node, &super::flags(node, ADD_FLAGS)?, "ADD")
+}
+
+fn parse(node: &Node, flags: &Flags, word: &str) -> Result<Copy, String> {
+    let words = super::list(node);
+    let [sources @ .., dest] = words.as_slice() else { return Err(too_few(word)) };
+    if sources.is_empty() {
+        return Err(too_few(word));
+    }
+    if super::heredoc_for(dest, &node.heredocs).is_some() {
+        return Err(format!("{word} cannot accept a heredoc as a destination"));
+    }
+    let sources = sources
+        .iter()
+        .map(|source| match super::heredoc_for(source, &node.heredocs) {
+            Some(heredoc) => CopySource::Heredoc(heredoc.clone()),
+            None => CopySource::Word(source.clone()),
+        })
+        .collect();
+    Ok(Copy {
+        sources,
+        dest: dest.clone(),
+        from: flags.text("from"),
+        chown: flags.text("chown"),
+        chmod: flags.text("chmod"),
+        link: flags.switch("link").unwrap_or(false),
+        parents: flags.switch("parents").unwrap_or(false),
+        exclude: flags.list("exclude"),
+        keep_git_dir: flags.switch("keep-git-dir"),
+        checksum: flags.text("checksum"),
+        unpack: flags.switch("unpack"),
+    })
+}
+
+fn too_few(word: &str) -> String {
+    format!("{word} requires at least two arguments, but only one was provided. Destination could not be determined")
+}

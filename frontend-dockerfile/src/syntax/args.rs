@@ -1,0 +1,103 @@
+//! The shapes that arguments come in.
+
+use serde_json::Value;
+
+use crate::gofmt;
+
+use super::words;
+
+/// `key=value`, still quoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    /// Left of the first `=`.
+    pub key: String,
+    /// Right of it.
+    pub value: String,
+}
+
+/// The arguments of an instruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Args {
+    /// A JSON array of strings.
+    Json(Vec<String>),
+    /// Words.
+    Words(Vec<String>),
+    /// The text as one string; empty if there is none.
+    Text(String),
+    /// Keys and values; `legacy` is the form `key value`.
+    Pairs {
+        /// The pairs.
+        pairs: Vec<KeyValue>,
+        /// Whether the form was `key value`.
+        legacy: bool,
+    },
+    /// A word and what is behind it.
+    Typed {
+        /// The word; empty if there is none.
+        kind: String,
+        /// What follows.
+        rest: Box<Args>,
+    },
+    /// Another instruction.
+    Nested(Box<super::Node>),
+}
+
+/// Parses the exec form. `None` means that the text is not of that form.
+fn json(text: &str) -> Option<Result<Vec<String>, String>> {
+    if !text.starts_with('[') {
+        return None;
+    }
+    let Ok(Value::Array(items)) = serde_json::from_str(text) else { return None };
+    let strings: Option<Vec<String>> = items
+        .into_iter()
+        .map(|item| match item {
+            Value::String(text) => Some(text),
+            _ => None,
+        })
+        .collect();
+    Some(strings.ok_or_else(|| "when using JSON array syntax, arrays must be comprised of strings only".to_owned()))
+}
+
+pub(super) fn json_or_words(text: &str) -> Result<Args, String> {
+    match json(text) {
+        Some(strings) => strings.map(Args::Json),
+        None => Ok(Args::Words(words::at_blanks(text))),
+    }
+}
+
+pub(super) fn json_or_text(text: &str) -> Result<Args, String> {
+    match json(text) {
+        Some(strings) => strings.map(Args::Json),
+        None => Ok(Args::Text(text.to_owned())),
+    }
+}
+
+pub(super) fn typed(text: &str) -> Result<Args, String> {
+    let (kind, rest) = match text.find(char::is_whitespace) {
+        Some(at) => (&text[..at], text[at..].trim()),
+        None => (text, ""),
+    };
+    Ok(Args::Typed { kind: kind.to_owned(), rest: Box::new(json_or_text(rest)?) })
+}
+
+/// `k=v …` or the legacy `k v`. `instruction` is named in errors.
+pub(super) fn pairs(text: &str, escape: char, instruction: &str) -> Result<Args, String> {
+    let words = words::quoted(text, escape);
+    let Some(first) = words.first() else { return Ok(Args::Pairs { pairs: Vec::new(), legacy: false }) };
+    if !first.contains('=') {
+        let (key, value) = words::first_word(text);
+        if value.is_empty() {
+            return Err(format!("{instruction} must have two arguments"));
+        }
+        let pairs = vec![KeyValue { key: key.to_owned(), value: value.to_owned() }];
+        return Ok(Args::Pairs { pairs, legacy: true });
+    }
+    let pairs = words
+        .iter()
+        .map(|word| match word.split_once('=') {
+            Some((key, value)) => Ok(KeyValue { key: key.to_owned(), value: value.to_owned() }),
+            None => Err(format!("Syntax error - can't find = in {}. Must be of the form: name=value", gofmt::quote(word))),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Args::Pairs { pairs, legacy: false })
+}
