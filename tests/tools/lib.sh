@@ -33,10 +33,10 @@ short_hash() {
     sha256sum | cut -c 1-16
 }
 
-# Where this machine's own apt fetches from: lines of "<suite> <address>".
+# Where this machine's own apt fetches from: lines of "<suite> <address>". Asks what an update would
+# fetch, which reads every form of sources file, and needs neither a network nor an earlier update.
 apt_sources() {
-    # shellcheck disable=SC2016  # the dollars are apt's own
-    apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages'
+    apt-get update --print-uris | sed -n "s|^'\(.*\)/dists/\(.*\)/InRelease' .*|\2 \1|p"
 }
 
 # The first address of a suite in such lines on standard input; nothing if there is none.
