@@ -14,6 +14,7 @@
 //! | [`checksum`] | content digests of paths under trees and mounted layers |
 //! | [`fileop`] | file operations on a root file system |
 //! | [`executor`] | running processes in containers |
+//! | [`service`] | what a daemon asks of a worker |
 //! | [`sys`] | system calls; the only module where `unsafe` is allowed |
 
 pub mod archive;
@@ -25,5 +26,6 @@ pub mod fileop;
 pub mod image;
 pub mod layer;
 pub mod registry;
+pub mod service;
 pub mod sys;
 pub mod tree;

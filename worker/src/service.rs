@@ -1,0 +1,116 @@
+//! A worker as a daemon uses it: besides running vertices it exports results, and tells and tidies what it keeps.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cairn_solver::worker::{CallContext, Ref, Worker, WorkerError};
+
+/// What a daemon asks of a worker besides running vertices.
+#[async_trait]
+pub trait WorkerService: Worker {
+    /// Sets up an exporter; nothing is done yet.
+    ///
+    /// # Errors
+    /// [`WorkerError::Invalid`] for an unknown kind or attribute values that make no sense.
+    fn exporter(&self, request: &ExporterRequest) -> Result<Box<dyn Exporter>, WorkerError>;
+
+    /// What is kept.
+    async fn disk_usage(&self) -> Result<Vec<UsageRecord>, WorkerError>;
+
+    /// Removes what is kept, as far as it is not in use, and returns what was removed.
+    async fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRecord>, WorkerError>;
+
+    /// Size of the file system that results are kept on, in bytes.
+    fn disk_size(&self) -> u64;
+}
+
+/// An output that a client asks for.
+#[derive(Clone, Debug, Default)]
+pub struct ExporterRequest {
+    /// Position among the build's outputs; tells the client which of its targets is meant.
+    pub index: usize,
+    /// `image`, `oci`, `docker`, `local` or `tar`.
+    pub kind: String,
+    /// Its settings.
+    pub attrs: BTreeMap<String, String>,
+    /// Session to write to.
+    pub session: String,
+}
+
+/// Hands results over.
+#[async_trait]
+pub trait Exporter: Send + Sync {
+    /// What the export is called in progress displays, such as `exporting to image`.
+    fn title(&self) -> &'static str;
+
+    /// Exports, and returns facts for the client, such as `containerimage.digest`.
+    async fn export(
+        &self,
+        input: &ExportInput,
+        context: &CallContext,
+    ) -> Result<BTreeMap<String, String>, WorkerError>;
+}
+
+/// What is exported.
+#[derive(Clone, Debug)]
+pub struct ExportInput {
+    /// The results.
+    pub refs: ExportRefs,
+    /// What the frontend says about them, such as `containerimage.config`.
+    pub metadata: BTreeMap<String, Bytes>,
+}
+
+/// The results of a build, made.
+#[derive(Clone, Debug)]
+pub enum ExportRefs {
+    /// One; `None` is scratch.
+    Single(Option<Ref>),
+    /// One per platform id, such as `linux/amd64`.
+    Platforms(BTreeMap<String, Option<Ref>>),
+}
+
+/// Something kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRecord {
+    /// Name.
+    pub id: String,
+    /// Whether it can change, as a cache directory can.
+    pub mutable: bool,
+    /// Whether it is being used.
+    pub in_use: bool,
+    /// Bytes on disk.
+    pub size: u64,
+    /// What it builds on.
+    pub parents: Vec<String>,
+    /// When it was made.
+    pub created_at: SystemTime,
+    /// When it was last used.
+    pub last_used_at: Option<SystemTime>,
+    /// How often it was used.
+    pub usage_count: u64,
+    /// What made it.
+    pub description: String,
+    /// `regular`, `source.local`, `exec.cachemount`, `frontend` or `internal`.
+    pub record_type: String,
+    /// Whether something outside of Cairn uses it too.
+    pub shared: bool,
+}
+
+/// What to remove.
+#[derive(Clone, Debug, Default)]
+pub struct PruneRequest {
+    /// Which records; any of them may match. Empty for all.
+    pub filters: Vec<String>,
+    /// Whether internal, frontend and shared records count too.
+    pub all: bool,
+    /// Spares what was used more recently.
+    pub keep_duration: Duration,
+    /// Bytes never given up; 0 for none.
+    pub reserved_space: u64,
+    /// Bytes not to be exceeded; 0 for no limit.
+    pub max_used_space: u64,
+    /// Bytes to leave to others; 0 for none.
+    pub min_free_space: u64,
+}
