@@ -20,9 +20,7 @@ pub enum AddressError {
     #[error("daemon address {0:?} has no scheme: unix:///path or tcp://host:port")]
     NoScheme(String),
     /// The scheme is one of other tools, or a typing error.
-    #[error(
-        "daemon address {address:?} has the unsupported scheme {scheme:?}: unix:// and tcp:// are supported"
-    )]
+    #[error("daemon address {address:?} has the unsupported scheme {scheme:?}: unix:// and tcp:// are supported")]
     Scheme {
         /// The text as given.
         address: String,
@@ -111,10 +109,7 @@ mod tests {
         for (text, reason) in [
             ("/run/x.sock", "has no scheme"),
             ("", "has no scheme"),
-            (
-                "docker-container://x",
-                "unsupported scheme \"docker-container\"",
-            ),
+            ("docker-container://x", "unsupported scheme \"docker-container\""),
             ("unix://x.sock", "absolute path"),
             ("unix://", "absolute path"),
             ("tcp://host", "host and a port"),

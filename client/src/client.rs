@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use cairn_proto::control::control_client::ControlClient;
-use cairn_proto::control::{
-    DiskUsageRequest, InfoRequest, ListWorkersRequest, PruneRequest, UsageRecord,
-};
+use cairn_proto::control::{DiskUsageRequest, InfoRequest, ListWorkersRequest, PruneRequest, UsageRecord};
 use cairn_proto::types::{BuildkitVersion, WorkerRecord};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Channel;
@@ -54,9 +52,7 @@ impl Client {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let channel = connection::connect_stream(stream).await;
-        channel
-            .map(Self::from_channel)
-            .map_err(ClientError::ConnectStream)
+        channel.map(Self::from_channel).map_err(ClientError::ConnectStream)
     }
 
     /// Talks over a channel that is ready.
@@ -77,8 +73,7 @@ impl Client {
     /// [`ClientError::Call`], with code `UNIMPLEMENTED` from old daemons.
     pub async fn info(&self) -> Result<BuildkitVersion, ClientError> {
         let response = self.control().info(InfoRequest {}).await;
-        let response = response
-            .map_err(|status| ClientError::call("ask for the daemon's version", &status))?;
+        let response = response.map_err(|status| ClientError::call("ask for the daemon's version", &status))?;
         Ok(response.into_inner().buildkit_version.unwrap_or_default())
     }
 
@@ -86,10 +81,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Call`].
-    pub async fn list_workers(
-        &self,
-        filters: Vec<String>,
-    ) -> Result<Vec<WorkerRecord>, ClientError> {
+    pub async fn list_workers(&self, filters: Vec<String>) -> Result<Vec<WorkerRecord>, ClientError> {
         let request = ListWorkersRequest { filter: filters };
         let response = self.control().list_workers(request).await;
         let response = response.map_err(|status| ClientError::call("list workers", &status))?;
@@ -106,8 +98,7 @@ impl Client {
             age_limit: 0,
         };
         let response = self.control().disk_usage(request).await;
-        let response =
-            response.map_err(|status| ClientError::call("ask for disk usage", &status))?;
+        let response = response.map_err(|status| ClientError::call("ask for disk usage", &status))?;
         Ok(response.into_inner().record)
     }
 
@@ -115,11 +106,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Call`]; what was removed until then stays removed.
-    pub async fn prune(
-        &self,
-        options: PruneOptions,
-        mut removed: impl FnMut(UsageRecord),
-    ) -> Result<(), ClientError> {
+    pub async fn prune(&self, options: PruneOptions, mut removed: impl FnMut(UsageRecord)) -> Result<(), ClientError> {
         let request = PruneRequest {
             filter: options.filters,
             all: options.all,
@@ -128,12 +115,7 @@ impl Client {
             ..PruneRequest::default()
         };
         let failed = |status: tonic::Status| ClientError::call("prune the cache", &status);
-        let mut records = self
-            .control()
-            .prune(request)
-            .await
-            .map_err(failed)?
-            .into_inner();
+        let mut records = self.control().prune(request).await.map_err(failed)?.into_inner();
         while let Some(record) = records.message().await.map_err(failed)? {
             removed(record);
         }

@@ -40,9 +40,7 @@ where
     let connector = service_fn(move |_: Uri| {
         let stream = stream.lock().ok().and_then(|mut stream| stream.take());
         // A stream cannot be opened a second time.
-        let stream = stream
-            .map(TokioIo::new)
-            .ok_or(std::io::ErrorKind::NotConnected);
+        let stream = stream.map(TokioIo::new).ok_or(std::io::ErrorKind::NotConnected);
         std::future::ready(stream.map_err(std::io::Error::from))
     });
     endpoint(Endpoint::from_static("http://localhost"))

@@ -147,9 +147,7 @@ impl SourceJson {
 
 impl RangeJson {
     fn into_lines(self) -> Option<LineRange> {
-        let first = u32::try_from(self.start?.line)
-            .ok()
-            .filter(|line| *line > 0)?;
+        let first = u32::try_from(self.start?.line).ok().filter(|line| *line > 0)?;
         let last = self.end.unwrap_or_default().line;
         let last = u32::try_from(last).unwrap_or(first).max(first);
         Some(LineRange { first, last })
@@ -208,10 +206,7 @@ mod tests {
 
     #[test]
     fn malformed_details_are_left_out() {
-        assert_eq!(
-            ErrorDetails::decode(b"\xff\xff\xff"),
-            ErrorDetails::default()
-        );
+        assert_eq!(ErrorDetails::decode(b"\xff\xff\xff"), ErrorDetails::default());
         let details = decode(vec![
             any("errdefs.Vertex+json", "{"),
             any("errdefs.Source+json", r#"{"info":{"data":"%%"}}"#),

@@ -42,11 +42,14 @@ pub enum ClientError {
     /// The connection broke while the build ran.
     #[error("lost the daemon while the build ran")]
     Lost(#[source] Box<DaemonError>),
-    /// What the build needs from this machine cannot be served.
+    /// The stream over which the daemon asks for files and credentials failed.
+    #[error("failed to serve the build's session")]
+    Session(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What the build needs from this machine cannot be offered.
     #[error("failed to offer {what} to the daemon")]
     Offer {
-        /// Directory, secret or output.
-        what: String,
+        /// What.
+        what: &'static str,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -20,8 +20,7 @@ impl Id {
         let mut id = String::with_capacity(LENGTH);
         let mut bytes = [0_u8; 2 * LENGTH];
         while id.len() < LENGTH {
-            let filled =
-                rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
+            let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
             let fair = bytes[..filled].iter().filter(|byte| **byte < FAIR_BELOW);
             let digits = fair.map(|byte| char::from(DIGITS[usize::from(byte % 36)]));
             id.extend(digits.take(LENGTH - id.len()));

@@ -88,9 +88,7 @@ impl Progress {
 
     /// The vertex of that digest.
     pub fn vertex(&self, digest: &str) -> Option<&Vertex> {
-        self.by_digest
-            .get(digest)
-            .map(|index| &self.vertices[*index])
+        self.by_digest.get(digest).map(|index| &self.vertices[*index])
     }
 
     /// All warnings, in the order of their arrival.
@@ -146,11 +144,7 @@ impl Progress {
             self.apply_log(message, &mut changes);
         }
         // After the logs: a completed vertex has no half lines.
-        for message in status
-            .vertexes
-            .iter()
-            .filter(|message| message.completed.is_some())
-        {
+        for message in status.vertexes.iter().filter(|message| message.completed.is_some()) {
             let Some(index) = self.known(&message.digest) else {
                 continue;
             };
@@ -177,8 +171,7 @@ impl Progress {
             None if self.vertices.len() == MAX_VERTICES => return None,
             None => {
                 self.vertices.push(Vertex::new(&message.digest));
-                self.by_digest
-                    .insert(message.digest.clone(), self.vertices.len() - 1);
+                self.by_digest.insert(message.digest.clone(), self.vertices.len() - 1);
                 self.vertices.len() - 1
             }
         };

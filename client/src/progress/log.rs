@@ -60,9 +60,7 @@ impl Log {
     /// The text of the last `count` lines, the unfinished ones included.
     pub fn tail(&self, count: usize) -> Vec<String> {
         let unfinished = [&self.stderr, &self.stdout];
-        let unfinished = unfinished
-            .into_iter()
-            .filter(|partial| !partial.bytes.is_empty());
+        let unfinished = unfinished.into_iter().filter(|partial| !partial.bytes.is_empty());
         let unfinished = unfinished.map(Partial::text);
         let finished = self.lines.iter().rev().map(|line| line.text.clone());
         let mut tail: Vec<String> = unfinished.chain(finished).take(count).collect();

@@ -1,8 +1,6 @@
 use std::time::UNIX_EPOCH;
 
-use cairn_proto::control::{
-    StatusResponse, Vertex as VertexMessage, VertexLog, VertexStatus as StatusMessage,
-};
+use cairn_proto::control::{StatusResponse, Vertex as VertexMessage, VertexLog, VertexStatus as StatusMessage};
 use prost_types::Timestamp;
 
 use super::*;
@@ -62,16 +60,10 @@ fn a_vertex_goes_through_its_states() {
     assert_eq!(state(&progress), VertexState::Pending);
     apply_vertex(&mut progress, vertex("a", Some(0), None));
     assert_eq!(state(&progress), VertexState::Running);
-    assert_eq!(
-        progress.vertices()[0].duration(moment(300)),
-        Duration::from_millis(300)
-    );
+    assert_eq!(progress.vertices()[0].duration(moment(300)), Duration::from_millis(300));
     apply_vertex(&mut progress, vertex("a", Some(0), Some(200)));
     assert_eq!(state(&progress), VertexState::Done);
-    assert_eq!(
-        progress.vertices()[0].duration(moment(900)),
-        Duration::from_millis(200)
-    );
+    assert_eq!(progress.vertices()[0].duration(moment(900)), Duration::from_millis(200));
     apply_vertex(
         &mut progress,
         VertexMessage {
@@ -96,15 +88,9 @@ fn several_starts_of_one_vertex_add_up() {
     apply_vertex(&mut progress, vertex("a", Some(500), None));
     assert_eq!(progress.vertices()[0].state(), VertexState::Running);
     assert_eq!(progress.vertices()[0].completed(), None);
-    assert_eq!(
-        progress.vertices()[0].duration(moment(700)),
-        Duration::from_millis(300)
-    );
+    assert_eq!(progress.vertices()[0].duration(moment(700)), Duration::from_millis(300));
     apply_vertex(&mut progress, vertex("a", Some(500), Some(600)));
-    assert_eq!(
-        progress.vertices()[0].duration(moment(700)),
-        Duration::from_millis(200)
-    );
+    assert_eq!(progress.vertices()[0].duration(moment(700)), Duration::from_millis(200));
     assert_eq!(progress.vertices()[0].started(), Some(moment(0)));
     assert_eq!(progress.vertices()[0].completed(), Some(moment(600)));
 }
@@ -125,10 +111,7 @@ fn only_reached_steps_of_the_user_are_counted() {
         },
     );
     apply_vertex(&mut progress, vertex("[a 3/3] RUN z", None, None));
-    apply_vertex(
-        &mut progress,
-        vertex("exporting to image", Some(0), Some(1)),
-    );
+    apply_vertex(&mut progress, vertex("exporting to image", Some(0), Some(1)));
     assert_eq!(progress.steps(), (2, 1));
 }
 

@@ -97,11 +97,7 @@ impl Vertex {
             VertexState::Cancelled
         } else if !self.error.is_empty() {
             VertexState::Failed
-        } else if self
-            .intervals
-            .iter()
-            .any(|interval| interval.completed.is_none())
-        {
+        } else if self.intervals.iter().any(|interval| interval.completed.is_none()) {
             VertexState::Running
         } else if self.cached {
             VertexState::Cached
@@ -114,10 +110,7 @@ impl Vertex {
 
     /// When it started for the first time.
     pub fn started(&self) -> Option<SystemTime> {
-        self.intervals
-            .iter()
-            .filter_map(|interval| interval.started)
-            .min()
+        self.intervals.iter().filter_map(|interval| interval.started).min()
     }
 
     /// When it completed for the last time; none while it runs.
@@ -128,10 +121,7 @@ impl Vertex {
 
     /// The time spent in it, until `now` if it is running: the sum of all its starts.
     pub fn duration(&self, now: SystemTime) -> Duration {
-        self.intervals
-            .iter()
-            .map(|interval| interval.duration(now))
-            .sum()
+        self.intervals.iter().map(|interval| interval.duration(now)).sum()
     }
 
     /// Whether it is work of the daemon itself: reading the Dockerfile, resolving names.
@@ -177,11 +167,7 @@ impl Vertex {
             }
             None => {
                 // One that was left open ended when the next began.
-                if let Some(open) = self
-                    .intervals
-                    .iter_mut()
-                    .find(|interval| interval.completed.is_none())
-                {
+                if let Some(open) = self.intervals.iter_mut().find(|interval| interval.completed.is_none()) {
                     open.completed = Some(started);
                 }
                 self.intervals.push(Interval {
