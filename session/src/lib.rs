@@ -1,1 +1,41 @@
-//! (skeleton)
+//! A client's session: the connection through which a build reaches what is private to whoever started it.
+//!
+//! A session is a tunnel inside a call to the daemon, in which the client is the server ([`tunnel`]). The
+//! daemon finds it by id ([`SessionManager`]) and calls the services in it. Each service is one module with
+//! both halves side by side, so that the two ends of a protocol are read together:
+//!
+//! | module | daemon's half | client's half |
+//! |---|---|---|
+//! | [`filesync`] | receives directories | sends them |
+//! | [`filesend`] | sends build output | writes it |
+//! | [`auth`] | asks for registry credentials | finds them in the Docker configuration |
+//! | [`secrets`] | asks for secrets | reads them from files and variables |
+//!
+//! [`fsutil`] is the packet protocol under both file services; [`mode`] its mode bits.
+//!
+//! Invariants: nothing here knows builds or stores. Everything that the other side sends is bounded and
+//! checked before it is used; every task ends with whoever asked for its work.
+
+pub mod auth;
+mod error;
+pub mod filesend;
+pub mod filesync;
+pub mod fsutil;
+mod headers;
+mod health;
+mod manager;
+mod metadata_values;
+pub mod mode;
+mod packets;
+mod secret;
+pub mod secrets;
+mod services;
+mod session;
+pub mod tunnel;
+
+pub use error::SessionError;
+pub use headers::SessionHeaders;
+pub use manager::{DEFAULT_MAX_SESSIONS, LOOKUP_TIMEOUT, SessionHandle, SessionManager};
+pub use secret::Secret;
+pub use services::Services;
+pub use session::Session;

@@ -1,0 +1,111 @@
+//! The metadata of one entry, as it is sent.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use bytes::Bytes;
+use cairn_proto::fsutil::Stat;
+
+use super::LocalTreeError;
+use crate::mode;
+
+/// Attributes under this prefix mean nothing outside the machine they come from.
+const LOCAL_XATTRS: &[u8] = b"com.apple.";
+const MAX_XATTR: usize = 64 << 10;
+
+/// Describes `path`, which is `relative` to the tree; `None` if it has vanished.
+pub(super) fn describe(path: &Path, relative: &str, keeps_owner: bool) -> Result<Option<Entry>, LocalTreeError> {
+    let failed = |source| LocalTreeError::Read { path: path.to_owned(), source };
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    // A socket is sent as the empty file that it amounts to elsewhere.
+    let mode = mode::from_unix(metadata.mode()) & !mode::SOCKET;
+    let linkname = if mode::is_symlink(mode) {
+        let target = fs::read_link(path).map_err(failed)?;
+        target.into_os_string().into_string().map_err(|_| LocalTreeError::Name { path: path.to_owned() })?
+    } else {
+        String::new()
+    };
+    let is_device = mode & mode::DEVICE != 0;
+    let (major, minor) = if is_device { device(metadata.rdev()) } else { (0, 0) };
+    let stat = Stat {
+        path: relative.to_owned(),
+        mode,
+        uid: if keeps_owner { metadata.uid() } else { 0 },
+        gid: if keeps_owner { metadata.gid() } else { 0 },
+        size: size(&metadata, mode, &linkname),
+        mod_time: metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()),
+        linkname,
+        devmajor: major,
+        devminor: minor,
+        xattrs: if mode::is_symlink(mode) { BTreeMap::new() } else { xattrs(path) },
+    };
+    Ok(Some(Entry { stat, inode: (metadata.dev(), metadata.ino()), is_linked: metadata.nlink() > 1 }))
+}
+
+/// An entry, and which file it is.
+pub(super) struct Entry {
+    pub(super) stat: Stat,
+    inode: (u64, u64),
+    is_linked: bool,
+}
+
+/// Recognises further names of files that were sent already.
+#[derive(Default)]
+pub(super) struct HardLinks {
+    first: HashMap<(u64, u64), String>,
+}
+
+impl HardLinks {
+    /// Turns a repeated file into a link to its first name.
+    pub(super) fn resolve(&mut self, mut entry: Entry) -> Stat {
+        if entry.is_linked && mode::is_regular(entry.stat.mode) {
+            match self.first.get(&entry.inode) {
+                Some(first) => entry.stat.linkname.clone_from(first),
+                None => {
+                    self.first.insert(entry.inode, entry.stat.path.clone());
+                }
+            }
+        }
+        entry.stat
+    }
+}
+
+fn size(metadata: &Metadata, mode: u32, linkname: &str) -> i64 {
+    if mode::is_symlink(mode) {
+        linkname.len() as i64
+    } else if mode::is_regular(mode) {
+        i64::try_from(metadata.len()).unwrap_or(i64::MAX)
+    } else {
+        0
+    }
+}
+
+fn device(rdev: u64) -> (i64, i64) {
+    (i64::from(rustix::fs::major(rdev)), i64::from(rustix::fs::minor(rdev)))
+}
+
+/// Extended attributes, as far as they can be read: many file systems have none.
+fn xattrs(path: &Path) -> BTreeMap<String, Bytes> {
+    let mut found = BTreeMap::new();
+    let mut names = [0_u8; 4096];
+    let Ok(len) = rustix::fs::llistxattr(path, &mut names[..]) else { return found };
+    for name in names[..len].split(|byte| *byte == 0) {
+        if name.is_empty() || name.starts_with(LOCAL_XATTRS) {
+            continue;
+        }
+        let Ok(text) = std::str::from_utf8(name) else { continue };
+        let mut value = vec![0; MAX_XATTR];
+        if let Ok(len) = rustix::fs::lgetxattr(path, text, &mut value[..]) {
+            value.truncate(len);
+            found.insert(text.to_owned(), value.into());
+        }
+    }
+    found
+}

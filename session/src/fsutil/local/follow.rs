@@ -1,0 +1,118 @@
+//! Resolution of paths whose symbolic links are to be followed, and sent along.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use cairn_patterns::glob::{self, Glob};
+
+use super::LocalTreeError;
+
+/// How many places following may lead to.
+const MAX_PLACES: usize = 65_536;
+const MAX_PATH: usize = 4096;
+
+/// All places that must be sent so that `paths` can be read: each path with every link on the way and what
+/// it leads to. `None` if that is everything. Links resolve inside `root`, as if it were the root directory.
+pub(super) fn resolve(root: &Path, paths: &[String]) -> Result<Option<Vec<String>>, LocalTreeError> {
+    let mut resolver = Resolver { root, places: BTreeSet::new(), seen: HashSet::new(), waiting: Vec::new() };
+    for path in paths {
+        resolver.wait(path)?;
+    }
+    while let Some(path) = resolver.waiting.pop() {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        resolver.follow(&path)?;
+    }
+    Ok(Some(resolver.places.into_iter().collect()))
+}
+
+struct Resolver<'a> {
+    root: &'a Path,
+    places: BTreeSet<String>,
+    seen: HashSet<String>,
+    waiting: Vec<String>,
+}
+
+impl Resolver<'_> {
+    /// Walks down one path to its end, or to the first link, from which it goes on later.
+    fn follow(&mut self, path: &str) -> Result<(), LocalTreeError> {
+        let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+        for end in ends {
+            let (current, rest) = path.split_at(end);
+            let targets = self.targets(current)?;
+            if !targets.is_empty() {
+                self.add(current)?;
+                return targets.iter().try_for_each(|target| self.wait(&format!("{target}/{rest}")));
+            }
+        }
+        self.add(path)
+    }
+
+    /// Remembers a path to follow, unless it was followed before or only grows by going round in a circle.
+    fn wait(&mut self, path: &str) -> Result<(), LocalTreeError> {
+        let path = inside(path);
+        if path.len() <= MAX_PATH && self.seen.insert(path.clone()) {
+            self.waiting.push(path);
+        }
+        self.check()
+    }
+
+    fn add(&mut self, place: &str) -> Result<(), LocalTreeError> {
+        self.places.insert(place.to_owned());
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), LocalTreeError> {
+        if self.places.len() > MAX_PLACES || self.seen.len() > MAX_PLACES {
+            return Err(LocalTreeError::TooManyLinks { root: self.root.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Where the links lead that `path` names, which may end in a wildcard; nowhere if it names no link.
+    fn targets(&self, path: &str) -> Result<Vec<String>, LocalTreeError> {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if !glob::has_wildcard(name) {
+            return Ok(self.link(dir, name)?.into_iter().collect());
+        }
+        // What is no valid pattern is refused later, with all other patterns.
+        let Ok(glob) = Glob::new(name) else { return Ok(Vec::new()) };
+        let full = self.root.join(dir);
+        let Some(entries) = present(fs::read_dir(&full), &full)? else { return Ok(Vec::new()) };
+        let mut targets = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| LocalTreeError::Read { path: full.clone(), source })?;
+            if let Some(name) = entry.file_name().to_str().filter(|name| glob.matches(name)) {
+                targets.extend(self.link(dir, name)?);
+            }
+        }
+        Ok(targets)
+    }
+
+    fn link(&self, dir: &str, name: &str) -> Result<Option<String>, LocalTreeError> {
+        let path = self.root.join(dir).join(name);
+        let target = match fs::read_link(&path) {
+            // Not a link.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
+            result => present(result, &path)?,
+        };
+        let Some(target) = target else { return Ok(None) };
+        let target = target.to_str().ok_or(LocalTreeError::Name { path })?;
+        Ok(Some(if target.starts_with('/') { inside(target) } else { inside(&format!("{dir}/{target}")) }))
+    }
+}
+
+/// Cleans a path, taking the tree for the root directory; the result has no leading slash.
+fn inside(path: &str) -> String {
+    cairn_patterns::clean(&format!("/{path}")).trim_start_matches('/').to_owned()
+}
+
+fn present<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>, LocalTreeError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(source) => Err(LocalTreeError::Read { path: PathBuf::from(path), source }),
+    }
+}
