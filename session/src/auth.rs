@@ -79,9 +79,16 @@ pub struct Token {
 /// [`SessionError`] if the client cannot answer.
 pub async fn credentials(session: &Session, host: &str) -> Result<Credentials, SessionError> {
     let request = CredentialsRequest { host: host.to_owned() };
-    let response = session.unary(CREDENTIALS, TIMEOUT, client(session).credentials(request)).await;
-    let Some(response) = optional(response)? else { return Ok(Credentials::default()) };
-    Ok(Credentials { username: response.username, secret: Secret::new(response.secret) })
+    let response = session
+        .unary(CREDENTIALS, TIMEOUT, client(session).credentials(request))
+        .await;
+    let Some(response) = optional(response)? else {
+        return Ok(Credentials::default());
+    };
+    Ok(Credentials {
+        username: response.username,
+        secret: Secret::new(response.secret),
+    })
 }
 
 /// Asks the client to fetch a token; only to be used after [`token_authority`] gave a key.
@@ -89,12 +96,29 @@ pub async fn credentials(session: &Session, host: &str) -> Result<Credentials, S
 /// # Errors
 /// [`SessionError`] if the client cannot answer or the registry refuses.
 pub async fn fetch_token(session: &Session, request: TokenRequest) -> Result<Token, SessionError> {
-    let TokenRequest { client_id, host, realm, service, scopes } = request;
-    let request = FetchTokenRequest { client_id, host, realm, service, scopes };
-    let response = session.unary(FETCH_TOKEN, TIMEOUT, client(session).fetch_token(request)).await?;
+    let TokenRequest {
+        client_id,
+        host,
+        realm,
+        service,
+        scopes,
+    } = request;
+    let request = FetchTokenRequest {
+        client_id,
+        host,
+        realm,
+        service,
+        scopes,
+    };
+    let response = session
+        .unary(FETCH_TOKEN, TIMEOUT, client(session).fetch_token(request))
+        .await?;
     Ok(Token {
         token: Secret::new(response.token),
-        expires_in: u64::try_from(response.expires_in).ok().filter(|secs| *secs > 0).map(Duration::from_secs),
+        expires_in: u64::try_from(response.expires_in)
+            .ok()
+            .filter(|secs| *secs > 0)
+            .map(Duration::from_secs),
         issued_at: response.issued_at,
     })
 }
@@ -104,8 +128,13 @@ pub async fn fetch_token(session: &Session, request: TokenRequest) -> Result<Tok
 /// # Errors
 /// [`SessionError`] if the client cannot answer.
 pub async fn token_authority(session: &Session, host: &str, salt: Bytes) -> Result<Option<[u8; 32]>, SessionError> {
-    let request = GetTokenAuthorityRequest { host: host.to_owned(), salt };
-    let response = session.unary(GET_AUTHORITY, TIMEOUT, client(session).get_token_authority(request)).await;
+    let request = GetTokenAuthorityRequest {
+        host: host.to_owned(),
+        salt,
+    };
+    let response = session
+        .unary(GET_AUTHORITY, TIMEOUT, client(session).get_token_authority(request))
+        .await;
     Ok(optional(response)?.and_then(|response| response.public_key.as_ref().try_into().ok()))
 }
 
@@ -119,8 +148,18 @@ pub async fn verify_token_authority(
     payload: Bytes,
     salt: Bytes,
 ) -> Result<Option<Bytes>, SessionError> {
-    let request = VerifyTokenAuthorityRequest { host: host.to_owned(), payload, salt };
-    let response = session.unary(VERIFY_AUTHORITY, TIMEOUT, client(session).verify_token_authority(request)).await;
+    let request = VerifyTokenAuthorityRequest {
+        host: host.to_owned(),
+        payload,
+        salt,
+    };
+    let response = session
+        .unary(
+            VERIFY_AUTHORITY,
+            TIMEOUT,
+            client(session).verify_token_authority(request),
+        )
+        .await;
     Ok(optional(response)?.map(|response| response.signed))
 }
 
@@ -133,9 +172,7 @@ fn optional<T>(response: Result<T, SessionError>) -> Result<Option<T>, SessionEr
     match response {
         Ok(response) => Ok(Some(response)),
         Err(SessionError::Unsupported { .. }) => Ok(None),
-        Err(error @ SessionError::Call { .. })
-            if matches!(error.code(), Code::Unimplemented | Code::Unavailable) =>
-        {
+        Err(error @ SessionError::Call { .. }) if matches!(error.code(), Code::Unimplemented | Code::Unavailable) => {
             Ok(None)
         }
         Err(error) => Err(error),

@@ -81,7 +81,10 @@ impl SessionError {
     }
 
     pub(crate) fn call(method: &'static str, status: Status) -> Self {
-        Self::Call { method, status: Box::new(status) }
+        Self::Call {
+            method,
+            status: Box::new(status),
+        }
     }
 }
 

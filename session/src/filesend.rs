@@ -5,6 +5,7 @@
 //! does the type of the messages in it.
 
 mod disk;
+mod pieces;
 mod service;
 mod target;
 mod to_client;

@@ -13,10 +13,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::fsutil::{self, LocalTree, ReceiveSink, ReceiveSummary, Selection, TransferError, TransferLimits};
+use crate::metadata_values;
 use crate::packets::{self, Answer, PACKETS};
 use crate::services::Services;
 use crate::session::Session;
-use crate::metadata_values;
 
 const DIFF_COPY: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 const DIR_NAME: &str = "dir-name";
@@ -71,7 +71,9 @@ pub async fn receive<K: ReceiveSink>(
     *call.metadata_mut() = request.to_metadata();
     let mut client = FileSyncClient::new(session.channel());
     let incoming = packets::incoming(async move { client.diff_copy(call).await });
-    session.until_closed(fsutil::receive(incoming, outgoing, limits, sink)).await?
+    session
+        .until_closed(fsutil::receive(incoming, outgoing, limits, sink))
+        .await?
 }
 
 /// A directory that the client offers.
@@ -97,15 +99,14 @@ impl FileSync for LocalDirs {
     type DiffCopyStream = Answer<Packet>;
     type TarStreamStream = Answer<Packet>;
 
-    async fn diff_copy(
-        &self,
-        request: Request<Streaming<Packet>>,
-    ) -> Result<Response<Self::DiffCopyStream>, Status> {
+    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
         let DirRequest { name, selection } = DirRequest::from_metadata(request.metadata());
         let dir = self.dirs.get(&name).cloned();
         let dir = dir.ok_or_else(|| Status::not_found(format!("no access allowed to dir {name:?}")))?;
         let prepare = move || LocalTree::new(&dir.path, &selection, dir.keeps_owner);
-        let tree = tokio::task::spawn_blocking(prepare).await.map_err(|_| Status::internal("reading stopped"))?;
+        let tree = tokio::task::spawn_blocking(prepare)
+            .await
+            .map_err(|_| Status::internal("reading stopped"))?;
         let tree = Arc::new(tree.map_err(|error| Status::unknown(error.to_string()))?);
         let incoming = request.into_inner();
         Ok(Response::new(Answer::start(move |outgoing| async move {

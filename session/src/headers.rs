@@ -32,6 +32,17 @@ pub struct SessionHeaders {
 }
 
 impl SessionHeaders {
+    /// A session that offers `methods`, given by their full paths.
+    #[must_use]
+    pub fn new(id: &str, shared_key: &str, methods: &[&str]) -> Self {
+        Self {
+            id: id.to_owned(),
+            shared_key: shared_key.to_owned(),
+            methods: methods.iter().map(|method| method.to_ascii_lowercase()).collect(),
+            health_timeout: None,
+        }
+    }
+
     /// Reads and checks the metadata of a new session.
     ///
     /// # Errors
@@ -50,7 +61,12 @@ impl SessionHeaders {
             methods.insert(method.to_ascii_lowercase());
         }
         let shared_key = text(metadata, SHARED_KEY, MAX_SHARED_KEY)?;
-        Ok(Self { id, shared_key, methods, health_timeout: health_timeout(metadata)? })
+        Ok(Self {
+            id,
+            shared_key,
+            methods,
+            health_timeout: health_timeout(metadata)?,
+        })
     }
 
     /// Whether a method, given by its full path, is on offer.
@@ -79,7 +95,9 @@ fn value(header: &'static str, text: &str) -> Result<AsciiMetadataValue, Session
 }
 
 fn text(metadata: &MetadataMap, header: &'static str, max: usize) -> Result<String, SessionError> {
-    let Some(value) = metadata.get(header) else { return Ok(String::new()) };
+    let Some(value) = metadata.get(header) else {
+        return Ok(String::new());
+    };
     let value = value.to_str().map_err(|_| invalid(header, "not printable"))?;
     if value.len() > max {
         return Err(invalid(header, &format!("longer than {max} bytes")));
@@ -92,7 +110,9 @@ fn health_timeout(metadata: &MetadataMap) -> Result<Option<Duration>, SessionErr
     if value.is_empty() {
         return Ok(None);
     }
-    let millis = value.parse().map_err(|_| invalid(HEALTH, "not a number of milliseconds"))?;
+    let millis = value
+        .parse()
+        .map_err(|_| invalid(HEALTH, "not a number of milliseconds"))?;
     let timeout = Duration::from_millis(millis);
     if timeout < MIN_HEALTH {
         return Err(invalid(HEALTH, "less than a second"));
@@ -101,7 +121,10 @@ fn health_timeout(metadata: &MetadataMap) -> Result<Option<Duration>, SessionErr
 }
 
 fn invalid(header: &'static str, reason: &str) -> SessionError {
-    SessionError::InvalidHeader { header, reason: reason.to_owned() }
+    SessionError::InvalidHeader {
+        header,
+        reason: reason.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -24,8 +24,16 @@ struct Rules {
 impl Rules {
     fn of(session: &Session) -> Self {
         match session.health_timeout() {
-            Some(timeout) => Self { interval: timeout, timeout: Some(timeout), max_failures: 1 },
-            None => Self { interval: INTERVAL, timeout: None, max_failures: MAX_FAILURES },
+            Some(timeout) => Self {
+                interval: timeout,
+                timeout: Some(timeout),
+                max_failures: 1,
+            },
+            None => Self {
+                interval: INTERVAL,
+                timeout: None,
+                max_failures: MAX_FAILURES,
+            },
         }
     }
 
@@ -45,7 +53,10 @@ pub(crate) async fn watch(session: Session) {
             () = session.closed().cancelled() => return,
         }
         let started = Instant::now();
-        match session.until_closed(tokio::time::timeout(rules.timeout(last), probe(&session))).await {
+        match session
+            .until_closed(tokio::time::timeout(rules.timeout(last), probe(&session)))
+            .await
+        {
             Ok(Ok(true)) => failures = 0,
             Ok(_) => failures += 1,
             Err(_) => return,
@@ -58,7 +69,10 @@ pub(crate) async fn watch(session: Session) {
 
 /// Whether the client answers. One that knows no health service but says so is alive.
 async fn probe(session: &Session) -> bool {
-    match HealthClient::new(session.channel()).check(HealthCheckRequest::default()).await {
+    match HealthClient::new(session.channel())
+        .check(HealthCheckRequest::default())
+        .await
+    {
         Ok(_) => true,
         Err(status) => status.code() == Code::Unimplemented,
     }

@@ -45,7 +45,13 @@ impl SessionManager {
     #[must_use]
     pub fn new(max_sessions: usize) -> Self {
         let sessions = Mutex::new(HashMap::new());
-        Self { shared: Arc::new(Shared { sessions, appeared: Notify::new(), max_sessions }) }
+        Self {
+            shared: Arc::new(Shared {
+                sessions,
+                appeared: Notify::new(),
+                max_sessions,
+            }),
+        }
     }
 
     /// Takes in a new session over the two directions of its stream. An older session of the same id ends.
@@ -68,11 +74,18 @@ impl SessionManager {
         let closed = CancellationToken::new();
         let io = tunnel::TunnelIo::new(incoming, outgoing, closed.clone());
         let connected = tunnel::connect(io).await;
-        let channel = connected.map_err(|source| SessionError::Connect { id: headers.id.clone(), source })?;
+        let channel = connected.map_err(|source| SessionError::Connect {
+            id: headers.id.clone(),
+            source,
+        })?;
         let session = Session::new(headers, channel, closed);
         self.shared.insert(&session)?;
         let watch = AbortOnDropHandle::new(tokio::spawn(health::watch(session.clone())));
-        Ok(SessionHandle { session, shared: Arc::clone(&self.shared), _watch: watch })
+        Ok(SessionHandle {
+            session,
+            shared: Arc::clone(&self.shared),
+            _watch: watch,
+        })
     }
 
     /// Finds a session, waiting up to `wait` for it to appear. Of an id `prefix:rest` only `rest` counts.
@@ -144,7 +157,10 @@ impl Shared {
 
     fn remove(&self, session: &Session) {
         let mut sessions = self.lock();
-        if sessions.get(session.id()).is_some_and(|current| current.is_same(session)) {
+        if sessions
+            .get(session.id())
+            .is_some_and(|current| current.is_same(session))
+        {
             sessions.remove(session.id());
         }
     }
@@ -155,7 +171,11 @@ impl Shared {
             tokio::pin!(appeared);
             // Listening starts before looking, so that no registration falls in between.
             appeared.as_mut().enable();
-            let found = self.lock().get(id).filter(|session| !session.closed().is_cancelled()).cloned();
+            let found = self
+                .lock()
+                .get(id)
+                .filter(|session| !session.closed().is_cancelled())
+                .cloned();
             match found {
                 Some(session) => return session,
                 None => appeared.await,

@@ -13,7 +13,9 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 /// # Panics
 /// If `key` is not a valid metadata key; keys are constants of this crate.
 pub(crate) fn insert(metadata: &mut MetadataMap, key: &'static str, values: &[String]) {
-    let plain = values.iter().all(|value| value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+    let plain = values
+        .iter()
+        .all(|value| value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
     let name = AsciiMetadataKey::from_static(key);
     for value in values {
         let text = if plain {
@@ -27,20 +29,32 @@ pub(crate) fn insert(metadata: &mut MetadataMap, key: &'static str, values: &[St
     }
     if !plain {
         let marker = AsciiMetadataKey::from_bytes(format!("{key}-encoded").as_bytes());
-        metadata.insert(marker.expect("keys of this crate are valid"), AsciiMetadataValue::from_static("1"));
+        metadata.insert(
+            marker.expect("keys of this crate are valid"),
+            AsciiMetadataValue::from_static("1"),
+        );
     }
 }
 
 /// Reads the values of `key`; those that are no text are dropped, as no path or pattern can be meant by them.
 pub(crate) fn read(metadata: &MetadataMap, key: &str) -> Vec<String> {
-    let encoded = metadata.get(format!("{key}-encoded")).is_some_and(|value| value.as_bytes() == b"1");
+    let encoded = metadata
+        .get(format!("{key}-encoded"))
+        .is_some_and(|value| value.as_bytes() == b"1");
     let values = metadata.get_all(key).iter().filter_map(|value| value.to_str().ok());
-    if encoded { values.filter_map(unescape).collect() } else { values.map(str::to_owned).collect() }
+    if encoded {
+        values.filter_map(unescape).collect()
+    } else {
+        values.map(str::to_owned).collect()
+    }
 }
 
 fn unescape(value: &str) -> Option<String> {
     let spaced = value.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    percent_decode_str(&spaced)
+        .decode_utf8()
+        .ok()
+        .map(std::borrow::Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -59,7 +59,10 @@ pub fn from_unix(st_mode: u32) -> u32 {
         FileType::Unknown => IRREGULAR,
     };
     let special = [(0o4000, SETUID), (0o2000, SETGID), (0o1000, STICKY)];
-    let special = special.iter().filter(|(unix, _)| st_mode & unix != 0).fold(0, |bits, (_, go)| bits | go);
+    let special = special
+        .iter()
+        .filter(|(unix, _)| st_mode & unix != 0)
+        .fold(0, |bits, (_, go)| bits | go);
     kind | special | st_mode & PERMISSIONS
 }
 

@@ -34,7 +34,10 @@ impl<T: Send + 'static> Answer<T> {
     {
         let (sender, messages) = mpsc::channel(PACKETS);
         let task = AbortOnDropHandle::new(tokio::spawn(work(sender)));
-        Self { messages: ReceiverStream::new(messages), task: Some(task) }
+        Self {
+            messages: ReceiverStream::new(messages),
+            task: Some(task),
+        }
     }
 }
 
@@ -45,7 +48,9 @@ impl<T> Stream for Answer<T> {
         if let Some(message) = ready!(self.messages.poll_next_unpin(cx)) {
             return Poll::Ready(Some(Ok(message)));
         }
-        let Some(task) = &mut self.task else { return Poll::Ready(None) };
+        let Some(task) = &mut self.task else {
+            return Poll::Ready(None);
+        };
         let result = ready!(task.poll_unpin(cx));
         self.task = None;
         Poll::Ready(match result {

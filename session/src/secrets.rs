@@ -27,7 +27,10 @@ const MAX_SECRET: u64 = 500 << 10;
 /// [`SessionError`] if the client cannot answer.
 pub async fn get_secret(session: &Session, id: &str) -> Result<Option<Secret>, SessionError> {
     let mut client = SecretsClient::new(session.channel());
-    let request = GetSecretRequest { id: id.to_owned(), ..Default::default() };
+    let request = GetSecretRequest {
+        id: id.to_owned(),
+        ..Default::default()
+    };
     match session.unary(GET_SECRET, TIMEOUT, client.get_secret(request)).await {
         Ok(response) => Ok(Some(Secret::new(response.data))),
         Err(SessionError::Unsupported { .. }) => Ok(None),
@@ -47,7 +50,9 @@ pub enum SecretSource {
 
 /// Offers secrets, each read when it is asked for.
 pub fn serve(services: &mut Services, sources: BTreeMap<String, SecretSource>) {
-    let store = SecretStore { sources: Arc::new(sources) };
+    let store = SecretStore {
+        sources: Arc::new(sources),
+    };
     services.add(SecretsServer::new(store), &[GET_SECRET]);
 }
 
@@ -72,7 +77,9 @@ impl Secrets for SecretStore {
             })?,
         };
         if data.len() as u64 > MAX_SECRET {
-            return Err(Status::invalid_argument(format!("invalid secret {id}: larger than {MAX_SECRET} bytes")));
+            return Err(Status::invalid_argument(format!(
+                "invalid secret {id}: larger than {MAX_SECRET} bytes"
+            )));
         }
         Ok(Response::new(GetSecretResponse { data: data.into() }))
     }
@@ -81,6 +88,10 @@ impl Secrets for SecretStore {
 /// Reads at most one byte more than a secret may have.
 async fn read(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
     let mut data = Vec::new();
-    tokio::fs::File::open(path).await?.take(MAX_SECRET + 1).read_to_end(&mut data).await?;
+    tokio::fs::File::open(path)
+        .await?
+        .take(MAX_SECRET + 1)
+        .read_to_end(&mut data)
+        .await?;
     Ok(data)
 }

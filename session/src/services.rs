@@ -13,8 +13,11 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic::{Request, Response, Status, async_trait};
 use tower::Service;
 
-const HEALTH: &[&str] =
-    &["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List", "/grpc.health.v1.Health/Watch"];
+const HEALTH: &[&str] = &[
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/List",
+    "/grpc.health.v1.Health/Watch",
+];
 
 /// Services and the methods of them that are announced to the daemon.
 pub struct Services {
@@ -32,7 +35,10 @@ impl Services {
     /// Starts with the health service, which every session has.
     #[must_use]
     pub fn new() -> Self {
-        let mut services = Self { routes: RoutesBuilder::default(), methods: Vec::new() };
+        let mut services = Self {
+            routes: RoutesBuilder::default(),
+            methods: Vec::new(),
+        };
         services.add(HealthServer::new(Alive), HEALTH);
         services
     }
@@ -49,8 +55,14 @@ impl Services {
         self
     }
 
-    pub(crate) fn into_parts(self) -> (Routes, Vec<&'static str>) {
-        (self.routes.routes(), self.methods)
+    /// Full paths of all methods that are announced.
+    #[must_use]
+    pub fn methods(&self) -> &[&'static str] {
+        &self.methods
+    }
+
+    pub(crate) fn into_routes(self) -> Routes {
+        self.routes.routes()
     }
 }
 
@@ -68,16 +80,25 @@ impl Health for Alive {
         Ok(Response::new(serving()))
     }
 
-    async fn list(&self, _: Request<health::HealthListRequest>) -> Result<Response<health::HealthListResponse>, Status> {
-        Ok(Response::new(health::HealthListResponse { statuses: [(String::new(), serving())].into() }))
+    async fn list(
+        &self,
+        _: Request<health::HealthListRequest>,
+    ) -> Result<Response<health::HealthListResponse>, Status> {
+        Ok(Response::new(health::HealthListResponse {
+            statuses: [(String::new(), serving())].into(),
+        }))
     }
 
     async fn watch(&self, _: Request<health::HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         // The status never changes, and the stream lasts as long as the watcher likes.
-        Ok(Response::new(stream::once(async { Ok(serving()) }).chain(stream::pending()).boxed()))
+        Ok(Response::new(
+            stream::once(async { Ok(serving()) }).chain(stream::pending()).boxed(),
+        ))
     }
 }
 
 fn serving() -> health::HealthCheckResponse {
-    health::HealthCheckResponse { status: ServingStatus::Serving.into() }
+    health::HealthCheckResponse {
+        status: ServingStatus::Serving.into(),
+    }
 }

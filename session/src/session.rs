@@ -25,7 +25,13 @@ struct Inner {
 
 impl Session {
     pub(crate) fn new(headers: SessionHeaders, channel: Channel, closed: CancellationToken) -> Self {
-        Self { inner: Arc::new(Inner { headers, channel, closed }) }
+        Self {
+            inner: Arc::new(Inner {
+                headers,
+                channel,
+                closed,
+            }),
+        }
     }
 
     /// The session's id.
@@ -68,7 +74,11 @@ impl Session {
 
     /// Refuses methods that the client did not announce.
     pub(crate) fn require(&self, method: &'static str) -> Result<(), SessionError> {
-        if self.supports(method) { Ok(()) } else { Err(SessionError::Unsupported { method }) }
+        if self.supports(method) {
+            Ok(())
+        } else {
+            Err(SessionError::Unsupported { method })
+        }
     }
 
     /// Runs `work` unless and until the session ends.
@@ -98,6 +108,8 @@ impl Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("id", &self.id()).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .finish_non_exhaustive()
     }
 }

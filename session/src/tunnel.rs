@@ -91,7 +91,10 @@ pub async fn connect(io: TunnelIo) -> Result<Channel, tonic::transport::Error> {
     let io = Arc::new(Mutex::new(Some(io)));
     let connector = service_fn(move |_: Uri| {
         let io = io.lock().unwrap_or_else(PoisonError::into_inner).take();
-        std::future::ready(io.map(TokioIo::new).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+        std::future::ready(
+            io.map(TokioIo::new)
+                .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)),
+        )
     });
     Endpoint::from_static("http://localhost")
         .initial_stream_window_size(STREAM_WINDOW)
@@ -129,16 +132,29 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let (outgoing, messages) = mpsc::channel(MESSAGES);
     let mut request = Request::new(ReceiverStream::new(messages).map(|data| BytesMessage { data }));
-    let (routes, methods) = services.into_parts();
-    *request.metadata_mut() = crate::headers::to_metadata(id, shared_key, &methods).map_err(ServeError::Headers)?;
-    let response = control.session(request).await.map_err(|status| ServeError::Open(Box::new(status)))?;
+    let methods = services.methods();
+    *request.metadata_mut() = crate::headers::to_metadata(id, shared_key, methods).map_err(ServeError::Headers)?;
+    let response = control
+        .session(request)
+        .await
+        .map_err(|status| ServeError::Open(Box::new(status)))?;
     let incoming = response.into_inner().map(|message| message.map(|message| message.data));
     let io = TunnelIo::new(incoming, outgoing, CancellationToken::new());
+    serve_io(io, services).await.map_err(ServeError::Connection)
+}
+
+/// Serves a session over a byte stream, until the other side ends it.
+///
+/// # Cancel safety
+/// Dropping the future ends the session.
+///
+/// # Errors
+/// If the connection breaks.
+pub async fn serve_io(io: TunnelIo, services: Services) -> Result<(), hyper::Error> {
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(routes))
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(services.into_routes()))
         .await
-        .map_err(ServeError::Connection)
 }

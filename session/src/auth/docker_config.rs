@@ -112,7 +112,10 @@ impl DockerConfig {
         match tokio::fs::read(path).await {
             Ok(bytes) => Self::parse(&bytes, path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(DockerConfigError::Read { path: path.to_owned(), source }),
+            Err(source) => Err(DockerConfigError::Read {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
@@ -121,13 +124,19 @@ impl DockerConfig {
         let file: File = serde_json::from_slice(bytes).map_err(invalid)?;
         let mut auths = BTreeMap::new();
         for (host, entry) in file.auths {
-            let credentials = entry.decode().ok_or_else(|| DockerConfigError::Entry { host: host.clone() })?;
+            let credentials = entry
+                .decode()
+                .ok_or_else(|| DockerConfigError::Entry { host: host.clone() })?;
             if !credentials.is_anonymous() {
                 auths.insert(bare_host(&host).to_owned(), credentials);
             }
         }
         let default_helper = Some(file.creds_store).filter(|helper| !helper.is_empty());
-        Ok(Self { auths, default_helper, helpers: file.cred_helpers })
+        Ok(Self {
+            auths,
+            default_helper,
+            helpers: file.cred_helpers,
+        })
     }
 
     /// Credentials for a registry host; anonymous ones if there are none.
@@ -147,21 +156,33 @@ impl DockerConfig {
 impl Entry {
     fn decode(self) -> Option<Credentials> {
         if !self.identitytoken.is_empty() {
-            return Some(Credentials { username: String::new(), secret: Secret::new(self.identitytoken) });
+            return Some(Credentials {
+                username: String::new(),
+                secret: Secret::new(self.identitytoken),
+            });
         }
         if self.auth.is_empty() {
-            return Some(Credentials { username: self.username, secret: Secret::new(self.password) });
+            return Some(Credentials {
+                username: self.username,
+                secret: Secret::new(self.password),
+            });
         }
         let decoded = String::from_utf8(STANDARD.decode(self.auth).ok()?).ok()?;
         let (username, password) = decoded.split_once(':')?;
         let password = password.trim_matches('\0').to_owned();
-        Some(Credentials { username: username.to_owned(), secret: Secret::new(password) })
+        Some(Credentials {
+            username: username.to_owned(),
+            secret: Secret::new(password),
+        })
     }
 }
 
 /// Old files key their entries by URL.
 fn bare_host(key: &str) -> &str {
-    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let key = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"))
+        .unwrap_or(key);
     key.split_once('/').map_or(key, |(host, _)| host)
 }
 
@@ -171,25 +192,46 @@ async fn ask_helper(helper: &str, host: &str) -> Result<Credentials, DockerConfi
         return Err(DockerConfigError::HelperName(helper.to_owned()));
     }
     let program = format!("docker-credential-{helper}");
-    let failed = |source| DockerConfigError::Helper { program: program.clone(), source };
+    let failed = |source| DockerConfigError::Helper {
+        program: program.clone(),
+        source,
+    };
     let run = tokio::time::timeout(HELPER_TIMEOUT, run_helper(&program, host));
-    let output = run.await.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
+    let output = run
+        .await
+        .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
+        .map_err(failed)?;
     if !output.status.success() {
         // Helpers speak on either stream; this sentence is how all of them say "none".
-        let said = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
+        let said = if output.stdout.is_empty() {
+            &output.stderr
+        } else {
+            &output.stdout
+        };
         let message = String::from_utf8_lossy(said).trim().to_owned();
         if message.contains("credentials not found in native keychain") {
             return Ok(Credentials::default());
         }
-        return Err(DockerConfigError::HelperFailed { program, host: host.to_owned(), message });
+        return Err(DockerConfigError::HelperFailed {
+            program,
+            host: host.to_owned(),
+            message,
+        });
     }
     let answer: HelperAnswer = serde_json::from_slice(&output.stdout).map_err(|_| DockerConfigError::HelperFailed {
         program: program.clone(),
         host: host.to_owned(),
         message: "its answer is not valid".to_owned(),
     })?;
-    let username = if answer.username == TOKEN_USER { String::new() } else { answer.username };
-    Ok(Credentials { username, secret: Secret::new(answer.secret) })
+    let username = if answer.username == TOKEN_USER {
+        String::new()
+    } else {
+        answer.username
+    };
+    Ok(Credentials {
+        username,
+        secret: Secret::new(answer.secret),
+    })
 }
 
 async fn run_helper(program: &str, host: &str) -> io::Result<std::process::Output> {
@@ -236,13 +278,21 @@ mod tests {
         ];
         for (host, username, secret) in rows {
             let found = config.credentials(host).await.unwrap();
-            assert_eq!((found.username.as_str(), found.secret.expose_str()), (username, Some(secret)), "{host}");
+            assert_eq!(
+                (found.username.as_str(), found.secret.expose_str()),
+                (username, Some(secret)),
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn errors_quote_no_secrets() {
-        for json in [r#"{"auths": {"h": {"auth": "hunter2!"}}}"#, r#"{"auths": {"h": "hunter2"}}"#, "hunter2"] {
+        for json in [
+            r#"{"auths": {"h": {"auth": "hunter2!"}}}"#,
+            r#"{"auths": {"h": "hunter2"}}"#,
+            "hunter2",
+        ] {
             let error = config(json).unwrap_err();
             assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
         }

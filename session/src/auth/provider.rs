@@ -25,12 +25,19 @@ struct Provider {
 #[async_trait]
 impl Auth for Provider {
     async fn credentials(&self, request: Request<CredentialsRequest>) -> Result<Response<CredentialsResponse>, Status> {
-        let found = self.config.credentials(&request.get_ref().host).await.map_err(|error| {
-            let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            Status::unknown(format!("{error}{cause}"))
-        })?;
+        let found = self
+            .config
+            .credentials(&request.get_ref().host)
+            .await
+            .map_err(|error| {
+                let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+                Status::unknown(format!("{error}{cause}"))
+            })?;
         let secret = found.secret.expose_str().unwrap_or_default().to_owned();
-        Ok(Response::new(CredentialsResponse { username: found.username, secret }))
+        Ok(Response::new(CredentialsResponse {
+            username: found.username,
+            secret,
+        }))
     }
 
     async fn fetch_token(&self, _: Request<FetchTokenRequest>) -> Result<Response<FetchTokenResponse>, Status> {

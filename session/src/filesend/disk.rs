@@ -68,7 +68,11 @@ pub enum DiskError {
 
 impl DiskError {
     fn entry<E: Into<std::io::Error>>(action: &'static str, path: &str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Entry { action, path: path.to_owned(), source: source.into() }
+        move |source| Self::Entry {
+            action,
+            path: path.to_owned(),
+            source: source.into(),
+        }
     }
 }
 
@@ -92,7 +96,9 @@ pub(super) async fn receive(
             }
         })
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| TransferError::Stopped)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| TransferError::Stopped)?
 }
 
 /// A directory that takes in a tree. All its methods block.
@@ -154,7 +160,9 @@ impl DiskSink {
     }
 
     fn place(&mut self, path: &str) -> Result<Place, DiskError> {
-        self.root.place(path).map_err(DiskError::entry("open the directory of", path))
+        self.root
+            .place(path)
+            .map_err(DiskError::entry("open the directory of", path))
     }
 
     fn take_dir(&mut self, stat: Stat) -> Result<(), DiskError> {
@@ -170,7 +178,12 @@ impl DiskSink {
         let make = || {
             let temporary = place.temporary();
             fs::symlinkat(stat.linkname.as_str(), temporary.dir(), temporary.name())?;
-            fs::utimensat(temporary.dir(), temporary.name(), &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
+            fs::utimensat(
+                temporary.dir(),
+                temporary.name(),
+                &times(stat),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?;
             temporary.persist(&place)
         };
         make().map_err(DiskError::entry("create symbolic link", &stat.path))
@@ -184,9 +197,20 @@ impl DiskSink {
             let device = fs::makedev(number(stat.devmajor)?, number(stat.devminor)?);
             let temporary = place.temporary();
             let kind = fs::FileType::from_raw_mode(raw);
-            fs::mknodat(temporary.dir(), temporary.name(), kind, Mode::from_raw_mode(raw), device)?;
+            fs::mknodat(
+                temporary.dir(),
+                temporary.name(),
+                kind,
+                Mode::from_raw_mode(raw),
+                device,
+            )?;
             fs::chmodat(temporary.dir(), temporary.name(), permissions(stat), AtFlags::empty())?;
-            fs::utimensat(temporary.dir(), temporary.name(), &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
+            fs::utimensat(
+                temporary.dir(),
+                temporary.name(),
+                &times(stat),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?;
             temporary.persist(&place)
         };
         make().map_err(DiskError::entry("create special file", &stat.path))
@@ -195,7 +219,9 @@ impl DiskSink {
     /// Whether the directory holds the file already, by the same signs that daemons go by.
     fn has_file(&mut self, stat: &Stat) -> Result<bool, DiskError> {
         let place = self.place(&stat.path)?;
-        let Some(found) = place.stat().map_err(DiskError::entry("look at", &stat.path))? else { return Ok(false) };
+        let Some(found) = place.stat().map_err(DiskError::entry("look at", &stat.path))? else {
+            return Ok(false);
+        };
         let time = i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec);
         Ok(mode::from_unix(found.st_mode) == stat.mode
             && found.st_size == stat.size
@@ -220,13 +246,17 @@ impl DiskSink {
 
     fn take_data(&mut self, index: u32, chunk: &[u8]) -> Result<(), DiskError> {
         let Some(open) = self.file(index)? else { return Ok(()) };
-        open.file.write_all(chunk).map_err(DiskError::entry("write", &open.stat.path))
+        open.file
+            .write_all(chunk)
+            .map_err(DiskError::entry("write", &open.stat.path))
     }
 
     fn end_file(&mut self, index: u32) -> Result<(), DiskError> {
         // A file without content is made only now.
         self.file(index)?;
-        let Some(OpenFile { stat, file, temporary }) = self.open.remove(&index) else { return Ok(()) };
+        let Some(OpenFile { stat, file, temporary }) = self.open.remove(&index) else {
+            return Ok(());
+        };
         let place = self.place(&stat.path)?;
         let finish = || {
             set_xattrs(&file, &stat.xattrs);
@@ -265,7 +295,13 @@ impl DiskSink {
         let place = self.place(&stat.path)?;
         let make = || {
             let temporary = place.temporary();
-            fs::linkat(target.dir(), target.name(), temporary.dir(), temporary.name(), AtFlags::empty())?;
+            fs::linkat(
+                target.dir(),
+                target.name(),
+                temporary.dir(),
+                temporary.name(),
+                AtFlags::empty(),
+            )?;
             temporary.persist(&place)
         };
         make().map_err(DiskError::entry("create hard link", &stat.path))
@@ -281,7 +317,11 @@ impl DiskSink {
             if matches!(name.as_ref(), "." | "..") {
                 continue;
             }
-            let child = if path.is_empty() { name.into_owned() } else { format!("{path}/{name}") };
+            let child = if path.is_empty() {
+                name.into_owned()
+            } else {
+                format!("{path}/{name}")
+            };
             if !self.sent.contains(&child) {
                 let failed = DiskError::entry("delete", &child);
                 place::remove(dir.as_fd(), entry.file_name()).map_err(failed)?;
@@ -318,7 +358,10 @@ fn times(stat: &Stat) -> Timestamps {
         tv_sec: stat.mod_time.div_euclid(1_000_000_000),
         tv_nsec: stat.mod_time.rem_euclid(1_000_000_000),
     };
-    Timestamps { last_access: time, last_modification: time }
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }
 
 /// Sets what the file system and our privileges allow.
@@ -334,7 +377,11 @@ fn set_xattrs(file: impl AsFd, xattrs: &BTreeMap<String, Bytes>) {
 fn temporary_name() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!(".partial-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        ".partial-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// Shared by what is being made in one directory.

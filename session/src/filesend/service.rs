@@ -50,13 +50,20 @@ impl OutputTarget {
     /// Writes a stream to this process's standard output.
     #[must_use]
     pub fn stdout() -> Self {
-        Self::Stream(Arc::new(|_| Box::pin(async { Ok(Some(OutputStream::new(tokio::io::stdout()))) })))
+        Self::Stream(Arc::new(|_| {
+            Box::pin(async { Ok(Some(OutputStream::new(tokio::io::stdout()))) })
+        }))
     }
 }
 
 /// Takes the output of exporters, by their index in the build request.
 pub fn serve(services: &mut Services, targets: BTreeMap<u32, OutputTarget>) {
-    services.add(FileSend { targets: Arc::new(targets) }, &[DIFF_COPY]);
+    services.add(
+        FileSend {
+            targets: Arc::new(targets),
+        },
+        &[DIFF_COPY],
+    );
 }
 
 #[derive(Clone)]
@@ -103,11 +110,15 @@ impl Service<http::Request<Body>> for FileSend {
             Ok(match target {
                 Err(status) => status.into_http(),
                 Ok(OutputTarget::Stream(open)) => {
-                    Grpc::new(ProstCodec::<BytesMessage, BytesMessage>::default()).streaming(ToStream(open), request).await
+                    Grpc::new(ProstCodec::<BytesMessage, BytesMessage>::default())
+                        .streaming(ToStream(open), request)
+                        .await
                 }
                 Ok(OutputTarget::Directory { path, mode }) => {
                     let service = ToDirectory { path, mode };
-                    Grpc::new(ProstCodec::<Packet, Packet>::default()).streaming(service, request).await
+                    Grpc::new(ProstCodec::<Packet, Packet>::default())
+                        .streaming(service, request)
+                        .await
                 }
             })
         })
@@ -126,7 +137,9 @@ impl StreamingService<BytesMessage> for ToStream {
         Box::pin(async move {
             let opened = open(exporter_metadata(request.metadata())).await;
             let opened = opened.map_err(|error| Status::unknown(format!("failed to open output: {error}")))?;
-            let Some(output) = opened else { return Err(Status::already_exists("output is not wanted")) };
+            let Some(output) = opened else {
+                return Err(Status::already_exists("output is not wanted"));
+            };
             let incoming = request.into_inner();
             Ok(Response::new(Answer::start(move |answer| async move {
                 let written = write(incoming, output).await;
@@ -148,9 +161,10 @@ async fn write(mut incoming: Streaming<BytesMessage>, mut output: OutputStream) 
 
 fn exporter_metadata(metadata: &MetadataMap) -> BTreeMap<String, String> {
     let pairs = metadata.iter().filter_map(|pair| match pair {
-        KeyAndValueRef::Ascii(key, value) => {
-            Some((key.as_str().strip_prefix(METADATA_PREFIX)?.to_owned(), value.to_str().ok()?.to_owned()))
-        }
+        KeyAndValueRef::Ascii(key, value) => Some((
+            key.as_str().strip_prefix(METADATA_PREFIX)?.to_owned(),
+            value.to_str().ok()?.to_owned(),
+        )),
         KeyAndValueRef::Binary(..) => None,
     });
     pairs.collect()
@@ -171,7 +185,9 @@ impl StreamingService<Packet> for ToDirectory {
         Box::pin(async move {
             if mode == ReceiveMode::Mirror && request.metadata().get(MULTI_PLATFORM).is_none() {
                 // Each platform would delete what the others wrote.
-                return Err(Status::failed_precondition("daemon does not send all platforms in one tree"));
+                return Err(Status::failed_precondition(
+                    "daemon does not send all platforms in one tree",
+                ));
             }
             let incoming = request.into_inner();
             Ok(Response::new(Answer::start(move |outgoing| async move {

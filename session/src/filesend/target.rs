@@ -22,7 +22,10 @@ pub struct OutputStream {
 impl OutputStream {
     /// Writes to anything, with nothing left to do at the end but flush and shut down.
     pub fn new(writer: impl AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { writer: Box::new(writer), rename: None }
+        Self {
+            writer: Box::new(writer),
+            rename: None,
+        }
     }
 
     /// Writes a file. One that exists is replaced when the new one is complete; a pipe or device is written to.
@@ -43,8 +46,15 @@ impl OutputStream {
         let mut partial = path.clone().into_os_string();
         partial.push(format!(".partial-{}", std::process::id()));
         let file = File::create(&partial).await?;
-        let rename = Rename { from: partial.into(), to: path, is_done: false };
-        Ok(Self { writer: Box::new(file), rename: Some(rename) })
+        let rename = Rename {
+            from: partial.into(),
+            to: path,
+            is_done: false,
+        };
+        Ok(Self {
+            writer: Box::new(file),
+            rename: Some(rename),
+        })
     }
 
     pub(super) async fn write(&mut self, data: &[u8]) -> io::Result<()> {

@@ -1,23 +1,22 @@
 //! The daemon's half.
 
 use std::collections::BTreeMap;
-use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_proto::filesync::BytesMessage;
-use cairn_proto::filesync::file_send_client::FileSendClient;
 use cairn_proto::fsutil::Packet;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::codec::Codec;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::pieces::{Piece, PieceCodec, until_end};
 use super::{DIFF_COPY, EXPORTER_ID, METADATA_PREFIX, MULTI_PLATFORM};
 use crate::error::SessionError;
 use crate::fsutil::{self, SendSummary, TransferError, Tree};
@@ -68,8 +67,7 @@ pub enum FileOutcome {
 /// A file being written by the client. Dropping it before [`FileStream::finish`] abandons the file.
 pub struct FileStream {
     session: Session,
-    /// Ends with `None`. Without it the stream never ends, so that an abandoned file never looks complete.
-    messages: mpsc::Sender<Option<BytesMessage>>,
+    pieces: mpsc::Sender<Piece>,
     call: AbortOnDropHandle<Result<(), Status>>,
 }
 
@@ -80,13 +78,15 @@ impl FileStream {
     /// [`SessionError::Unsupported`] if the client takes no output.
     pub fn open(session: &Session, target: &ExportTarget) -> Result<Self, SessionError> {
         session.require(DIFF_COPY)?;
-        let (messages, pieces) = mpsc::channel::<Option<BytesMessage>>(PACKETS);
-        let pieces = ReceiverStream::new(pieces).chain(stream::pending());
-        let mut request = Request::new(pieces.take_while(|piece| ready(piece.is_some())).filter_map(ready));
+        let (pieces, received) = mpsc::channel(PACKETS);
+        let mut request = Request::new(until_end(received));
         *request.metadata_mut() = target.to_metadata();
-        let client = FileSendClient::new(session.channel());
-        let call = AbortOnDropHandle::new(tokio::spawn(call(client, request)));
-        Ok(Self { session: session.clone(), messages, call })
+        let call = AbortOnDropHandle::new(tokio::spawn(call(session.channel(), request)));
+        Ok(Self {
+            session: session.clone(),
+            pieces,
+            call,
+        })
     }
 
     /// Sends the next piece of the file, of any size. Returns false once the client takes no more; what that
@@ -97,7 +97,12 @@ impl FileStream {
     pub async fn write(&self, mut data: Bytes) -> Result<bool, SessionError> {
         while !data.is_empty() {
             let data = data.split_to(data.len().min(MAX_MESSAGE));
-            if self.session.until_closed(self.messages.send(Some(BytesMessage { data }))).await?.is_err() {
+            if self
+                .session
+                .until_closed(self.pieces.send(Piece::Data(data)))
+                .await?
+                .is_err()
+            {
                 return Ok(false);
             }
         }
@@ -109,27 +114,26 @@ impl FileStream {
     /// # Errors
     /// [`SessionError`] if the client failed to write it or went away.
     pub async fn finish(self) -> Result<FileOutcome, SessionError> {
-        let Self { session, messages, call } = self;
+        let Self { session, pieces, call } = self;
         let end = async {
             // If the client takes no more, its answer says why.
-            drop(messages.send(None).await);
+            drop(pieces.send(Piece::End).await);
             call.await
         };
         match session.until_closed(end).await? {
             Ok(Ok(())) => Ok(FileOutcome::Written),
             Ok(Err(status)) if status.code() == Code::AlreadyExists => Ok(FileOutcome::NotWanted),
             Ok(Err(status)) => Err(SessionError::call(DIFF_COPY, status)),
-            Err(_) => Err(SessionError::Closed { id: session.id().to_owned() }),
+            Err(_) => Err(SessionError::Closed {
+                id: session.id().to_owned(),
+            }),
         }
     }
 }
 
 /// Makes the call and drains its answer, which carries nothing but its end.
-async fn call(
-    mut client: FileSendClient<Channel>,
-    request: Request<impl Stream<Item = BytesMessage> + Send + 'static>,
-) -> Result<(), Status> {
-    let mut answer = client.diff_copy(request).await?.into_inner();
+async fn call(channel: Channel, request: Request<impl Stream<Item = Piece> + Send + 'static>) -> Result<(), Status> {
+    let mut answer = streaming(channel, request, PieceCodec).await?.into_inner();
     while answer.message().await?.is_some() {}
     Ok(())
 }
@@ -148,7 +152,11 @@ pub async fn send_tree(
     let (outgoing, packets) = mpsc::channel(PACKETS);
     let mut request = Request::new(ReceiverStream::new(packets));
     *request.metadata_mut() = target.to_metadata();
-    let mut incoming = packets::incoming(packet_call(session.channel(), request));
+    let mut incoming = packets::incoming(streaming(
+        session.channel(),
+        request,
+        ProstCodec::<Packet, Packet>::default(),
+    ));
     let work = async {
         let summary = fsutil::send(&mut incoming, outgoing, tree, progress).await?;
         finish(incoming).await?;
@@ -166,12 +174,22 @@ async fn finish(mut incoming: impl Stream<Item = Result<Packet, Status>> + Unpin
     }
 }
 
-/// The method as it is for directories: declared with bytes, but spoken in packets.
-async fn packet_call(
+/// Calls the method with the messages that the kind of target speaks: bytes for files, packets for directories.
+async fn streaming<C: Codec>(
     channel: Channel,
-    request: Request<ReceiverStream<Packet>>,
-) -> Result<Response<Streaming<Packet>>, Status> {
+    request: Request<impl Stream<Item = C::Encode> + Send + 'static>,
+    codec: C,
+) -> Result<Response<Streaming<C::Decode>>, Status>
+where
+    C::Encode: Send + Sync + 'static,
+    C::Decode: Send + Sync + 'static,
+{
     let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await.map_err(|error| Status::unavailable(format!("session connection failed: {error}")))?;
-    client.streaming(request, PathAndQuery::from_static(DIFF_COPY), ProstCodec::<Packet, Packet>::default()).await
+    client
+        .ready()
+        .await
+        .map_err(|error| Status::unavailable(format!("session connection failed: {error}")))?;
+    client
+        .streaming(request, PathAndQuery::from_static(DIFF_COPY), codec)
+        .await
 }

@@ -11,7 +11,10 @@ pub struct TransferLimits {
 
 impl Default for TransferLimits {
     fn default() -> Self {
-        Self { max_entries: 5_000_000, max_bytes: 4 << 40 }
+        Self {
+            max_entries: 5_000_000,
+            max_bytes: 4 << 40,
+        }
     }
 }
 

@@ -78,9 +78,15 @@ impl LocalTree {
     /// [`LocalTreeError`] if the selection makes no sense.
     pub fn new(root: &Path, selection: &Selection, keeps_owner: bool) -> Result<Self, LocalTreeError> {
         // Only the root itself may be a symbolic link; it is resolved once.
-        let root = fs::canonicalize(root).map_err(|source| LocalTreeError::Read { path: root.to_owned(), source })?;
+        let root = fs::canonicalize(root).map_err(|source| LocalTreeError::Read {
+            path: root.to_owned(),
+            source,
+        })?;
         let compile = |patterns: &[String]| {
-            PatternSet::new(patterns).map_err(|source| LocalTreeError::Pattern { root: root.clone(), source })
+            PatternSet::new(patterns).map_err(|source| LocalTreeError::Pattern {
+                root: root.clone(),
+                source,
+            })
         };
         let mut include = selection.include.clone();
         match follow::resolve(&root, &selection.follow)? {
@@ -88,9 +94,22 @@ impl LocalTree {
             // One of the paths is the directory itself: everything is meant.
             None => include.clear(),
         }
-        let include = if include.is_empty() { None } else { Some(compile(&include)?) };
-        let exclude = if selection.exclude.is_empty() { None } else { Some(compile(&selection.exclude)?) };
-        Ok(Self { root, include, exclude, keeps_owner })
+        let include = if include.is_empty() {
+            None
+        } else {
+            Some(compile(&include)?)
+        };
+        let exclude = if selection.exclude.is_empty() {
+            None
+        } else {
+            Some(compile(&selection.exclude)?)
+        };
+        Ok(Self {
+            root,
+            include,
+            exclude,
+            keeps_owner,
+        })
     }
 }
 
@@ -111,11 +130,17 @@ impl Tree for LocalTree {
 /// Opens what was a regular file when it was listed, without following or waiting if it no longer is.
 fn open_file(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
 }
 
 /// Whether a path stopped being what it was a moment ago. Sockets count, since they are listed as files.
 fn is_vanished(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        || matches!(rustix::io::Errno::from_io_error(error), Some(rustix::io::Errno::NXIO | rustix::io::Errno::LOOP))
+        || matches!(
+            rustix::io::Errno::from_io_error(error),
+            Some(rustix::io::Errno::NXIO | rustix::io::Errno::LOOP)
+        )
 }

@@ -12,7 +12,7 @@ use cairn_proto::fsutil::{Packet, Stat};
 use futures_util::{Stream, StreamExt};
 use prost::Message;
 use tokio::sync::mpsc;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::error::{BoxError, TransferError};
 use super::limits::{TransferLimits, max_content};
@@ -217,7 +217,10 @@ where
 
     /// Exchanges the last packets and reads to the end of the stream, so that the sender's status is not lost.
     async fn finish(&mut self) -> Result<(), TransferError> {
-        let fin = Packet { r#type: PacketType::PacketFin.into(), ..Default::default() };
+        let fin = Packet {
+            r#type: PacketType::PacketFin.into(),
+            ..Default::default()
+        };
         if self.outgoing.send(fin).await.is_err() {
             // As with requests, the sender's own stream says why it left.
             tracing::debug!("sender stopped listening before the end of a transfer");
@@ -231,6 +234,8 @@ where
         match self.incoming.next().await {
             None => Ok(()),
             Some(Ok(_)) => Err(TransferError::UnexpectedPacket("something after the end")),
+            // Some senders drop the call once both sides have said that they are done.
+            Some(Err(status)) if status.code() == Code::Cancelled => Ok(()),
             Some(Err(status)) => Err(status.into()),
         }
     }
@@ -238,7 +243,11 @@ where
     /// Tells the sender, if there is room to; it will notice the end of the stream in any case.
     fn report(&self, error: &TransferError) {
         let data = error.to_string().into();
-        let packet = Packet { r#type: PacketType::PacketErr.into(), data, ..Default::default() };
+        let packet = Packet {
+            r#type: PacketType::PacketErr.into(),
+            data,
+            ..Default::default()
+        };
         if self.outgoing.try_send(packet).is_err() {
             tracing::debug!("sender could not be told why a transfer failed");
         }

@@ -107,9 +107,15 @@ where
         }
     }
     let entries = shared.finish()?;
-    let fin = Packet { r#type: PacketType::PacketFin.into(), ..Default::default() };
+    let fin = Packet {
+        r#type: PacketType::PacketFin.into(),
+        ..Default::default()
+    };
     shared.outgoing.send(fin).await.map_err(|_| TransferError::EndedEarly)?;
-    Ok(SendSummary { entries, content_bytes: shared.content_bytes.load(Ordering::Relaxed) })
+    Ok(SendSummary {
+        entries,
+        content_bytes: shared.content_bytes.load(Ordering::Relaxed),
+    })
 }
 
 struct Shared {
@@ -145,7 +151,10 @@ impl Shared {
         let walked = self.tree.walk(&mut |stat| self.put_entry(stat));
         walked.map_err(TransferError::Source)?;
         self.lock().is_listed = true;
-        self.put(Packet { r#type: PacketType::PacketStat.into(), ..Default::default() });
+        self.put(Packet {
+            r#type: PacketType::PacketStat.into(),
+            ..Default::default()
+        });
         Ok(())
     }
 
@@ -156,7 +165,12 @@ impl Shared {
         state.files.push(has_content.then(|| stat.path.as_str().into()));
         let is_stopped = state.is_stopped;
         drop(state);
-        !is_stopped && self.put(Packet { r#type: PacketType::PacketStat.into(), stat: Some(stat), ..Default::default() })
+        !is_stopped
+            && self.put(Packet {
+                r#type: PacketType::PacketStat.into(),
+                stat: Some(stat),
+                ..Default::default()
+            })
     }
 
     /// Queues a request; true if another reader should be started for it.
@@ -177,7 +191,11 @@ impl Shared {
         let mut buffer = vec![0; CHUNK];
         loop {
             let mut state = self.lock();
-            let next = if state.is_stopped { None } else { state.queue.pop_front() };
+            let next = if state.is_stopped {
+                None
+            } else {
+                state.queue.pop_front()
+            };
             let Some((id, path)) = next else {
                 state.readers -= 1;
                 return Ok(());
@@ -219,7 +237,11 @@ impl Shared {
     /// Tells the receiver, if there is room to; it will notice the end of the stream in any case.
     fn report(&self, error: &TransferError) {
         let data = error.to_string().into();
-        let packet = Packet { r#type: PacketType::PacketErr.into(), data, ..Default::default() };
+        let packet = Packet {
+            r#type: PacketType::PacketErr.into(),
+            data,
+            ..Default::default()
+        };
         if self.outgoing.try_send(packet).is_err() {
             tracing::debug!("receiver could not be told why a transfer failed");
         }
@@ -227,7 +249,12 @@ impl Shared {
 }
 
 fn data(id: u32, data: Bytes) -> Packet {
-    Packet { r#type: PacketType::PacketData.into(), id, data, ..Default::default() }
+    Packet {
+        r#type: PacketType::PacketData.into(),
+        id,
+        data,
+        ..Default::default()
+    }
 }
 
 /// Reads until the buffer is full or the file ends.

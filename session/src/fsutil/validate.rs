@@ -38,7 +38,10 @@ impl Validator {
         Self {
             max_entries: limits.max_entries,
             entries: 0,
-            parents: vec![Parent { path: String::new(), last: String::new() }],
+            parents: vec![Parent {
+                path: String::new(),
+                last: String::new(),
+            }],
             files: HashSet::new(),
             hasher: RandomState::new(),
         }
@@ -71,11 +74,17 @@ impl Validator {
         if parent.path != dir || parent.last.as_str() >= name {
             let separator = if parent.path.is_empty() { "" } else { "/" };
             let last = format!("{}{separator}{}", parent.path, parent.last);
-            return Err(TransferError::OutOfOrder { path: stat.path.clone(), last });
+            return Err(TransferError::OutOfOrder {
+                path: stat.path.clone(),
+                last,
+            });
         }
         name.clone_into(&mut parent.last);
         if mode::is_dir(stat.mode) {
-            self.parents.push(Parent { path: stat.path.clone(), last: String::new() });
+            self.parents.push(Parent {
+                path: stat.path.clone(),
+                last: String::new(),
+            });
         }
         Ok(())
     }
@@ -83,7 +92,10 @@ impl Validator {
     fn check_link(&mut self, stat: &Stat) -> Result<(), TransferError> {
         let is_hard_link = mode::is_regular(stat.mode) && !stat.linkname.is_empty();
         if is_hard_link && !self.files.contains(&self.hasher.hash_one(stat.linkname.as_str())) {
-            return Err(TransferError::MissingLinkTarget { path: stat.path.clone(), target: stat.linkname.clone() });
+            return Err(TransferError::MissingLinkTarget {
+                path: stat.path.clone(),
+                target: stat.linkname.clone(),
+            });
         }
         if !is_hard_link && !mode::is_dir(stat.mode) {
             self.files.insert(self.hasher.hash_one(stat.path.as_str()));
@@ -93,7 +105,12 @@ impl Validator {
 }
 
 fn check_path(path: &str) -> Result<(), TransferError> {
-    let invalid = |reason| Err(TransferError::InvalidPath { path: shorten(path), reason });
+    let invalid = |reason| {
+        Err(TransferError::InvalidPath {
+            path: shorten(path),
+            reason,
+        })
+    };
     if path.is_empty() || path.len() > MAX_PATH || path.contains('\0') {
         return invalid("unclean path");
     }
@@ -103,14 +120,22 @@ fn check_path(path: &str) -> Result<(), TransferError> {
     if path == ".." || path.starts_with("../") {
         return invalid("escape check");
     }
-    if path.split('/').any(|name| name.is_empty() || name == "." || name == ".." || name.len() > MAX_NAME) {
+    if path
+        .split('/')
+        .any(|name| name.is_empty() || name == "." || name == ".." || name.len() > MAX_NAME)
+    {
         return invalid("unclean path");
     }
     Ok(())
 }
 
 fn check_metadata(stat: &Stat) -> Result<(), TransferError> {
-    let invalid = |reason| Err(TransferError::InvalidEntry { path: stat.path.clone(), reason });
+    let invalid = |reason| {
+        Err(TransferError::InvalidEntry {
+            path: stat.path.clone(),
+            reason,
+        })
+    };
     if mode::to_unix(stat.mode).is_none() {
         return invalid("mode names no kind of file");
     }
@@ -142,26 +167,51 @@ mod tests {
     use super::*;
 
     fn file(path: &str) -> Stat {
-        Stat { path: path.into(), mode: 0o644, ..Default::default() }
+        Stat {
+            path: path.into(),
+            mode: 0o644,
+            ..Default::default()
+        }
     }
 
     fn dir(path: &str) -> Stat {
-        Stat { path: path.into(), mode: mode::DIR | 0o755, ..Default::default() }
+        Stat {
+            path: path.into(),
+            mode: mode::DIR | 0o755,
+            ..Default::default()
+        }
     }
 
     fn link(path: &str, target: &str) -> Stat {
-        Stat { linkname: target.into(), ..file(path) }
+        Stat {
+            linkname: target.into(),
+            ..file(path)
+        }
     }
 
     fn check(stats: &[Stat]) -> Result<(), String> {
-        let mut validator = Validator::new(&TransferLimits { max_entries: 10, ..Default::default() });
-        stats.iter().try_for_each(|stat| validator.accept(stat).map(drop)).map_err(|error| error.to_string())
+        let mut validator = Validator::new(&TransferLimits {
+            max_entries: 10,
+            ..Default::default()
+        });
+        stats
+            .iter()
+            .try_for_each(|stat| validator.accept(stat).map(drop))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn accepts_proper_lists() {
         check(&[]).unwrap();
-        check(&[dir("a"), file("a/b"), dir("a/c"), file("a/c/d"), file("a.txt"), link("b", "a/b")]).unwrap();
+        check(&[
+            dir("a"),
+            file("a/b"),
+            dir("a/c"),
+            file("a/c/d"),
+            file("a.txt"),
+            link("b", "a/b"),
+        ])
+        .unwrap();
         check(&[file("..a"), file("a..")]).unwrap();
     }
 
@@ -181,14 +231,29 @@ mod tests {
             ("escape check", vec![file("../a")]),
             (r#"changes out of order: "a" "b""#, vec![file("b"), file("a")]),
             (r#"changes out of order: "a" "a""#, vec![file("a"), file("a")]),
-            (r#"changes out of order: "a/b" "a.txt""#, vec![dir("a"), file("a.txt"), file("a/b")]),
+            (
+                r#"changes out of order: "a/b" "a.txt""#,
+                vec![dir("a"), file("a.txt"), file("a/b")],
+            ),
             (r#"changes out of order: "a/b" "a""#, vec![file("a"), file("a/b")]),
             (r#"changes out of order: "a/b" """#, vec![file("a/b")]),
             ("hard link", vec![link("a", "b")]),
             ("hard link", vec![dir("a"), link("b", "a")]),
-            ("no kind", vec![Stat { mode: mode::DIR | mode::SYMLINK, ..file("a") }]),
+            (
+                "no kind",
+                vec![Stat {
+                    mode: mode::DIR | mode::SYMLINK,
+                    ..file("a")
+                }],
+            ),
             ("negative", vec![Stat { size: -1, ..file("a") }]),
-            ("without target", vec![Stat { mode: mode::SYMLINK, ..file("a") }]),
+            (
+                "without target",
+                vec![Stat {
+                    mode: mode::SYMLINK,
+                    ..file("a")
+                }],
+            ),
             ("at most 10", (0..11).map(|n| file(&format!("{n:02}"))).collect()),
         ];
         for (expected, stats) in rows {

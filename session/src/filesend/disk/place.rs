@@ -22,7 +22,10 @@ impl Root {
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { dir: Arc::new(fs::open(path, flags, Mode::empty())?), recent: None })
+        Ok(Self {
+            dir: Arc::new(fs::open(path, flags, Mode::empty())?),
+            recent: None,
+        })
     }
 
     /// Opens a directory by its path; the empty one is the root.
@@ -36,7 +39,10 @@ impl Root {
     /// The place of an entry, whose directory has to exist.
     pub(super) fn place(&mut self, path: &str) -> Result<Place, Errno> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        Ok(Place { dir: self.parent(parent)?, name: name.to_owned() })
+        Ok(Place {
+            dir: self.parent(parent)?,
+            name: name.to_owned(),
+        })
     }
 
     fn parent(&mut self, path: &str) -> Result<DirFd, Errno> {
@@ -99,7 +105,10 @@ impl Place {
 
     /// A new name beside this one.
     pub(super) fn temporary(&self) -> Temporary {
-        Temporary { dir: Arc::clone(&self.dir), name: temporary_name() }
+        Temporary {
+            dir: Arc::clone(&self.dir),
+            name: temporary_name(),
+        }
     }
 }
 

@@ -18,7 +18,10 @@ const MAX_XATTR: usize = 64 << 10;
 
 /// Describes `path`, which is `relative` to the tree; `None` if it has vanished.
 pub(super) fn describe(path: &Path, relative: &str, keeps_owner: bool) -> Result<Option<Entry>, LocalTreeError> {
-    let failed = |source| LocalTreeError::Read { path: path.to_owned(), source };
+    let failed = |source| LocalTreeError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -28,7 +31,10 @@ pub(super) fn describe(path: &Path, relative: &str, keeps_owner: bool) -> Result
     let mode = mode::from_unix(metadata.mode()) & !mode::SOCKET;
     let linkname = if mode::is_symlink(mode) {
         let target = fs::read_link(path).map_err(failed)?;
-        target.into_os_string().into_string().map_err(|_| LocalTreeError::Name { path: path.to_owned() })?
+        target
+            .into_os_string()
+            .into_string()
+            .map_err(|_| LocalTreeError::Name { path: path.to_owned() })?
     } else {
         String::new()
     };
@@ -40,13 +46,24 @@ pub(super) fn describe(path: &Path, relative: &str, keeps_owner: bool) -> Result
         uid: if keeps_owner { metadata.uid() } else { 0 },
         gid: if keeps_owner { metadata.gid() } else { 0 },
         size: size(&metadata, mode, &linkname),
-        mod_time: metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()),
+        mod_time: metadata
+            .mtime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(metadata.mtime_nsec()),
         linkname,
         devmajor: major,
         devminor: minor,
-        xattrs: if mode::is_symlink(mode) { BTreeMap::new() } else { xattrs(path) },
+        xattrs: if mode::is_symlink(mode) {
+            BTreeMap::new()
+        } else {
+            xattrs(path)
+        },
     };
-    Ok(Some(Entry { stat, inode: (metadata.dev(), metadata.ino()), is_linked: metadata.nlink() > 1 }))
+    Ok(Some(Entry {
+        stat,
+        inode: (metadata.dev(), metadata.ino()),
+        is_linked: metadata.nlink() > 1,
+    }))
 }
 
 /// An entry, and which file it is.
@@ -95,7 +112,9 @@ fn device(rdev: u64) -> (i64, i64) {
 fn xattrs(path: &Path) -> BTreeMap<String, Bytes> {
     let mut found = BTreeMap::new();
     let mut names = [0_u8; 4096];
-    let Ok(len) = rustix::fs::llistxattr(path, &mut names[..]) else { return found };
+    let Ok(len) = rustix::fs::llistxattr(path, &mut names[..]) else {
+        return found;
+    };
     for name in names[..len].split(|byte| *byte == 0) {
         if name.is_empty() || name.starts_with(LOCAL_XATTRS) {
             continue;

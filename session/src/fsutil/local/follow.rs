@@ -15,7 +15,12 @@ const MAX_PATH: usize = 4096;
 /// All places that must be sent so that `paths` can be read: each path with every link on the way and what
 /// it leads to. `None` if that is everything. Links resolve inside `root`, as if it were the root directory.
 pub(super) fn resolve(root: &Path, paths: &[String]) -> Result<Option<Vec<String>>, LocalTreeError> {
-    let mut resolver = Resolver { root, places: BTreeSet::new(), seen: HashSet::new(), waiting: Vec::new() };
+    let mut resolver = Resolver {
+        root,
+        places: BTreeSet::new(),
+        seen: HashSet::new(),
+        waiting: Vec::new(),
+    };
     for path in paths {
         resolver.wait(path)?;
     }
@@ -44,7 +49,9 @@ impl Resolver<'_> {
             let targets = self.targets(current)?;
             if !targets.is_empty() {
                 self.add(current)?;
-                return targets.iter().try_for_each(|target| self.wait(&format!("{target}/{rest}")));
+                return targets
+                    .iter()
+                    .try_for_each(|target| self.wait(&format!("{target}/{rest}")));
             }
         }
         self.add(path)
@@ -66,7 +73,9 @@ impl Resolver<'_> {
 
     fn check(&self) -> Result<(), LocalTreeError> {
         if self.places.len() > MAX_PLACES || self.seen.len() > MAX_PLACES {
-            return Err(LocalTreeError::TooManyLinks { root: self.root.to_owned() });
+            return Err(LocalTreeError::TooManyLinks {
+                root: self.root.to_owned(),
+            });
         }
         Ok(())
     }
@@ -78,12 +87,19 @@ impl Resolver<'_> {
             return Ok(self.link(dir, name)?.into_iter().collect());
         }
         // What is no valid pattern is refused later, with all other patterns.
-        let Ok(glob) = Glob::new(name) else { return Ok(Vec::new()) };
+        let Ok(glob) = Glob::new(name) else {
+            return Ok(Vec::new());
+        };
         let full = self.root.join(dir);
-        let Some(entries) = present(fs::read_dir(&full), &full)? else { return Ok(Vec::new()) };
+        let Some(entries) = present(fs::read_dir(&full), &full)? else {
+            return Ok(Vec::new());
+        };
         let mut targets = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(|source| LocalTreeError::Read { path: full.clone(), source })?;
+            let entry = entry.map_err(|source| LocalTreeError::Read {
+                path: full.clone(),
+                source,
+            })?;
             if let Some(name) = entry.file_name().to_str().filter(|name| glob.matches(name)) {
                 targets.extend(self.link(dir, name)?);
             }
@@ -100,19 +116,28 @@ impl Resolver<'_> {
         };
         let Some(target) = target else { return Ok(None) };
         let target = target.to_str().ok_or(LocalTreeError::Name { path })?;
-        Ok(Some(if target.starts_with('/') { inside(target) } else { inside(&format!("{dir}/{target}")) }))
+        Ok(Some(if target.starts_with('/') {
+            inside(target)
+        } else {
+            inside(&format!("{dir}/{target}"))
+        }))
     }
 }
 
 /// Cleans a path, taking the tree for the root directory; the result has no leading slash.
 fn inside(path: &str) -> String {
-    cairn_patterns::clean(&format!("/{path}")).trim_start_matches('/').to_owned()
+    cairn_patterns::clean(&format!("/{path}"))
+        .trim_start_matches('/')
+        .to_owned()
 }
 
 fn present<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>, LocalTreeError> {
     match result {
         Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(source) => Err(LocalTreeError::Read { path: PathBuf::from(path), source }),
+        Err(source) => Err(LocalTreeError::Read {
+            path: PathBuf::from(path),
+            source,
+        }),
     }
 }

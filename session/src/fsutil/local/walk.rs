@@ -32,7 +32,11 @@ struct Dir {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(tree: &'a LocalTree) -> Self {
-        Self { tree, dirs: Vec::new(), links: HardLinks::default() }
+        Self {
+            tree,
+            dirs: Vec::new(),
+            links: HardLinks::default(),
+        }
     }
 
     pub(super) fn run(mut self, emit: &mut dyn FnMut(Stat) -> bool) -> Result<(), LocalTreeError> {
@@ -69,20 +73,30 @@ impl<'a> Walk<'a> {
         let tree = self.tree;
         let parent = self.dirs.last().expect("called with a current directory");
         let full = tree.root.join(&parent.path).join(name);
-        let Some(name) = name.to_str() else { return self.refuse(full) };
-        let path = if parent.path.is_empty() { name.to_owned() } else { format!("{}/{name}", parent.path) };
+        let Some(name) = name.to_str() else {
+            return self.refuse(full);
+        };
+        let path = if parent.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", parent.path)
+        };
 
         let include = enter(tree.include.as_ref(), parent.include.as_ref(), name);
         let exclude = enter(tree.exclude.as_ref(), parent.exclude.as_ref(), name);
         let is_excluded = exclude.as_ref().is_some_and(DirState::is_match);
         let is_chosen = include.as_ref().is_none_or(DirState::is_match) && !is_excluded;
         let is_entered = is_dir
-            && include.as_ref().is_none_or(|state| state.is_match() || state.may_match_below())
+            && include
+                .as_ref()
+                .is_none_or(|state| state.is_match() || state.may_match_below())
             && (!is_excluded || exclude.as_ref().is_some_and(DirState::may_exempt_below));
         if !is_chosen && !is_entered {
             return Ok(true);
         }
-        let Some(entry) = entry::describe(&full, &path, tree.keeps_owner)? else { return Ok(true) };
+        let Some(entry) = entry::describe(&full, &path, tree.keeps_owner)? else {
+            return Ok(true);
+        };
         let pending = if is_chosen {
             if !self.emit_with_parents(entry, emit) {
                 return Ok(false);
@@ -92,7 +106,13 @@ impl<'a> Walk<'a> {
             Some(entry)
         };
         if is_entered {
-            self.dirs.push(Dir { path, names: list(&full)?.into_iter(), include, exclude, pending });
+            self.dirs.push(Dir {
+                path,
+                names: list(&full)?.into_iter(),
+                include,
+                exclude,
+                pending,
+            });
         }
         Ok(true)
     }
@@ -110,7 +130,11 @@ impl<'a> Walk<'a> {
 
     /// Names that are no text cannot be sent. That only matters where everything would be.
     fn refuse(&self, path: PathBuf) -> Result<bool, LocalTreeError> {
-        if self.tree.include.is_some() { Ok(true) } else { Err(LocalTreeError::Name { path }) }
+        if self.tree.include.is_some() {
+            Ok(true)
+        } else {
+            Err(LocalTreeError::Name { path })
+        }
     }
 }
 
@@ -120,7 +144,10 @@ fn enter(set: Option<&cairn_patterns::PatternSet>, parent: Option<&DirState>, na
 
 /// Names in a directory, sorted, with whether each is a directory itself. One that vanished is empty.
 fn list(path: &Path) -> Result<Vec<(OsString, bool)>, LocalTreeError> {
-    let failed = |source| LocalTreeError::Read { path: path.to_owned(), source };
+    let failed = |source| LocalTreeError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -129,7 +156,10 @@ fn list(path: &Path) -> Result<Vec<(OsString, bool)>, LocalTreeError> {
         Err(error) => return Err(failed(error)),
     };
     let with_kind = |entry: DirEntry| Ok((entry.file_name(), entry.file_type()?.is_dir()));
-    let mut names: Vec<_> = entries.map(|entry| entry.and_then(with_kind)).collect::<Result<_, _>>().map_err(failed)?;
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.and_then(with_kind))
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
     names.sort_unstable();
     Ok(names)
 }

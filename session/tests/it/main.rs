@@ -1,0 +1,8 @@
+//! Both halves of every service against each other, over an in-memory tunnel and over a real server.
+
+mod filesend;
+mod filesync;
+mod hostile;
+mod other_services;
+mod sessions;
+mod support;

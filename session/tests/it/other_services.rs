@@ -1,0 +1,74 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_session::auth::{self, DockerConfig};
+use cairn_session::secrets::{self, SecretSource};
+use cairn_session::{Services, SessionError};
+
+use crate::support::{Transport, connect};
+
+#[tokio::test]
+async fn secrets_are_read_when_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (small, large) = (dir.path().join("small"), dir.path().join("large"));
+    fs::write(&small, b"hush\xff").unwrap();
+    fs::write(&large, vec![0; (500 << 10) + 1]).unwrap();
+    let sources = BTreeMap::from([
+        ("small".to_owned(), SecretSource::File(small)),
+        ("large".to_owned(), SecretSource::File(large)),
+        ("gone".to_owned(), SecretSource::File(dir.path().join("gone"))),
+        ("env".to_owned(), SecretSource::Env("PATH".to_owned())),
+        (
+            "unset".to_owned(),
+            SecretSource::Env("CAIRN_TEST_UNSET_VARIABLE".to_owned()),
+        ),
+    ]);
+    let mut services = Services::new();
+    secrets::serve(&mut services, sources);
+    let connected = connect(Transport::UnixSocket, services).await;
+    let get = async |id| secrets::get_secret(&connected.session, id).await;
+    assert_eq!(get("small").await.unwrap().unwrap().expose(), b"hush\xff");
+    assert!(!get("env").await.unwrap().unwrap().is_empty());
+    for id in ["gone", "unset", "never heard of"] {
+        assert_eq!(get(id).await.unwrap(), None, "{id}");
+    }
+    assert!(get("large").await.unwrap_err().to_string().contains("larger than"));
+
+    let without = connect(Transport::Memory, Services::new()).await;
+    assert_eq!(secrets::get_secret(&without.session, "small").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn credentials_come_from_the_docker_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    fs::write(&path, r#"{"auths": {"ghcr.io": {"auth": "dTpw"}}}"#).unwrap();
+    let mut services = Services::new();
+    auth::serve(&mut services, Arc::new(DockerConfig::load(&path).await.unwrap()));
+    let connected = connect(Transport::Memory, services).await;
+    let found = auth::credentials(&connected.session, "ghcr.io").await.unwrap();
+    assert_eq!((found.username.as_str(), found.secret.expose_str()), ("u", Some("p")));
+    assert!(
+        auth::credentials(&connected.session, "quay.io")
+            .await
+            .unwrap()
+            .is_anonymous()
+    );
+    // Upon this the daemon fetches tokens itself.
+    let authority = auth::token_authority(&connected.session, "ghcr.io", Bytes::from_static(&[0; 32])).await;
+    assert_eq!(authority.unwrap(), None);
+    let token = auth::fetch_token(&connected.session, auth::TokenRequest::default()).await;
+    assert!(matches!(token, Err(SessionError::Unsupported { .. })));
+
+    assert!(
+        DockerConfig::load(&dir.path().join("missing"))
+            .await
+            .unwrap()
+            .credentials("x")
+            .await
+            .unwrap()
+            .is_anonymous()
+    );
+}
