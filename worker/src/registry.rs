@@ -1,1 +1,34 @@
-//! (skeleton)
+//! Pulling from and pushing to OCI registries.
+//!
+//! [`RegistryClient`] holds what all builds share: configuration, connections, transfer slots. [`Registry`] is it
+//! together with one client's [`Credentials`]; tokens never leave it, so no build uses another's.
+//!
+//! Rules that everything here keeps:
+//! - what a digest names is verified before anyone sees it;
+//! - credentials are sent to the host they are for, never along a redirect, and a token server must speak https
+//!   unless the registry itself does not;
+//! - every document, header and number of tries is bounded.
+//!
+//! Follows the OCI distribution specification and, for tokens, Docker's "Token Authentication".
+
+mod attempts;
+mod auth;
+mod challenge;
+mod client;
+mod error;
+mod exchange;
+mod fetch;
+mod hosts;
+mod push;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use auth::{Anonymous, Credentials, CredentialsError, Secret, Token, TokenRequest, UserPassword};
+pub use client::{ClientOptions, Progress, Registry, RegistryClient, RetryPolicy};
+pub use error::RegistryError;
+pub use hosts::{KeyPair, RegistryConfig, RegistryHosts};
+pub use oci_spec::distribution::Reference;
+pub use push::Pushed;
+pub use resolve::ResolvedImage;

@@ -1,0 +1,205 @@
+//! Making a layer of a layer directory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::OFlags;
+
+use super::entry::{Device, Entry, EntryKind, Mtime};
+use super::error::ArchiveError;
+use super::whiteout::{self, OverlayXattrs, is_host_xattr};
+use super::writer::TarWriter;
+use crate::sys::{FileKind, Metadata, Root, at};
+
+/// Directories are held open on the way down; deeper trees than this are refused rather than run out of descriptors.
+const MAX_DEPTH: usize = 512;
+
+/// How to pack.
+#[derive(Debug, Clone, Default)]
+pub struct PackOptions {
+    /// Later modification times become this one, in seconds since the epoch (`rewrite-timestamp`).
+    pub max_mtime: Option<i64>,
+}
+
+/// Writes the directory `root`, an overlay's upper directory or a plain tree, to `writer` as an OCI layer tar.
+///
+/// The bytes depend on the tree alone: names are sorted, times are cut to seconds (as other builders do, or almost
+/// every entry would need an extended header), and neither access times nor user names appear. The root directory itself is
+/// not an entry. Sockets are left out.
+///
+/// # Errors
+/// [`ArchiveError::Refused`] for what a layer cannot express, [`ArchiveError::File`], [`ArchiveError::Write`].
+pub fn pack<W: Write>(root: &Root, options: &PackOptions, writer: W) -> Result<W, ArchiveError> {
+    let mut packer = Packer {
+        options,
+        tar: TarWriter::new(writer),
+        links: HashMap::new(),
+    };
+    let fd = root.open_dir_fd("").map_err(ArchiveError::file("open", b"/"))?;
+    packer.tree(fd)?;
+    packer.tar.finish()
+}
+
+struct Packer<'a, W> {
+    options: &'a PackOptions,
+    tar: TarWriter<W>,
+    /// The first name of each file that has several.
+    links: HashMap<((u32, u32), u64), Vec<u8>>,
+}
+
+/// A directory being walked.
+struct Level {
+    fd: OwnedFd,
+    /// Its path, ending in a slash unless empty.
+    prefix: Vec<u8>,
+    /// What is left of it, last name first.
+    names: Vec<OsString>,
+}
+
+impl<W: Write> Packer<'_, W> {
+    fn tree(&mut self, root: OwnedFd) -> Result<(), ArchiveError> {
+        let mut levels = vec![open_level(root, Vec::new())?];
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.pop() else {
+                levels.pop();
+                continue;
+            };
+            let path = [&level.prefix, name.as_bytes()].concat();
+            if let Some(below) = self.file(level, &name, path)? {
+                if levels.len() == MAX_DEPTH {
+                    return Err(ArchiveError::refused(&below.prefix, "too many nested directories"));
+                }
+                levels.push(below);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is at `name`; a directory is given back to be walked.
+    fn file(&mut self, level: &Level, name: &OsStr, path: Vec<u8>) -> Result<Option<Level>, ArchiveError> {
+        let metadata = at::stat(&level.fd, name).map_err(ArchiveError::file("stat", &path))?;
+        if metadata.is_whiteout() {
+            let marker = [&level.prefix, whiteout::PREFIX, name.as_bytes()].concat();
+            self.tar.append(&Entry::new(marker, EntryKind::File, 0), io::empty())?;
+            return Ok(None);
+        }
+        if name.as_bytes().starts_with(whiteout::PREFIX) {
+            return Err(ArchiveError::refused(
+                &path,
+                "names beginning with .wh. mean deletions in a layer",
+            ));
+        }
+        let kind = match metadata.kind() {
+            FileKind::Dir => return self.directory(level, name, path, &metadata).map(Some),
+            FileKind::File => return self.regular(level, name, path, &metadata).map(|()| None),
+            FileKind::Socket => return Ok(None),
+            FileKind::Fifo => EntryKind::Fifo,
+            FileKind::CharDevice => EntryKind::CharDevice(device(&metadata)),
+            FileKind::BlockDevice => EntryKind::BlockDevice(device(&metadata)),
+            FileKind::Symlink => {
+                let target = at::read_link(&level.fd, name).map_err(ArchiveError::file("read link", &path))?;
+                EntryKind::Symlink(target.as_bytes().to_vec())
+            }
+        };
+        let xattrs = at::xattrs(&level.fd, name).map_err(ArchiveError::file("read attributes of", &path))?;
+        let mut entry = self.entry(path, kind, &metadata, xattrs)?;
+        if matches!(entry.kind, EntryKind::Symlink(_)) {
+            entry.mode = 0o777;
+        }
+        self.tar.append(&entry, io::empty())?;
+        Ok(None)
+    }
+
+    fn directory(
+        &mut self,
+        level: &Level,
+        name: &OsStr,
+        path: Vec<u8>,
+        metadata: &Metadata,
+    ) -> Result<Level, ArchiveError> {
+        let fd = at::open_dir(&level.fd, name).map_err(ArchiveError::file("open", &path))?;
+        let xattrs = at::xattrs_fd(&fd).map_err(ArchiveError::file("read attributes of", &path))?;
+        let prefix = [&path[..], b"/"].concat();
+        if xattrs.contains_key(OsStr::new("trusted.overlay.redirect")) {
+            return Err(ArchiveError::refused(
+                &path,
+                "a renamed directory, of which only overlay knows the contents",
+            ));
+        }
+        let is_opaque = [OverlayXattrs::Trusted, OverlayXattrs::User]
+            .iter()
+            .any(|kind| xattrs.get(kind.opaque()).is_some_and(|value| value == b"y"));
+        let entry = self.entry(prefix.clone(), EntryKind::Directory, metadata, xattrs)?;
+        self.tar.append(&entry, io::empty())?;
+        if is_opaque {
+            let marker = [&prefix, whiteout::OPAQUE].concat();
+            self.tar.append(&Entry::new(marker, EntryKind::File, 0), io::empty())?;
+        }
+        open_level(fd, prefix)
+    }
+
+    fn regular(&mut self, level: &Level, name: &OsStr, path: Vec<u8>, metadata: &Metadata) -> Result<(), ArchiveError> {
+        let inode = (metadata.dev, metadata.ino);
+        if let Some(first) = self.links.get(&inode).cloned() {
+            let entry = self.entry(path, EntryKind::Hardlink(first), metadata, BTreeMap::new())?;
+            return self.tar.append(&entry, io::empty());
+        }
+        // Without waiting for a writer, should it have become a fifo since.
+        let fd = at::open(&level.fd, name, OFlags::RDONLY | OFlags::NONBLOCK, 0)
+            .map_err(ArchiveError::file("open", &path))?;
+        let metadata = Metadata::of(&fd).map_err(ArchiveError::file("stat", &path))?;
+        if !metadata.is_file() {
+            return Err(ArchiveError::refused(&path, "changed while it was archived"));
+        }
+        let xattrs = at::xattrs_fd(fd.as_fd()).map_err(ArchiveError::file("read attributes of", &path))?;
+        if xattrs.contains_key(OsStr::new("trusted.overlay.metacopy")) {
+            return Err(ArchiveError::refused(
+                &path,
+                "a file of which only overlay knows the contents",
+            ));
+        }
+        if metadata.nlink > 1 {
+            self.links.insert(inode, path.clone());
+        }
+        let mut entry = self.entry(path, EntryKind::File, &metadata, xattrs)?;
+        entry.size = metadata.size;
+        self.tar.append(&entry, File::from(fd))
+    }
+
+    fn entry(
+        &self,
+        path: Vec<u8>,
+        kind: EntryKind,
+        metadata: &Metadata,
+        xattrs: BTreeMap<OsString, Vec<u8>>,
+    ) -> Result<Entry, ArchiveError> {
+        let seconds = metadata.mtime.secs;
+        let seconds = self.options.max_mtime.map_or(seconds, |max| seconds.min(max));
+        let xattrs = xattrs.into_iter().map(|(key, value)| (key.as_bytes().to_vec(), value));
+        Ok(Entry {
+            uid: metadata.uid,
+            gid: metadata.gid,
+            mtime: Mtime { seconds, nanos: 0 },
+            xattrs: xattrs.filter(|(key, _)| !is_host_xattr(key)).collect(),
+            ..Entry::new(path, kind, metadata.permissions())
+        })
+    }
+}
+
+fn open_level(fd: OwnedFd, prefix: Vec<u8>) -> Result<Level, ArchiveError> {
+    let entries = at::read_dir(&fd).map_err(ArchiveError::file("list", &prefix))?;
+    let mut names: Vec<OsString> = entries.into_iter().map(|entry| entry.name).collect();
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(Level { fd, prefix, names })
+}
+
+const fn device(metadata: &Metadata) -> Device {
+    Device {
+        major: metadata.rdev.0,
+        minor: metadata.rdev.1,
+    }
+}
