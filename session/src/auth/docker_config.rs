@@ -191,7 +191,10 @@ async fn ask_helper(helper: &str, host: &str) -> Result<Credentials, DockerConfi
     if helper.is_empty() || !helper.bytes().all(is_plain) {
         return Err(DockerConfigError::HelperName(helper.to_owned()));
     }
-    let program = format!("docker-credential-{helper}");
+    ask_program(format!("docker-credential-{helper}"), host).await
+}
+
+async fn ask_program(program: String, host: &str) -> Result<Credentials, DockerConfigError> {
     let failed = |source| DockerConfigError::Helper {
         program: program.clone(),
         source,
@@ -305,5 +308,49 @@ mod tests {
             let error = config(&json).unwrap().credentials("h").await.unwrap_err();
             assert!(matches!(error, DockerConfigError::HelperName(_)), "{name}");
         }
+    }
+
+    /// Makes a helper that behaves as the script says.
+    fn helper(dir: &Path, name: &str, script: &str) -> String {
+        let path = dir.join(name);
+        // Written by another process: a file that this one has open for writing cannot be run.
+        let write = "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\" && chmod +x \"$0\"";
+        let mut shell = std::process::Command::new("sh");
+        let status = shell.args(["-c", write]).arg(&path).arg(script).status();
+        assert!(status.unwrap().success());
+        path.to_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn helpers_answer_for_hosts() {
+        let dir = tempfile::tempdir().unwrap();
+        let answer = r#"read host; printf '{"ServerURL":"x","Username":"%s","Secret":"s"}' "$host""#;
+        let token = r#"echo '{"Username":"<token>","Secret":"refresh"}'"#;
+        let none = "echo 'credentials not found in native keychain'; exit 1";
+        let rows = [
+            ("answer", answer, "ghcr.io", "s"),
+            ("token", token, "", "refresh"),
+            ("none", none, "", ""),
+        ];
+        for (name, script, username, secret) in rows {
+            let program = helper(dir.path(), name, script);
+            let found = ask_program(program, "ghcr.io").await.unwrap();
+            assert_eq!(found.username, username, "{name}");
+            assert_eq!(found.secret.expose_str(), Some(secret), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn failing_helpers_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let locked = helper(dir.path(), "locked", "echo locked >&2; exit 1");
+        let error = ask_program(locked, "h").await.unwrap_err();
+        assert!(error.to_string().ends_with("failed for h: locked"), "{error}");
+        let garbled = helper(dir.path(), "garbled", "echo hunter2");
+        let error = ask_program(garbled, "h").await.unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"));
+        let missing = dir.path().join("missing").to_str().unwrap().to_owned();
+        let error = ask_program(missing, "h").await.unwrap_err();
+        assert!(matches!(error, DockerConfigError::Helper { .. }));
     }
 }
