@@ -100,9 +100,7 @@ fn write_metadata(buf: &mut Vec<u8>, metadata: &pb::OpMetadata) {
 
 fn write_source(buf: &mut Vec<u8>, source: &pb::Source) {
     for (digest, locations) in &source.locations {
-        entry(buf, 1, digest, |buf| {
-            encoding::message::encode(2, locations, buf)
-        });
+        entry(buf, 1, digest, |buf| encoding::message::encode(2, locations, buf));
     }
     for info in &source.infos {
         nested(buf, 2, |buf| write_source_info(buf, info));

@@ -39,11 +39,7 @@ const VECTORS: &[(&str, &str, &str)] = &[
 fn encodes_like_other_producers() {
     for (name, base64, digest) in VECTORS {
         let bytes = STANDARD.decode(base64).unwrap();
-        assert_eq!(
-            hex::encode(Sha256::digest(&bytes)),
-            *digest,
-            "{name}: vector"
-        );
+        assert_eq!(hex::encode(Sha256::digest(&bytes)), *digest, "{name}: vector");
         let op = pb::Op::decode(bytes.as_slice()).unwrap();
         assert_eq!(encode_op(&op), bytes, "{name}");
     }
@@ -59,10 +55,7 @@ fn spells_out_empty_map_values() {
         op: Some(pb::op::Op::Source(source)),
         ..Default::default()
     };
-    assert_eq!(
-        encode_op(&op),
-        b"\x1a\x0a\x0a\x01x\x12\x05\x0a\x01k\x12\x00"
-    );
+    assert_eq!(encode_op(&op), b"\x1a\x0a\x0a\x01x\x12\x05\x0a\x01k\x12\x00");
 
     let build = pb::BuildOp {
         inputs: [("k".into(), pb::BuildInput { input: 0 })].into(),
@@ -93,10 +86,7 @@ fn definitions_survive_encoding() {
         }),
     };
     let range = pb::Range {
-        start: Some(pb::Position {
-            line: 1,
-            character: 0,
-        }),
+        start: Some(pb::Position { line: 1, character: 0 }),
         end: None,
     };
     let info = pb::SourceInfo {
