@@ -46,11 +46,8 @@ pub trait Exporter: Send + Sync {
     fn title(&self) -> &'static str;
 
     /// Exports, and returns facts for the client, such as `containerimage.digest`.
-    async fn export(
-        &self,
-        input: &ExportInput,
-        context: &CallContext,
-    ) -> Result<BTreeMap<String, String>, WorkerError>;
+    async fn export(&self, input: &ExportInput, context: &CallContext)
+    -> Result<BTreeMap<String, String>, WorkerError>;
 }
 
 /// What is exported.

@@ -7,6 +7,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
@@ -363,12 +364,17 @@ fn each_entry(dir: impl AsFd, mut visit: impl FnMut(Entry) -> bool) -> io::Resul
 /// Never follows a symbolic link and never crosses into another mount (`EXDEV`). Uses one descriptor and no recursion,
 /// whatever the depth.
 pub fn remove_all(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    remove_all_unless(dir, name, &AtomicBool::new(false))
+}
+
+/// [`remove_all`] that ends with `Interrupted` soon after `stop` is set.
+pub fn remove_all_unless(dir: impl AsFd, name: &OsStr, stop: &AtomicBool) -> io::Result<()> {
     check_name(name)?;
     match remove_plain(dir.as_fd(), name) {
         Err(error) if is_directory_error(&error) => {}
         done => return done,
     }
-    match remove_tree(dir.as_fd(), name) {
+    match remove_tree(dir.as_fd(), name, stop) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
@@ -395,7 +401,7 @@ fn is_directory_error(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EISDIR | libc::EPERM))
 }
 
-fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr, stop: &AtomicBool) -> io::Result<()> {
     /// A directory on the way down: its name in its parent, and who the parent is.
     struct Level {
         name: OsString,
@@ -408,6 +414,9 @@ fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     }];
     let mut current = open_beneath(&start, name)?;
     while let Some(level) = levels.last() {
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         if let Some(child) = remove_until_dir(&current)? {
             levels.push(Level {
                 name: child.clone(),

@@ -1,0 +1,443 @@
+use std::collections::BTreeSet;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cairn_solver::Digest;
+use cairn_solver::llb::CacheSharing;
+
+use super::*;
+use crate::sys::{Root, is_root_or_skip, mounts};
+
+fn describe(text: &str) -> Describe {
+    Describe {
+        description: text.to_owned(),
+        record_type: "regular".to_owned(),
+    }
+}
+
+fn blob(text: &str) -> Blob {
+    Blob {
+        digest: Digest::sha256(format!("blob {text}").as_bytes()),
+        diff_id: Digest::sha256(text.as_bytes()),
+        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+        size: 1,
+    }
+}
+
+/// Adds a layer in which `change` was made.
+fn layer(store: &LayerStore, parents: &LayerList, change: impl FnOnce(&Path)) -> LayerList {
+    let writable = store.prepare(parents).unwrap();
+    let mounted = writable.mount().unwrap();
+    change(mounted.path());
+    mounted.unmount().unwrap();
+    writable.commit(&describe("test")).unwrap()
+}
+
+fn write(name: &'static str, text: &'static str) -> impl FnOnce(&Path) {
+    move |root| std::fs::write(root.join(name), text).unwrap()
+}
+
+fn names(store: &LayerStore, list: &LayerList) -> BTreeSet<String> {
+    let mounted = store.mount_readonly(list).unwrap();
+    let entries = mounted.root().read_dir("").unwrap();
+    mounted.unmount().unwrap();
+    entries
+        .into_iter()
+        .map(|entry| entry.name.into_string().unwrap())
+        .collect()
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// Puts one file, named after the media type's end, into every layer, and counts.
+#[derive(Default)]
+struct FakeUnpacker {
+    calls: AtomicUsize,
+    fail: bool,
+}
+
+#[async_trait]
+impl Unpacker for FakeUnpacker {
+    async fn unpack(&self, blob: &Blob, dir: Root) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        dir.symlink("content", &blob.diff_id.hex()[..8])?;
+        if self.fail { Err("broken blob".into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn layers_stack_and_deletions_hide() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let base = layer(&store, &store.scratch(), |root| {
+        std::fs::write(root.join("a"), "1").unwrap();
+        std::fs::write(root.join("b"), "1").unwrap();
+        std::fs::set_permissions(root, PermissionsExt::from_mode(0o711)).unwrap();
+    });
+    let top = layer(&store, &base, |root| {
+        std::fs::remove_file(root.join("a")).unwrap();
+        std::fs::write(root.join("c"), "2").unwrap();
+    });
+    assert_eq!(names(&store, &store.scratch()), set(&[]));
+    assert_eq!(names(&store, &base), set(&["a", "b"]));
+    assert_eq!(names(&store, &top), set(&["b", "c"]));
+    assert_eq!(top.ids().len(), 2);
+    let mounted = store.mount_readonly(&top).unwrap();
+    assert_eq!(
+        mounted.root().stat("").unwrap().permissions(),
+        0o711,
+        "the root keeps its attributes"
+    );
+    assert!(std::fs::write(mounted.path().join("x"), "").is_err());
+    drop(mounted);
+    // The upper part alone shows what overlay keeps.
+    assert!(
+        store
+            .layer_root(top.top().unwrap())
+            .unwrap()
+            .lstat("a")
+            .unwrap()
+            .is_whiteout()
+    );
+    drop(store);
+    assert!(mounts::mounts_below(dir.path()).unwrap().is_empty());
+}
+
+#[test]
+fn no_change_adds_no_layer() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let base = layer(&store, &store.scratch(), write("a", "1"));
+    let same = layer(&store, &base, |root| {
+        std::fs::write(root.join("t"), "").unwrap();
+        std::fs::remove_file(root.join("t")).unwrap();
+    });
+    assert_eq!(same, base);
+    let chmod = layer(&store, &base, |root| {
+        std::fs::set_permissions(root, PermissionsExt::from_mode(0o700)).unwrap()
+    });
+    assert_eq!(chmod.ids().len(), 2);
+}
+
+#[test]
+fn a_mounted_layer_cannot_be_finished_or_mounted_again() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let writable = store.prepare(&store.scratch()).unwrap();
+    let mounted = writable.mount().unwrap();
+    assert!(matches!(writable.mount(), Err(LayerError::StillMounted(_))));
+    assert!(matches!(
+        writable.commit(&describe("")),
+        Err(LayerError::StillMounted(_))
+    ));
+    drop(mounted);
+    let writable = store.prepare(&store.scratch()).unwrap();
+    for name in ["one", "two"] {
+        let mounted = writable.mount().unwrap();
+        std::fs::write(mounted.path().join(name), "").unwrap();
+    }
+    let list = writable.commit(&describe("")).unwrap();
+    assert_eq!(names(&store, &list), set(&["one", "two"]));
+}
+
+#[test]
+fn merging_is_concatenation_and_the_last_occurrence_counts() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let base = layer(&store, &store.scratch(), write("f", "base"));
+    let left = layer(&store, &base, write("f", "left"));
+    let right = layer(&store, &base, write("g", "right"));
+    let merged = left.merge(std::slice::from_ref(&right));
+    assert_eq!(merged.ids().len(), 3);
+    let mounted = store.mount_readonly(&merged).unwrap();
+    assert_eq!(mounted.root().read_file_limited("f", 10).unwrap(), b"base");
+    assert_eq!(mounted.root().read_file_limited("g", 10).unwrap(), b"right");
+    drop(mounted);
+    assert_eq!(merged.bottom(1).ids(), &left.ids()[1..]);
+    assert_eq!(merged.above(1), right);
+}
+
+#[test]
+fn results_survive_a_restart_and_the_rest_does_not() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    assert!(matches!(LayerStore::open(dir.path()), Err(LayerError::InUse(_))));
+    let kept = layer(&store, &store.scratch(), write("a", "1"));
+    let id = store.record_result(&kept).unwrap();
+    assert_eq!(store.record_result(&kept).unwrap(), id);
+    let lost = layer(&store, &kept, write("b", "1"));
+    let unfinished = store.prepare(&kept).unwrap();
+    let mounted = unfinished.mount().unwrap();
+    std::fs::write(mounted.path().join("c"), "").unwrap();
+    let lost_id = lost.top().unwrap().clone();
+    // As after a kill: nothing gets to clean up.
+    std::mem::forget(mounted);
+    std::mem::forget(unfinished);
+    drop(lost);
+    drop(kept);
+    let inner = Arc::clone(&store.inner);
+    // One count for `store`, one here, one in the forgotten layer.
+    assert_eq!(Arc::strong_count(&inner), 3);
+    drop(store);
+    forget_lock(dir.path());
+    std::mem::forget(inner);
+    let copy = tempfile::tempdir().unwrap();
+    let store = reopen_elsewhere(dir.path(), copy.path());
+    let list = store.pin(&id).unwrap().unwrap();
+    assert_eq!(names(&store, &list), set(&["a"]));
+    assert_eq!(store.layer(&lost_id).unwrap(), None);
+    assert!(!copy.path().join("layers").join(lost_id.as_str()).exists());
+    assert_eq!(std::fs::read_dir(copy.path().join("staging")).unwrap().count(), 0);
+    drop(list);
+    drop(store);
+    mounts::unmount_below(&dir.path().canonicalize().unwrap()).unwrap();
+}
+
+/// The database and the lock of a store that was not closed stay with this process: take a copy, as a crash would.
+fn reopen_elsewhere(from: &Path, to: &Path) -> LayerStore {
+    mounts::unmount_below(&from.canonicalize().unwrap()).unwrap();
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(from.join("."))
+        .arg(to)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    LayerStore::open(to).unwrap()
+}
+
+fn forget_lock(dir: &Path) {
+    std::fs::remove_file(dir.join("lock")).unwrap();
+}
+
+#[test]
+fn layers_of_another_boot_that_are_not_durable_are_dropped() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let durable = layer(&store, &store.scratch(), write("a", "1"));
+    store.sync().unwrap();
+    assert_eq!(store.records(&durable).unwrap()[0].unsynced, None);
+    let torn = layer(&store, &durable, write("b", "1"));
+    let (durable_id, torn_id) = (
+        store.record_result(&durable).unwrap(),
+        store.record_result(&torn).unwrap(),
+    );
+    let torn_layer = torn.top().unwrap().clone();
+    store.sync().unwrap();
+    store
+        .inner
+        .write(|changes| {
+            changes.update(
+                super::metadata::LAYERS,
+                torn_layer.as_str(),
+                |record: &mut LayerRecord| {
+                    record.unsynced = Some("another boot".to_owned());
+                },
+            )
+        })
+        .unwrap();
+    drop((durable, torn));
+    drop(store);
+    let store = LayerStore::open(dir.path()).unwrap();
+    assert!(store.pin(&torn_id).unwrap().is_none());
+    assert!(store.pin(&durable_id).unwrap().is_some());
+    assert!(store.layer_root(&torn_layer).is_err());
+}
+
+#[tokio::test]
+async fn blobs_are_unpacked_once_and_only_when_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let list = store.add_blobs(&[blob("a"), blob("b")], &describe("pulled")).unwrap();
+    assert_eq!(
+        store.add_blobs(&[blob("a"), blob("b")], &describe("again")).unwrap(),
+        list
+    );
+    assert!(matches!(store.prepare(&list), Err(LayerError::NotUnpacked(_))));
+    let unpacker = Arc::new(FakeUnpacker::default());
+    let seam: Arc<dyn Unpacker> = unpacker.clone();
+    let all = futures_util::future::join_all((0..10).map(|_| store.ensure_unpacked(&list, &seam))).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert_eq!(unpacker.calls.load(Ordering::SeqCst), 2);
+    assert!(store.records(&list).unwrap().iter().all(|record| record.unpacked));
+    store
+        .layer_root(&list.ids()[0])
+        .unwrap()
+        .read_link(&blob("a").diff_id.hex()[..8])
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_blob_that_does_not_unpack_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let list = store.add_blobs(&[blob("a")], &describe("pulled")).unwrap();
+    let broken: Arc<dyn Unpacker> = Arc::new(FakeUnpacker {
+        fail: true,
+        ..FakeUnpacker::default()
+    });
+    let error = store.ensure_unpacked(&list, &broken).await.unwrap_err();
+    assert!(error.to_string().contains("broken blob"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(dir.path().join("layers")).unwrap().count(), 0);
+    let works: Arc<dyn Unpacker> = Arc::new(FakeUnpacker::default());
+    store.ensure_unpacked(&list, &works).await.unwrap();
+}
+
+#[test]
+fn pruning_takes_tops_first_and_leaves_what_is_held() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let base = layer(&store, &store.scratch(), write("a", "1"));
+    let left = layer(&store, &base, write("b", "1"));
+    let right = layer(&store, &base, write("c", "1"));
+    let ids: Vec<_> = [&base, &left, &right]
+        .map(|list| store.record_result(list).unwrap())
+        .into();
+    drop((base, left));
+    let removed = store.prune(&PruneOptions::default(), |_| true).unwrap();
+    assert_eq!(removed.len(), 1, "only what nobody holds");
+    assert!(store.pin(&ids[1]).unwrap().is_none());
+    assert_eq!(names(&store, &right), set(&["a", "c"]));
+    drop(right);
+    let recent = PruneOptions {
+        keep_duration: Duration::from_secs(600),
+        ..PruneOptions::default()
+    };
+    assert!(store.prune(&recent, |_| true).unwrap().is_empty());
+    let within = PruneOptions {
+        max_used_space: 1 << 30,
+        ..PruneOptions::default()
+    };
+    assert!(store.prune(&within, |_| true).unwrap().is_empty());
+    assert!(
+        store
+            .prune(&PruneOptions::default(), |record| record.record_type == "frontend")
+            .unwrap()
+            .is_empty()
+    );
+    let removed = store.prune(&PruneOptions::default(), |_| true).unwrap();
+    assert_eq!(removed.len(), 2);
+    assert!(removed[1].parents.is_empty());
+    assert!(removed[0].size > 0);
+    assert!(store.usage().unwrap().is_empty());
+    assert_eq!(std::fs::read_dir(dir.path().join("layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn layers_below_a_pruned_one_that_no_result_has_go_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let list = store
+        .add_blobs(&[blob("a"), blob("b"), blob("c")], &describe("pulled"))
+        .unwrap();
+    store.record_result(&list).unwrap();
+    let top = list.top().unwrap().to_string();
+    drop(list);
+    let removed = store
+        .prune(&PruneOptions::default(), |record| record.id == top)
+        .unwrap();
+    assert_eq!(removed.len(), 3);
+}
+
+fn request(sharing: CacheSharing) -> CacheRequest {
+    CacheRequest {
+        id: "../../etc".to_owned(),
+        seed: None,
+        sharing,
+        description: "cached".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn cve_2024_9675_cache_directories_are_shared_as_asked_and_ids_are_hashed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let shared = store.cache_dir(&request(CacheSharing::Shared)).await.unwrap();
+    assert!(
+        shared
+            .path()
+            .starts_with(dir.path().canonicalize().unwrap().join("caches"))
+    );
+    let also = store.cache_dir(&request(CacheSharing::Shared)).await.unwrap();
+    assert_eq!(shared.path(), also.path());
+    let private = store.cache_dir(&request(CacheSharing::Private)).await.unwrap();
+    assert_ne!(shared.path(), private.path());
+    let first = shared.path().to_owned();
+    drop((shared, also, private));
+    let locked = store.cache_dir(&request(CacheSharing::Locked)).await.unwrap();
+    assert_eq!(locked.path(), first);
+    let second = store.cache_dir(&request(CacheSharing::Locked)).await.unwrap();
+    let wanted = request(CacheSharing::Locked);
+    let mut third = Box::pin(store.cache_dir(&wanted));
+    assert!(futures_util::poll!(&mut third).is_pending());
+    drop(second);
+    assert_ne!(third.await.unwrap().path(), first);
+    let used = store.usage().unwrap();
+    assert!(
+        used.iter()
+            .all(|record| record.mutable && record.record_type == "exec.cachemount")
+    );
+    assert_eq!(
+        store.prune(&PruneOptions::default(), |_| true).unwrap().len(),
+        used.len() - 1,
+        "one is in use"
+    );
+    drop(locked);
+}
+
+#[tokio::test]
+async fn a_cache_directory_starts_with_its_seed() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let seed = layer(&store, &store.scratch(), |root| {
+        std::fs::create_dir(root.join("d")).unwrap();
+        std::fs::write(root.join("d/f"), "seed").unwrap();
+        std::fs::hard_link(root.join("d/f"), root.join("g")).unwrap();
+        symlink("/etc/passwd", root.join("l")).unwrap();
+        std::fs::set_permissions(root.join("d/f"), PermissionsExt::from_mode(0o4750)).unwrap();
+    });
+    let wanted = CacheRequest {
+        seed: Some(seed.clone()),
+        ..request(CacheSharing::Shared)
+    };
+    let cache = store.cache_dir(&wanted).await.unwrap();
+    assert_eq!(cache.root().read_file_limited("d/f", 10).unwrap(), b"seed");
+    let (f, g) = (cache.root().lstat("d/f").unwrap(), cache.root().lstat("g").unwrap());
+    assert!(f.is_same_file(&g));
+    assert_eq!(f.permissions(), 0o4750);
+    assert_eq!(cache.root().read_link("l").unwrap(), "/etc/passwd");
+    let other = store.cache_dir(&request(CacheSharing::Shared)).await.unwrap();
+    assert_ne!(cache.path(), other.path());
+}
