@@ -16,12 +16,12 @@
 
 use std::fmt;
 
-use crate::Digest;
 use crate::llb::{
-    ActionInput, CacheSharing, Chown, ContentCache, CopyAction, ExecOp, FileActionKind, FileOp, MountKind, Op,
-    UserSpec, Vertex,
+    ActionInput, CacheSharing, Chown, ContentCache, CopyAction, ExecOp, FileActionKind, FileGrant, FileOp, MountKind,
+    Op, UserSpec, Vertex,
 };
-use crate::worker::{ContentSelector, ResolvedSource};
+use crate::worker::{ContentSelector, ResolvedSource, ResultId};
+use crate::{Digest, Platform};
 
 /// Version of everything that is hashed here; part of every key, so that a change of rules makes old keys unreachable.
 const KEY_VERSION: &str = "cairn.key.v1";
@@ -116,8 +116,11 @@ impl Preimage {
 }
 
 /// The key under which the content digest of `selector` under an input is remembered.
-pub fn content_key(input: &CacheKey, output: usize, selector: &ContentSelector) -> CacheKey {
+///
+/// `result` is what the input was made into (`None` is scratch): made again, it may have other content.
+pub fn content_key(input: &CacheKey, output: usize, result: Option<&ResultId>, selector: &ContentSelector) -> CacheKey {
     let mut fields = vec![
+        ("result".to_owned(), result.map(ToString::to_string).unwrap_or_default()),
         ("path".to_owned(), selector.path.clone()),
         ("wildcard".to_owned(), selector.wildcard.to_string()),
         ("allow_empty".to_owned(), selector.allow_empty.to_string()),
@@ -240,18 +243,18 @@ pub fn source_preimage(resolved: &ResolvedSource) -> Preimage {
     }
 }
 
-/// The preimage of any other vertex's key. `platform` is what it runs on.
-pub fn op_preimage(vertex: &Vertex, platform: &str, inputs: Vec<InputPart>) -> Preimage {
+/// The preimage of any other vertex's key. `platform` is what it runs on, if that is known.
+pub fn op_preimage(vertex: &Vertex, platform: Option<&Platform>, inputs: Vec<InputPart>) -> Preimage {
     let mut fields = Fields::default();
     let kind = match &vertex.op {
         Op::Source(_) => "source",
         Op::Exec(exec) => {
-            fields.put("platform", platform);
+            platform_fields(platform, &mut fields);
             exec_fields(exec, &mut fields);
             "exec"
         }
         Op::File(file) => {
-            fields.put("platform", platform);
+            platform_fields(platform, &mut fields);
             file_fields(file, &mut fields);
             "file"
         }
@@ -305,6 +308,13 @@ impl Fields {
     }
 }
 
+fn platform_fields(platform: Option<&Platform>, fields: &mut Fields) {
+    let Some(platform) = platform else { return };
+    fields.put("platform", platform.to_string());
+    fields.put_set("os version", &platform.os_version);
+    fields.put_all("os feature", &platform.os_features);
+}
+
 fn exec_fields(exec: &ExecOp, fields: &mut Fields) {
     fields.put_all("arg", &exec.args);
     fields.put_all("env", &exec.env);
@@ -324,7 +334,9 @@ fn exec_fields(exec: &ExecOp, fields: &mut Fields) {
     }
     for secret in &exec.secret_env {
         fields.put("secret env", format!("{}={}", secret.name, secret.id));
+        fields.flag("secret env optional", secret.optional);
     }
+    fields.flag("remove mount stubs", exec.remove_mount_stubs_recursive);
     for mount in &exec.mounts {
         fields.put("mount", &mount.dest);
         if let Some(input) = mount.input {
@@ -344,16 +356,17 @@ fn exec_fields(exec: &ExecOp, fields: &mut Fields) {
                 }
             }
             MountKind::Tmpfs { size } => fields.put("mount tmpfs", size.to_string()),
-            MountKind::Secret(grant) => fields.put(
-                "mount secret",
-                format!("{} {}:{} {:o}", grant.id, grant.uid, grant.gid, grant.mode),
-            ),
-            MountKind::Ssh(grant) => fields.put(
-                "mount ssh",
-                format!("{} {}:{} {:o}", grant.id, grant.uid, grant.gid, grant.mode),
-            ),
+            MountKind::Secret(grant) => grant_fields("mount secret", grant, fields),
+            MountKind::Ssh(grant) => grant_fields("mount ssh", grant, fields),
         }
     }
+}
+
+fn grant_fields(name: &str, grant: &FileGrant, fields: &mut Fields) {
+    fields.put(name, &grant.id);
+    fields.put("owner", format!("{}:{}", grant.uid, grant.gid));
+    fields.put("mode", format!("{:o}", grant.mode));
+    fields.flag("optional", grant.optional);
 }
 
 fn file_fields(file: &FileOp, fields: &mut Fields) {
@@ -486,6 +499,9 @@ mod tests {
             fields: vec![("copy".to_owned(), "/a".to_owned())],
             inputs: vec![InputPart::Content(vec!["sha256:00".to_owned()])],
         };
-        assert_eq!(preimage.key().to_string(), "blake3:cc1c9051e16055a93e223b817d91ba2d3689fb3bfdc389b905fffd7c168d3eec");
+        assert_eq!(
+            preimage.key().to_string(),
+            "blake3:cc1c9051e16055a93e223b817d91ba2d3689fb3bfdc389b905fffd7c168d3eec"
+        );
     }
 }

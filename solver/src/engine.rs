@@ -13,10 +13,17 @@
 //! # Ignoring the cache
 //! A vertex told to ignore the cache runs again and its result replaces the recorded one. Its key stays the same, so
 //! that later builds find the new result. Everything that depends on it *by identity* is run again too and recorded
-//! anew, and content digests taken from it are taken again; what depends on it by content alone is looked up as usual.
+//! anew; what depends on it by content alone is looked up as usual, by the content of the new result.
+//!
+//! # Results that are gone
+//! Workers may drop results at any time. A vertex whose recorded result is gone is made again when somebody needs it,
+//! and may come out differently than it was. So a vertex is identified a second time before it is executed, by what its
+//! inputs were really made into, and recorded under that key: a key never promises content that was not there.
 
 mod bridge;
 mod build;
+#[cfg(test)]
+mod tests;
 mod vertex;
 
 use std::sync::Arc;
@@ -48,8 +55,8 @@ pub struct Engine {
     index: Arc<dyn CacheIndex>,
     /// Sources being resolved; the text tells sessions apart where that matters.
     resolving: Flight<(VertexDigest, String), Shared, Result<ResolvedSource, WorkerError>>,
-    /// Vertices being executed.
-    executing: Flight<CacheKey, Shared, Result<Vec<Option<Ref>>, WorkerError>>,
+    /// Vertices being executed, and whether that is to be so even if they are recorded.
+    executing: Flight<(CacheKey, bool), Shared, Result<Vec<Option<Ref>>, WorkerError>>,
     /// Contents being digested.
     digesting: Flight<CacheKey, Shared, Result<Digest, WorkerError>>,
 }

@@ -26,9 +26,6 @@ pub enum SolveError {
     /// A reference names nothing.
     #[error("{0}")]
     NotFound(String),
-    /// The cache index could not be read or written.
-    #[error("cache index: {0}")]
-    Index(String),
 }
 
 /// A step's failure, and where the step comes from.

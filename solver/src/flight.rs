@@ -81,14 +81,17 @@ where
         });
         calls.insert(key.clone(), call.clone());
         drop(calls);
-        let work = start(call.shared.clone(), cancel);
         let landed = Landed {
             key: key.clone(),
             call: call.clone(),
             calls: self.calls.clone(),
         };
+        let work = start(call.shared.clone(), cancel);
         // Owned by the tickets: the token ends it when the last one goes.
         tokio::spawn(async move {
+            // Dropped in reverse order when the work panics: also then, the call is off the map first.
+            let sender = sender;
+            let landed = landed;
             let outcome = work.await;
             // Off the map before the outcome is out: whoever asks later starts anew.
             drop(landed);

@@ -96,6 +96,7 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let valid = |part: &str| {
             !part.is_empty()
+                && !part.starts_with('.')
                 && part.len() <= 64
                 && part
                     .bytes()

@@ -81,12 +81,14 @@ pub struct WorkerInfo {
 }
 
 /// Something immutable that a source stands for right now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ResolvedSource {
     /// The whole identity: equal pins have equal contents. Enters the cache key.
     pub pin: String,
     /// What was resolved, in readable parts, for the key's preimage; such as `manifest`, `sha256:…`.
     pub parts: BTreeMap<String, String>,
+    /// The result, if resolving has made it already, as it does for a client's directory.
+    pub result: Option<Ref>,
 }
 
 /// The surroundings of one call to a worker.
@@ -179,7 +181,7 @@ pub trait Worker: Send + Sync + 'static {
     /// What this worker is.
     fn info(&self) -> WorkerInfo;
 
-    /// Finds out what a source stands for right now. For a client's directory this includes receiving it.
+    /// Finds out what a source stands for right now. A client's directory is received here, and the result given along.
     async fn resolve_source(
         &self,
         source: &SourceOp,

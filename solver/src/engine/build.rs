@@ -17,7 +17,7 @@ use crate::llb::{
 use crate::progress::{Event, EventLog, VertexProgress, VertexState};
 use crate::session::SessionGroup;
 use crate::worker::{CallContext, Ref, WorkerError};
-use crate::{Digest, SolveError, VertexError};
+use crate::{Digest, Platform, SolveError, VertexError};
 
 /// Something a client may be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,7 +65,7 @@ pub(super) struct Want {
 ///
 /// Dropping the last handle (or [`Build::cancel`]) stops everything that only this build wanted.
 pub struct Build {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// What the tasks of a build hold.
@@ -75,6 +75,8 @@ pub(super) struct Inner {
     pub(super) sessions: SessionGroup,
     pub(super) events: Arc<EventLog>,
     pub(super) cancel: CancellationToken,
+    /// What ops without a platform run on.
+    pub(super) platform: Option<Platform>,
     nodes: Mutex<HashMap<VertexDigest, Arc<Node>>>,
     /// All tasks of this build; aborted with it.
     tasks: Mutex<JoinSet<()>>,
@@ -84,6 +86,7 @@ impl Build {
     pub(super) fn new(engine: Arc<Engine>, options: BuildOptions) -> Arc<Self> {
         Arc::new(Self {
             inner: Arc::new(Inner {
+                platform: engine.worker.info().platforms.into_iter().next(),
                 engine,
                 sessions: SessionGroup::of(&options.session),
                 options,
@@ -178,22 +181,27 @@ impl Build {
     /// Ends the build's record: vertices still unfinished are reported as cancelled, readers of events finish.
     pub fn close(&self) {
         self.cancel();
-        let mut unfinished: BTreeMap<VertexDigest, VertexState> = BTreeMap::new();
-        for event in self.inner.events.snapshot() {
-            if let Event::Vertex(state) = event {
-                if state.started.is_some() && state.completed.is_none() {
-                    unfinished.insert(state.digest, state);
-                } else {
-                    unfinished.remove(&state.digest);
+        self.inner.events.close_with(|events| {
+            let mut unfinished: BTreeMap<VertexDigest, &VertexState> = BTreeMap::new();
+            for event in events {
+                if let Event::Vertex(state) = event {
+                    if state.started.is_some() && state.completed.is_none() {
+                        unfinished.insert(state.digest, state);
+                    } else {
+                        unfinished.remove(&state.digest);
+                    }
                 }
             }
-        }
-        for mut state in unfinished.into_values() {
-            state.completed = Some(SystemTime::now());
-            state.error = SolveError::Cancelled.to_string();
-            self.inner.events.push(Event::Vertex(state));
-        }
-        self.inner.events.close();
+            let completed = |state: &VertexState| VertexState {
+                completed: state.started.max(Some(SystemTime::now())),
+                error: SolveError::Cancelled.to_string(),
+                ..state.clone()
+            };
+            unfinished
+                .into_values()
+                .map(|state| Event::Vertex(completed(state)))
+                .collect()
+        });
     }
 }
 
@@ -295,7 +303,7 @@ impl Step {
 
     /// Reports how the step ended, and passes the outcome on as a vertex's.
     pub fn finish<T>(mut self, outcome: Result<T, WorkerError>) -> Result<T, SolveError> {
-        self.state.completed = Some(SystemTime::now());
+        self.state.completed = self.state.started.max(Some(SystemTime::now()));
         let outcome = outcome.map_err(|source| match source {
             WorkerError::Cancelled => SolveError::Cancelled,
             source => SolveError::Vertex(Arc::new(VertexError {
@@ -316,7 +324,7 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         if self.state.completed.is_none() {
-            self.state.completed = Some(SystemTime::now());
+            self.state.completed = self.state.started.max(Some(SystemTime::now()));
             self.state.error = SolveError::Cancelled.to_string();
             self.events.push(Event::Vertex(self.state.clone()));
         }

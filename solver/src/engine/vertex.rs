@@ -1,9 +1,12 @@
 //! The life of one vertex in one build.
 
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -30,6 +33,32 @@ pub(super) struct Identity {
     resolved: Option<ResolvedSource>,
 }
 
+/// What a vertex was made into.
+#[derive(Clone)]
+struct Made {
+    /// The key of the results. It differs from the one the vertex was identified by when an input had to be made
+    /// again and came out otherwise than it was remembered.
+    key: CacheKey,
+    /// One per output.
+    results: Arc<[Option<Ref>]>,
+}
+
+/// One output of a vertex that was made.
+struct MadeOutput {
+    key: CacheKey,
+    output: usize,
+    result: Option<Ref>,
+}
+
+impl MadeOutput {
+    fn identity_part(&self) -> InputPart {
+        InputPart::Identity {
+            key: self.key.to_string(),
+            output: self.output,
+        }
+    }
+}
+
 /// A vertex of a build.
 pub(super) struct Node {
     vertex: Arc<Vertex>,
@@ -38,7 +67,7 @@ pub(super) struct Node {
     places: Mutex<Vec<(SourceFile, SourceLocation)>>,
     state: Mutex<VertexState>,
     identity: Outcome<Identity>,
-    results: Outcome<Arc<[Option<Ref>]>>,
+    results: Outcome<Made>,
     identity_wanted: AtomicBool,
     results_wanted: AtomicBool,
 }
@@ -46,7 +75,8 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(vertex: Arc<Vertex>, inputs: Vec<Want>, places: Vec<(SourceFile, SourceLocation)>) -> Self {
         let mut input_digests: Vec<VertexDigest> = inputs.iter().map(|want| want.vertex).collect();
-        input_digests.dedup();
+        let mut seen = BTreeSet::new();
+        input_digests.retain(|digest| seen.insert(*digest));
         Self {
             state: Mutex::new(VertexState {
                 digest: vertex.digest,
@@ -126,17 +156,26 @@ async fn await_outcome<T: Clone>(outcome: &Outcome<T>) -> Result<T, SolveError> 
 impl Inner {
     /// One output of a vertex, made if it must be.
     pub(super) async fn result(self: &Arc<Self>, want: Want) -> Result<Option<Ref>, SolveError> {
+        Ok(self.made(want).await?.result)
+    }
+
+    async fn made(self: &Arc<Self>, want: Want) -> Result<MadeOutput, SolveError> {
         let node = self.node(&want.vertex)?;
         self.start_materialise(&node);
-        let outputs = tokio::select! {
-            outputs = await_outcome(&node.results) => outputs?,
+        let made = tokio::select! {
+            made = await_outcome(&node.results) => made?,
             () = self.cancel.cancelled() => return Err(SolveError::Cancelled),
         };
-        outputs.get(want.output).cloned().ok_or_else(|| {
+        let result = made.results.get(want.output).cloned().ok_or_else(|| {
             node.error(WorkerError::Failed(format!(
                 "the worker gave no output {}",
                 want.output
             )))
+        })?;
+        Ok(MadeOutput {
+            key: made.key,
+            output: want.output,
+            result,
         })
     }
 
@@ -152,7 +191,7 @@ impl Inner {
         if !node.results_wanted.swap(true, Ordering::AcqRel) {
             let (inner, node) = (self.clone(), node.clone());
             self.spawn(async move {
-                let outcome = inner.materialise(&node).await;
+                let outcome = inner.guard(&node, inner.materialise(&node)).await;
                 node.results.send_replace(Some(outcome));
             });
         }
@@ -162,10 +201,19 @@ impl Inner {
         if !node.identity_wanted.swap(true, Ordering::AcqRel) {
             let (inner, node) = (self.clone(), node.clone());
             self.spawn(async move {
-                let outcome = inner.identify(&node).await;
+                let outcome = inner.guard(&node, inner.identify(&node)).await;
                 node.identity.send_replace(Some(outcome));
             });
         }
+    }
+
+    /// Makes an error of a panic, so that nobody waits for an outcome that will not come.
+    async fn guard<T>(&self, node: &Node, work: impl Future<Output = Result<T, SolveError>>) -> Result<T, SolveError> {
+        AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+            let error = node.error(WorkerError::Failed("internal error: the solver panicked".to_owned()));
+            self.report_failed(node, &error);
+            Err(error)
+        })
     }
 
     async fn identify(self: &Arc<Self>, node: &Arc<Node>) -> Result<Identity, SolveError> {
@@ -192,7 +240,7 @@ impl Inner {
             .iter()
             .zip(&dependencies)
             .any(|(identity, dependency)| identity.fresh && *dependency == Dependency::Identity);
-        let preimage = cache_key::op_preimage(&node.vertex, &self.platform(&node.vertex), parts);
+        let preimage = self.preimage(&node.vertex, parts);
         Ok(Identity {
             key: preimage.key(),
             preimage: Arc::new(preimage),
@@ -201,18 +249,9 @@ impl Inner {
         })
     }
 
-    fn platform(&self, vertex: &Vertex) -> String {
-        match &vertex.platform {
-            Some(platform) => platform.to_string(),
-            None => self
-                .engine
-                .worker
-                .info()
-                .platforms
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-        }
+    fn preimage(&self, vertex: &Vertex, parts: Vec<InputPart>) -> Preimage {
+        let platform = vertex.platform.as_ref().or(self.platform.as_ref());
+        cache_key::op_preimage(vertex, platform, parts)
     }
 
     async fn identify_source(self: &Arc<Self>, node: &Arc<Node>, source: &SourceOp) -> Result<Identity, SolveError> {
@@ -251,6 +290,7 @@ impl Inner {
         })
     }
 
+    /// What an input that is depended on by content contributes, before it is known to be needed itself.
     async fn content_part(
         self: &Arc<Self>,
         node: &Arc<Node>,
@@ -258,36 +298,65 @@ impl Inner {
         identity: &Identity,
         selectors: &[ContentSelector],
     ) -> Result<InputPart, SolveError> {
-        let digests = try_join_all(
-            selectors
-                .iter()
-                .map(|selector| self.content_digest(node, want, identity, selector)),
-        )
-        .await?;
+        if !identity.fresh
+            && let Some(digests) = self.remembered_contents(want, identity, selectors)
+        {
+            return Ok(InputPart::Content(digests));
+        }
+        let input = self.made(want).await?;
+        self.made_content_part(node, &input, selectors).await
+    }
+
+    /// The content digests of the recorded result of an input, if all are remembered.
+    fn remembered_contents(
+        &self,
+        want: Want,
+        identity: &Identity,
+        selectors: &[ContentSelector],
+    ) -> Option<Vec<String>> {
+        let recorded = recorded(&self.engine, &identity.key)?;
+        let result = recorded.get(want.output)?;
+        selectors
+            .iter()
+            .map(|selector| {
+                let key = cache_key::content_key(&identity.key, want.output, result.as_ref(), selector);
+                remembered_content(&self.engine, &key).map(|digest| digest.to_string())
+            })
+            .collect()
+    }
+
+    /// What an input that was made contributes, when depended on by content.
+    async fn made_content_part(
+        &self,
+        node: &Arc<Node>,
+        input: &MadeOutput,
+        selectors: &[ContentSelector],
+    ) -> Result<InputPart, SolveError> {
+        let digests = selectors
+            .iter()
+            .map(|selector| self.content_digest(node, input, selector));
+        let digests = try_join_all(digests).await?;
         Ok(InputPart::Content(digests.iter().map(ToString::to_string).collect()))
     }
 
     async fn content_digest(
-        self: &Arc<Self>,
+        &self,
         node: &Arc<Node>,
-        want: Want,
-        identity: &Identity,
+        input: &MadeOutput,
         selector: &ContentSelector,
     ) -> Result<Digest, SolveError> {
-        let key = cache_key::content_key(&identity.key, want.output, selector);
-        if !identity.fresh
-            && let Some(known) = self.engine.index.content(&key).map_err(index_error)?
-        {
+        let engine = &self.engine;
+        let id = input.result.as_ref().map(Ref::id);
+        let key = cache_key::content_key(&input.key, input.output, id, selector);
+        if let Some(known) = remembered_content(engine, &key) {
             return Ok(known);
         }
-        let input = self.result(want).await?;
-        let engine = &self.engine;
         let (ticket, _) = engine.digesting.join(
             key,
             || self.shared(),
             |shared, cancel| {
                 let (worker, index) = (engine.worker.clone(), engine.index.clone());
-                let (selector, vertex) = (selector.clone(), node.vertex.digest);
+                let (selector, vertex, input) = (selector.clone(), node.vertex.digest, input.result.clone());
                 async move {
                     let context = shared.context(vertex, cancel);
                     let outcome = worker.digest(input.as_ref(), &selector, &context).await;
@@ -304,39 +373,119 @@ impl Inner {
         let outcome = self.follow(node, ticket.shared(), ticket.wait()).await;
         if let Err(error) = &outcome {
             // The step that reads the missing path is the one to show, though it never ran.
-            self.report_started(node);
-            self.report_completed(node, Some(error));
+            self.report_failed(node, error);
         }
         outcome
     }
 
-    async fn materialise(self: &Arc<Self>, node: &Arc<Node>) -> Result<Arc<[Option<Ref>]>, SolveError> {
+    async fn materialise(self: &Arc<Self>, node: &Arc<Node>) -> Result<Made, SolveError> {
         let identity = self.identity(node).await?;
         if let Op::Passthrough { outputs, .. } = &node.vertex.op {
-            let wanted = outputs.iter().map(|&input| self.result(node.inputs[input]));
-            return Ok(try_join_all(wanted).await?.into());
+            return self.pass_through(node, outputs).await;
         }
-        if !identity.fresh
-            && let Some(known) = self.lookup(&identity.key).await?
+        if let Some(known) = self.lookup(node, &identity).await? {
+            return Ok(known);
+        }
+        if let Some(result) = identity.resolved.as_ref().and_then(|resolved| resolved.result.clone()) {
+            let results = vec![Some(result)];
+            record(&self.engine, &identity, &results);
+            return Ok(Made {
+                key: identity.key,
+                results: results.into(),
+            });
+        }
+        let inputs = try_join_all(node.inputs.iter().map(|want| self.made(*want))).await?;
+        let confirmed = self.confirm(node, &identity, &inputs).await?;
+        if confirmed.key != identity.key
+            && let Some(known) = self.lookup(node, &confirmed).await?
         {
-            if !node.is_directory() {
-                self.report_cached(node);
-            }
-            return Ok(known.into());
+            return Ok(known);
         }
-        let inputs = try_join_all(node.inputs.iter().map(|want| self.result(*want))).await?;
-        if node.is_directory() {
-            return Ok(self.execute(node, &identity, inputs).await?.into());
-        }
-        self.report_started(node);
-        let outcome = self.execute(node, &identity, inputs).await;
-        self.report_completed(node, outcome.as_ref().err());
-        Ok(outcome?.into())
+        let inputs = inputs.into_iter().map(|input| input.result).collect();
+        let results = if node.is_directory() {
+            self.execute(node, &confirmed, inputs).await?
+        } else {
+            self.report_started(node);
+            let outcome = self.execute(node, &confirmed, inputs).await;
+            self.report_completed(node, outcome.as_ref().err());
+            outcome?
+        };
+        Ok(Made {
+            key: confirmed.key,
+            results: results.into(),
+        })
     }
 
-    /// The recorded results under a key, if they are all still there.
-    async fn lookup(&self, key: &CacheKey) -> Result<Option<Vec<Option<Ref>>>, SolveError> {
-        lookup(&self.engine, key).await.map_err(SolveError::Worker)
+    /// Makes what a passthrough hands on, and nothing else of its inputs.
+    async fn pass_through(self: &Arc<Self>, node: &Arc<Node>, outputs: &[usize]) -> Result<Made, SolveError> {
+        let made = try_join_all(node.inputs.iter().enumerate().map(async |(position, want)| {
+            if outputs.contains(&position) {
+                return self.made(*want).await;
+            }
+            let input = self.node(&want.vertex)?;
+            Ok(MadeOutput {
+                key: self.identity(&input).await?.key,
+                output: want.output,
+                result: None,
+            })
+        }))
+        .await?;
+        let parts = made.iter().map(MadeOutput::identity_part).collect();
+        Ok(Made {
+            key: self.preimage(&node.vertex, parts).key(),
+            results: outputs.iter().map(|&input| made[input].result.clone()).collect(),
+        })
+    }
+
+    /// Identifies a vertex again, now by what its inputs were really made into.
+    ///
+    /// Without this, an input that is gone, and comes out differently when it is made again, would be used under a
+    /// key that promises the content it had: others who rightly look for that content would find the wrong result.
+    async fn confirm(
+        &self,
+        node: &Arc<Node>,
+        identity: &Identity,
+        inputs: &[MadeOutput],
+    ) -> Result<Identity, SolveError> {
+        if inputs.is_empty() {
+            return Ok(identity.clone());
+        }
+        let dependencies = cache_key::dependencies(&node.vertex);
+        let parts = try_join_all(
+            inputs
+                .iter()
+                .zip(&dependencies)
+                .map(async |(input, dependency)| match dependency {
+                    Dependency::Identity => Ok(input.identity_part()),
+                    Dependency::Content(selectors) => self.made_content_part(node, input, selectors).await,
+                }),
+        )
+        .await?;
+        let preimage = self.preimage(&node.vertex, parts);
+        Ok(Identity {
+            key: preimage.key(),
+            preimage: Arc::new(preimage),
+            ..identity.clone()
+        })
+    }
+
+    /// The recorded results of a vertex, if they may be used and are all still there; reported as a hit.
+    async fn lookup(&self, node: &Arc<Node>, identity: &Identity) -> Result<Option<Made>, SolveError> {
+        if identity.fresh {
+            return Ok(None);
+        }
+        let found = lookup(&self.engine, &identity.key).await.map_err(|error| {
+            let error = node.error(error);
+            self.report_failed(node, &error);
+            error
+        })?;
+        if found.is_some() && !node.is_directory() {
+            self.report_cached(node);
+        }
+        Ok(found.map(|results| Made {
+            key: identity.key,
+            results: results.into(),
+        }))
     }
 
     async fn execute(
@@ -347,7 +496,8 @@ impl Inner {
     ) -> Result<Vec<Option<Ref>>, SolveError> {
         let engine = &self.engine;
         let (ticket, _) = engine.executing.join(
-            identity.key,
+            // Whoever wants it run anew does not join those who might find it recorded.
+            (identity.key, identity.fresh),
             || self.shared(),
             |shared, cancel| {
                 let (engine, vertex, identity) = (engine.clone(), node.vertex.clone(), identity.clone());
@@ -416,8 +566,21 @@ impl Inner {
 
     fn report_completed(&self, node: &Node, error: Option<&SolveError>) {
         let mut state = node.state.lock();
-        state.completed = Some(SystemTime::now());
+        state.completed = state.started.max(Some(SystemTime::now()));
         state.error = error.map(ToString::to_string).unwrap_or_default();
+        self.events.push(Event::Vertex(state.clone()));
+    }
+
+    /// Reports a failure of a vertex that may not have been started.
+    fn report_failed(&self, node: &Node, error: &SolveError) {
+        let now = SystemTime::now();
+        let mut state = node.state.lock();
+        if state.started.is_none() || state.completed.is_some() {
+            state.started = Some(now);
+            state.cached = false;
+        }
+        state.completed = state.started.max(Some(now));
+        state.error = error.to_string();
         self.events.push(Event::Vertex(state.clone()));
     }
 
@@ -437,6 +600,9 @@ impl Inner {
     fn mark_cached(&self, node: &Node) {
         let now = SystemTime::now();
         let mut state = node.state.lock();
+        if state.cached {
+            return;
+        }
         state.cached = true;
         state.started = Some(now);
         state.completed = Some(now);
@@ -454,32 +620,50 @@ impl Shared {
     }
 }
 
-fn index_error(error: crate::index::IndexError) -> SolveError {
-    SolveError::Index(error.to_string())
+/// What is recorded under a key. An index that cannot be read is as good as an empty one: results can be made again.
+fn recorded(engine: &super::Engine, key: &CacheKey) -> Option<Outputs> {
+    engine.index.results(key).unwrap_or_else(|error| {
+        tracing::warn!(%error, %key, "a recorded result cannot be read");
+        None
+    })
 }
 
+/// A remembered content digest; see [`recorded`] for an index that cannot be read.
+fn remembered_content(engine: &super::Engine, key: &CacheKey) -> Option<Digest> {
+    engine.index.content(key).unwrap_or_else(|error| {
+        tracing::warn!(%error, %key, "a content digest cannot be read");
+        None
+    })
+}
+
+/// The recorded results under a key, if they are all still there.
 async fn lookup(engine: &super::Engine, key: &CacheKey) -> Result<Option<Vec<Option<Ref>>>, WorkerError> {
-    let recorded: Outputs = match engine.index.results(key) {
-        Ok(Some(recorded)) => recorded,
-        Ok(None) => return Ok(None),
-        Err(error) => return Err(WorkerError::Failed(format!("cache index: {error}"))),
+    let Some(recorded) = recorded(engine, key) else {
+        return Ok(None);
     };
     let mut results = Vec::with_capacity(recorded.len());
-    for id in recorded {
+    for id in &recorded {
         match id {
             None => results.push(None),
-            Some(id) => match engine.worker.open(&id).await? {
+            Some(id) => match engine.worker.open(id).await? {
                 Some(found) => results.push(Some(found)),
                 None => {
-                    if let Err(error) = engine.index.forget(key) {
-                        tracing::warn!(%error, "a result that is gone is still in the index");
-                    }
+                    forget(engine, key, &recorded);
                     return Ok(None);
                 }
             },
         }
     }
     Ok(Some(results))
+}
+
+/// Takes a record whose results are gone out of the index, unless somebody has replaced it meanwhile.
+fn forget(engine: &super::Engine, key: &CacheKey, gone: &Outputs) {
+    if self::recorded(engine, key).as_ref() == Some(gone)
+        && let Err(error) = engine.index.forget(key)
+    {
+        tracing::warn!(%error, %key, "a result that is gone is still in the index");
+    }
 }
 
 /// Executes a vertex and records its results. Runs once for all who want it.
@@ -511,13 +695,17 @@ async fn run(
             results.len()
         )));
     }
+    record(engine, identity, &results);
+    Ok(results)
+}
+
+/// Records results. They are good even if they cannot be remembered.
+fn record(engine: &super::Engine, identity: &Identity, results: &[Option<Ref>]) {
     let outputs: Outputs = results
         .iter()
         .map(|result| result.as_ref().map(|result| result.id().clone()))
         .collect();
-    // The results are good even if they cannot be remembered.
     if let Err(error) = engine.index.record_results(&identity.key, &identity.preimage, &outputs) {
         tracing::warn!(%error, key = %identity.key, "a result is not remembered");
     }
-    Ok(results)
 }

@@ -20,9 +20,6 @@ const MAX_VERTICES: usize = 200_000;
 /// Why a definition is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// There is no op.
-    #[error("invalid empty definition")]
-    Empty,
     /// There is no op besides the terminal one.
     #[error("invalid LLB with {0} vertexes")]
     TooFew(usize),
@@ -83,13 +80,12 @@ pub enum DecodeError {
 /// [`DecodeError`] for anything malformed; it never panics, and its time is linear in the size of the definition.
 pub fn decode(definition: &Definition) -> Result<Option<Graph>, DecodeError> {
     let wire = &definition.wire;
-    if wire.def.is_empty() {
+    let Some((terminal, ops)) = wire.def.split_last() else {
         return Ok(None);
-    }
+    };
     if wire.def.len() > MAX_VERTICES {
         return Err(DecodeError::TooMany(wire.def.len()));
     }
-    let (terminal, ops) = wire.def.split_last().ok_or(DecodeError::Empty)?;
     if ops.is_empty() {
         return Err(DecodeError::TooFew(wire.def.len()));
     }
@@ -214,7 +210,10 @@ fn order(parsed: &BTreeMap<VertexDigest, pb::Op>, target: &pb::Input) -> Result<
 }
 
 fn platform(vertex: VertexDigest, wire: &pb::Platform) -> Result<Platform, DecodeError> {
-    let text = format!("{}/{}", wire.os, wire.architecture);
+    let mut text = format!("{}/{}", wire.os, wire.architecture);
+    if !wire.variant.is_empty() {
+        text = format!("{text}/{}", wire.variant);
+    }
     text.parse::<Platform>().map_err(|_| DecodeError::Platform(vertex))?;
     Ok(Platform {
         architecture: wire.architecture.clone(),

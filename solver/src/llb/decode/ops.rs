@@ -136,8 +136,13 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp
     if meta.args.is_empty() {
         return Err(fail("no arguments".to_owned()));
     }
-    if let Some(text) = meta.args.iter().chain(&meta.env).find(|text| text.contains('\0')) {
+    let single = [&meta.cwd, &meta.user, &meta.hostname, &meta.cgroup_parent];
+    let mut texts = meta.args.iter().chain(&meta.env).chain(single);
+    if let Some(text) = texts.find(|text| text.contains('\0')) {
         return Err(fail(format!("a NUL byte in {text:?}")));
+    }
+    if !meta.cwd.is_empty() && !meta.cwd.starts_with('/') {
+        return Err(fail(format!("working directory {:?} is not absolute", meta.cwd)));
     }
     if wire.mounts.is_empty() {
         return Err(fail("no mounts".to_owned()));
@@ -246,8 +251,11 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp
 
 fn mount(vertex: VertexDigest, inputs: usize, wire: &pb::Mount) -> Result<Mount, DecodeError> {
     let fail = |message: String| invalid("exec", vertex, format!("mount {:?}: {message}", wire.dest));
-    if wire.dest.is_empty() || wire.dest.contains('\0') {
+    if wire.dest.is_empty() {
         return Err(fail("no destination".to_owned()));
+    }
+    if wire.dest.contains('\0') || wire.selector.contains('\0') {
+        return Err(fail("a NUL byte in a path".to_owned()));
     }
     if !wire.result_id.is_empty() {
         return Err(fail("a result id is only for containers of the gateway".to_owned()));
@@ -307,12 +315,16 @@ fn mount(vertex: VertexDigest, inputs: usize, wire: &pb::Mount) -> Result<Mount,
         }
         Err(_) => return Err(fail(format!("unknown mount type {}", wire.mount_type))),
     };
+    let output = index(wire.output, usize::MAX).map_err(|index| fail(format!("output {index}")))?;
+    if output.is_some() && !matches!(kind, MountKind::Bind | MountKind::Cache { .. }) {
+        return Err(fail("only files that are kept can become an output".to_owned()));
+    }
     Ok(Mount {
         dest: normal_dest(&wire.dest),
         input: index(wire.input, inputs).map_err(|index| fail(format!("missing input {index}")))?,
         selector: wire.selector.clone(),
         readonly: wire.readonly,
-        output: index(wire.output, usize::MAX).map_err(|index| fail(format!("output {index}")))?,
+        output,
         kind,
         content_cache: match pb::MountContentCache::try_from(wire.content_cache) {
             Ok(pb::MountContentCache::Default) => ContentCache::Default,

@@ -1,0 +1,317 @@
+//! A worker in memory that does what a test tells it, and a small way to write graphs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+
+use crate::engine::{Build, BuildOptions, Engine};
+use crate::index::MemoryIndex;
+use crate::llb::{
+    Builder, ContentCache, Definition, ExecOp, ImageSource, Mount, MountKind, Op, OpMetadata, Output, SourceOp,
+    VertexDigest,
+};
+use crate::progress::{Event, VertexState};
+use crate::worker::{
+    CallContext, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource, ResultId,
+    Worker, WorkerError, WorkerInfo,
+};
+use crate::{Digest, Platform, SolveError};
+
+type Hook = Arc<dyn Fn(CallContext) -> BoxFuture<'static, Result<String, WorkerError>> + Send + Sync>;
+
+/// Results are texts. What an op makes is a hash of its name and of what its inputs are, unless a test says otherwise.
+#[derive(Default)]
+pub(super) struct Script {
+    hooks: Mutex<HashMap<String, Hook>>,
+    pins: Mutex<HashMap<String, String>>,
+    missing_paths: Mutex<Vec<String>>,
+    store: Mutex<HashMap<ResultId, String>>,
+    runs: Mutex<BTreeMap<String, usize>>,
+    runs_by_vertex: Mutex<HashMap<VertexDigest, usize>>,
+    made: AtomicUsize,
+    pub(super) digests: AtomicUsize,
+}
+
+/// What an op makes by default.
+pub(super) fn value(name: &str, inputs: &[String]) -> String {
+    match name.split_once("const ") {
+        Some((_, constant)) => constant.to_owned(),
+        None => hex::encode(&blake3::hash(format!("{name} {inputs:?}").as_bytes()).as_bytes()[..8]),
+    }
+}
+
+impl Script {
+    /// Runs `hook` in place of what the op of that name does.
+    pub(super) fn on<F>(&self, name: &str, hook: impl Fn(CallContext) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<String, WorkerError>> + Send + 'static,
+    {
+        let hook: Hook = Arc::new(move |context| Box::pin(hook(context)));
+        self.hooks.lock().insert(name.to_owned(), hook);
+    }
+
+    pub(super) fn off(&self, name: &str) {
+        self.hooks.lock().remove(name);
+    }
+
+    /// Lets a source resolve to something else.
+    pub(super) fn pin(&self, name: &str, pin: &str) {
+        self.pins.lock().insert(name.to_owned(), pin.to_owned());
+    }
+
+    pub(super) fn lose_path(&self, path: &str) {
+        self.missing_paths.lock().push(path.to_owned());
+    }
+
+    pub(super) fn runs(&self, name: &str) -> usize {
+        self.runs.lock().get(name).copied().unwrap_or_default()
+    }
+
+    pub(super) fn total_runs(&self) -> usize {
+        self.runs.lock().values().sum()
+    }
+
+    pub(super) fn max_runs_of_a_vertex(&self) -> usize {
+        self.runs_by_vertex.lock().values().copied().max().unwrap_or_default()
+    }
+
+    pub(super) fn forget_runs(&self) {
+        self.runs.lock().clear();
+        self.runs_by_vertex.lock().clear();
+    }
+
+    /// Drops results, as pruning does.
+    pub(super) fn prune(&self, mut lost: impl FnMut(&str) -> bool) {
+        self.store.lock().retain(|_, value| !lost(value));
+    }
+
+    pub(super) fn read(&self, result: Option<&Ref>) -> String {
+        result.map_or_else(String::new, |result| self.store.lock()[result.id()].clone())
+    }
+
+    fn put(&self, value: String) -> Ref {
+        let id = ResultId::new(format!("r{}", self.made.fetch_add(1, Ordering::SeqCst)));
+        self.store.lock().insert(id.clone(), value);
+        Ref::new(id, Arc::new(()))
+    }
+}
+
+#[async_trait]
+impl Worker for Script {
+    fn info(&self) -> WorkerInfo {
+        WorkerInfo {
+            id: "script".to_owned(),
+            platforms: vec![Platform::new("linux", "amd64", "")],
+            ..WorkerInfo::default()
+        }
+    }
+
+    async fn resolve_source(
+        &self,
+        source: &SourceOp,
+        _: Option<&Platform>,
+        context: &CallContext,
+    ) -> Result<ResolvedSource, WorkerError> {
+        let name = Op::Source(source.clone()).name();
+        let hook = self.hooks.lock().get(&format!("resolve {name}")).cloned();
+        let pin = match hook {
+            Some(hook) => hook(context.clone()).await?,
+            None => self.pins.lock().get(&name).cloned().unwrap_or_else(|| name.clone()),
+        };
+        Ok(ResolvedSource {
+            pin,
+            parts: BTreeMap::new(),
+            result: None,
+        })
+    }
+
+    async fn execute(&self, execution: Execution, context: &CallContext) -> Result<Vec<Option<Ref>>, WorkerError> {
+        let name = execution.vertex.name();
+        *self.runs.lock().entry(name.clone()).or_default() += 1;
+        *self.runs_by_vertex.lock().entry(execution.vertex.digest).or_default() += 1;
+        let hook = self.hooks.lock().get(&name).cloned();
+        let made = match (hook, execution.resolved) {
+            (Some(hook), _) => hook(context.clone()).await?,
+            (None, Some(resolved)) => resolved.pin,
+            (None, None) => {
+                let inputs: Vec<String> = execution.inputs.iter().map(|input| self.read(input.as_ref())).collect();
+                value(&name, &inputs)
+            }
+        };
+        let outputs = execution.vertex.output_count();
+        Ok((0..outputs).map(|_| Some(self.put(made.clone()))).collect())
+    }
+
+    async fn digest(
+        &self,
+        input: Option<&Ref>,
+        selector: &ContentSelector,
+        _: &CallContext,
+    ) -> Result<Digest, WorkerError> {
+        self.digests.fetch_add(1, Ordering::SeqCst);
+        if self.missing_paths.lock().contains(&selector.path) {
+            return Err(WorkerError::NotFound(format!("{:?}: not found", selector.path)));
+        }
+        Ok(Digest::sha256(self.read(input).as_bytes()))
+    }
+
+    async fn open(&self, id: &ResultId) -> Result<Option<Ref>, WorkerError> {
+        let known = self.store.lock().contains_key(id);
+        Ok(known.then(|| Ref::new(id.clone(), Arc::new(()))))
+    }
+
+    async fn resolve_image(&self, query: &ImageQuery, _: &CallContext) -> Result<ResolvedImage, WorkerError> {
+        Ok(ResolvedImage {
+            digest: Digest::sha256(query.reference.as_bytes()),
+            config: Bytes::from_static(b"{}"),
+        })
+    }
+
+    async fn read_file(&self, input: Option<&Ref>, _: &str, _: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
+        Ok(self.read(input).into())
+    }
+
+    async fn read_dir(&self, _: Option<&Ref>, _: &str, _: Option<&str>) -> Result<Vec<FileStat>, WorkerError> {
+        Ok(Vec::new())
+    }
+
+    async fn stat_file(&self, _: Option<&Ref>, path: &str) -> Result<FileStat, WorkerError> {
+        Err(WorkerError::NotFound(path.to_owned()))
+    }
+}
+
+/// How an op of a test depends on an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Identity,
+    Content,
+}
+
+/// Writes graphs.
+#[derive(Default)]
+pub(super) struct Write(pub(super) Builder);
+
+impl Write {
+    pub(super) fn image(&mut self, name: &str) -> Output {
+        let image = ImageSource {
+            reference: name.to_owned(),
+            ..ImageSource::default()
+        };
+        self.0.source(SourceOp::Image(image), None, OpMetadata::default())
+    }
+
+    pub(super) fn run(&mut self, name: &str, inputs: &[(Output, By)]) -> Output {
+        self.run_with(name, inputs, OpMetadata::default())
+    }
+
+    pub(super) fn run_fresh(&mut self, name: &str, inputs: &[(Output, By)]) -> Output {
+        let metadata = OpMetadata {
+            ignore_cache: true,
+            ..OpMetadata::default()
+        };
+        self.run_with(name, inputs, metadata)
+    }
+
+    pub(super) fn run_with(&mut self, name: &str, inputs: &[(Output, By)], metadata: OpMetadata) -> Output {
+        let mount = |dest: String, input: Option<usize>, by: By, output: Option<usize>| Mount {
+            dest,
+            input,
+            selector: String::new(),
+            readonly: by == By::Content,
+            output,
+            kind: MountKind::Bind,
+            content_cache: ContentCache::Default,
+        };
+        let mut mounts = vec![mount("/".to_owned(), None, By::Identity, Some(0))];
+        mounts.extend(
+            inputs
+                .iter()
+                .enumerate()
+                .map(|(n, (_, by))| mount(format!("/in{n}"), Some(n), *by, None)),
+        );
+        let exec = ExecOp {
+            args: vec![name.to_owned()],
+            cwd: "/".to_owned(),
+            mounts,
+            ..ExecOp::default()
+        };
+        let inputs: Vec<Output> = inputs.iter().map(|(input, _)| *input).collect();
+        self.0.exec(exec, &inputs, None, metadata)
+    }
+
+    pub(super) fn finish(&self, target: Output) -> Definition {
+        self.0.finish(target)
+    }
+}
+
+/// An engine on a scripted worker and an empty index.
+pub(super) fn engine() -> (Arc<Engine>, Arc<Script>) {
+    let script = Arc::<Script>::default();
+    (Engine::new(script.clone(), Arc::<MemoryIndex>::default()), script)
+}
+
+/// A build in a session of its own.
+pub(super) fn build(engine: &Arc<Engine>, session: &str) -> Arc<Build> {
+    engine.build(BuildOptions {
+        session: session.to_owned(),
+        ..BuildOptions::default()
+    })
+}
+
+/// Builds in a new build and returns what the result holds, with the build.
+pub(super) async fn solve(
+    engine: &Arc<Engine>,
+    script: &Script,
+    definition: &Definition,
+) -> (Result<String, SolveError>, Arc<Build>) {
+    let build = build(engine, "");
+    let outcome = soon(build.solve(definition)).await;
+    (outcome.map(|result| script.read(result.as_ref())), build)
+}
+
+/// Fails the test in place of hanging.
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(120), future)
+        .await
+        .expect("it hangs")
+}
+
+/// Lets other tasks run until something is so.
+pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
+    soon(async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// The last state of each vertex, by name.
+pub(super) fn states(build: &Build) -> BTreeMap<String, VertexState> {
+    let mut states = BTreeMap::new();
+    for event in build.events().snapshot() {
+        if let Event::Vertex(state) = event {
+            states.insert(state.name.clone(), state);
+        }
+    }
+    states
+}
+
+/// The output of a vertex's process.
+pub(super) fn logs(build: &Build, vertex: VertexDigest) -> String {
+    let mut text = Vec::new();
+    for event in build.events().snapshot() {
+        if let Event::Log(of, log) = event
+            && of == vertex
+        {
+            text.extend_from_slice(&log.data);
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
