@@ -16,7 +16,10 @@ pub(crate) fn record(text: &str) -> Result<Vec<String>, String> {
             None => {
                 let (field, tail) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
                 if let Some(at) = field.find('"') {
-                    return Err(format!("parse error on line 1, column {}: bare \" in non-quoted field", text.len() - rest.len() + at + 1));
+                    return Err(format!(
+                        "parse error on line 1, column {}: bare \" in non-quoted field",
+                        text.len() - rest.len() + at + 1
+                    ));
                 }
                 (field.to_owned(), tail)
             }
@@ -34,7 +37,10 @@ fn quoted_field(mut rest: &str, offset: usize) -> Result<(String, &str), String>
     let whole = rest.len();
     loop {
         let Some(end) = rest.find('"') else {
-            return Err(format!("parse error on line 1, column {}: extraneous or missing \" in quoted-field", offset + whole + 1));
+            return Err(format!(
+                "parse error on line 1, column {}: extraneous or missing \" in quoted-field",
+                offset + whole + 1
+            ));
         };
         field.push_str(&rest[..end]);
         rest = &rest[end + 1..];
@@ -45,7 +51,10 @@ fn quoted_field(mut rest: &str, offset: usize) -> Result<(String, &str), String>
             }
             None | Some(b',') => return Ok((field, rest)),
             Some(_) => {
-                return Err(format!("parse error on line 1, column {}: extraneous or missing \" in quoted-field", offset + whole - rest.len()));
+                return Err(format!(
+                    "parse error on line 1, column {}: extraneous or missing \" in quoted-field",
+                    offset + whole - rest.len()
+                ));
             }
         }
     }

@@ -39,7 +39,11 @@ impl Dockerfile {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         let tree = syntax::parse(bytes);
-        let mut file = Self { directives: tree.directives, errors: tree.errors, ..Self::default() };
+        let mut file = Self {
+            directives: tree.directives,
+            errors: tree.errors,
+            ..Self::default()
+        };
         for node in &tree.nodes {
             match Instruction::from_node(node) {
                 Ok(instruction) => file.add(instruction),
@@ -47,7 +51,8 @@ impl Dockerfile {
             }
         }
         if file.errors.is_empty() && file.stages.is_empty() {
-            file.errors.push(DockerfileError::whole("dockerfile contains no stages to build"));
+            file.errors
+                .push(DockerfileError::whole("dockerfile contains no stages to build"));
         }
         file
     }
@@ -61,14 +66,21 @@ impl Dockerfile {
             (_, Some(stage)) => stage.instructions.push(instruction),
             (Kind::Arg(_), None) => self.global_args.push(instruction),
             (_, None) => {
-                self.errors.push(DockerfileError::at(instruction.lines, "no build stage in current context"));
+                self.errors.push(DockerfileError::at(
+                    instruction.lines,
+                    "no build stage in current context",
+                ));
             }
         }
     }
 
     fn add_stage(&mut self, from: From, instruction: Instruction) {
         if self.stages.len() < Self::MAX_STAGES {
-            return self.stages.push(Stage { from, instruction, instructions: Vec::new() });
+            return self.stages.push(Stage {
+                from,
+                instruction,
+                instructions: Vec::new(),
+            });
         }
         let message = format!("dockerfile has more than {} stages", Self::MAX_STAGES);
         if self.errors.last().is_none_or(|last| last.message != message) {
@@ -79,6 +91,8 @@ impl Dockerfile {
     /// The last of the stages before `before` that has this name, in any case.
     pub fn find_stage(&self, name: &str, before: usize) -> Option<usize> {
         let name = name.to_lowercase();
-        self.stages[..before].iter().rposition(|stage| stage.from.name.as_deref() == Some(&name))
+        self.stages[..before]
+            .iter()
+            .rposition(|stage| stage.from.name.as_deref() == Some(&name))
     }
 }

@@ -18,16 +18,25 @@ pub struct DockerfileError {
 impl DockerfileError {
     /// An error about one place.
     pub fn at(lines: Lines, message: impl Into<String>) -> Self {
-        Self { message: message.into(), locations: vec![lines] }
+        Self {
+            message: message.into(),
+            locations: vec![lines],
+        }
     }
 
     /// An error about the file as a whole.
     pub fn whole(message: impl Into<String>) -> Self {
-        Self { message: message.into(), locations: Vec::new() }
+        Self {
+            message: message.into(),
+            locations: Vec::new(),
+        }
     }
 
     /// An error in the arguments of the instruction at `lines`.
     pub(crate) fn instruction(lines: Lines, message: impl std::fmt::Display) -> Self {
-        Self::at(lines, format!("dockerfile parse error on line {}: {message}", lines.first))
+        Self::at(
+            lines,
+            format!("dockerfile parse error on line {}: {message}", lines.first),
+        )
     }
 }

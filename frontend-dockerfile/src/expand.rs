@@ -106,7 +106,11 @@ pub enum ExpandCause {
 /// Error texts quote the word; a word of megabytes would bury the message.
 fn shortened(word: &str) -> String {
     const LIMIT: usize = 1_024;
-    if word.len() <= LIMIT { word.to_owned() } else { word.chars().take(LIMIT).chain("...".chars()).collect() }
+    if word.len() <= LIMIT {
+        word.to_owned()
+    } else {
+        word.chars().take(LIMIT).chain("...".chars()).collect()
+    }
 }
 
 #[cfg(test)]

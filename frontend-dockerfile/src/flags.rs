@@ -35,7 +35,9 @@ impl Flags {
 
     fn add(&mut self, word: &str, spec: &FlagSpec) -> Result<(), String> {
         let body = word.strip_prefix("--").unwrap_or(word);
-        let (name, value) = body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value)));
+        let (name, value) = body
+            .split_once('=')
+            .map_or((body, None), |(name, value)| (name, Some(value)));
         let Some(&(known, kind)) = spec.iter().find(|(known, _)| *known == name) else {
             let near = suggestion(name, spec.iter().map(|(known, _)| *known));
             return Err(format!("unknown flag: --{name}{near}"));
@@ -64,7 +66,11 @@ impl Flags {
 
     /// All values of a flag.
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
-        self.given.iter().filter(|(given, _)| *given == name).map(|(_, value)| value.clone()).collect()
+        self.given
+            .iter()
+            .filter(|(given, _)| *given == name)
+            .map(|(_, value)| value.clone())
+            .collect()
     }
 
     /// A switch, if it was given.

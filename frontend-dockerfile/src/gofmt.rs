@@ -58,13 +58,17 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
     }
     let mut total: i128 = 0;
     while !rest.is_empty() {
-        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number_end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, tail) = rest.split_at(number_end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || number.len() > 32 {
             return Err(invalid());
         }
-        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let unit_end = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let scale = match unit {
             "" => return Err(format!("time: missing unit in duration {}", quote(text))),
@@ -74,9 +78,20 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
             "s" => 1_000_000_000,
             "m" => 60_000_000_000,
             "h" => 3_600_000_000_000,
-            _ => return Err(format!("time: unknown unit {} in duration {}", quote(unit), quote(text))),
+            _ => {
+                return Err(format!(
+                    "time: unknown unit {} in duration {}",
+                    quote(unit),
+                    quote(text)
+                ));
+            }
         };
-        total += scale * if whole.is_empty() { 0 } else { whole.parse::<i128>().map_err(|_| invalid())? };
+        total += scale
+            * if whole.is_empty() {
+                0
+            } else {
+                whole.parse::<i128>().map_err(|_| invalid())?
+            };
         if total > i128::from(i64::MAX) {
             return Err(invalid());
         }
@@ -120,7 +135,11 @@ fn decimal(value: u64, width: u32) -> String {
     let unit = 10_u64.pow(width);
     let fraction = format!("{:0width$}", value % unit, width = width as usize);
     let fraction = if width == 0 { "" } else { fraction.trim_end_matches('0') };
-    if fraction.is_empty() { (value / unit).to_string() } else { format!("{}.{fraction}", value / unit) }
+    if fraction.is_empty() {
+        (value / unit).to_string()
+    } else {
+        format!("{}.{fraction}", value / unit)
+    }
 }
 
 #[cfg(test)]
@@ -129,19 +148,38 @@ mod tests {
 
     #[test]
     fn strings_are_quoted_as_in_go() {
-        for (text, want) in [("a", "\"a\""), ("b\"c\n", "\"b\\\"c\\n\""), ("\u{1}", "\"\\x01\""), ("é☺", "\"é☺\""), ("\\", "\"\\\\\"")] {
+        for (text, want) in [
+            ("a", "\"a\""),
+            ("b\"c\n", "\"b\\\"c\\n\""),
+            ("\u{1}", "\"\\x01\""),
+            ("é☺", "\"é☺\""),
+            ("\\", "\"\\\\\""),
+        ] {
             assert_eq!(quote(text), want);
         }
     }
 
     #[test]
     fn durations_round_trip() {
-        for (text, want) in [("30s", "30s"), ("1m30s", "1m30s"), ("2h", "2h0m0s"), ("5ms", "5ms"), ("1.5h", "1h30m0s"), ("0", "0s"), ("1us", "1µs"), ("1.5s", "1.5s"), ("-1s", "-1s")] {
+        for (text, want) in [
+            ("30s", "30s"),
+            ("1m30s", "1m30s"),
+            ("2h", "2h0m0s"),
+            ("5ms", "5ms"),
+            ("1.5h", "1h30m0s"),
+            ("0", "0s"),
+            ("1us", "1µs"),
+            ("1.5s", "1.5s"),
+            ("-1s", "-1s"),
+        ] {
             assert_eq!(parse_duration(text).map(duration).as_deref(), Ok(want), "{text}");
         }
         assert_eq!(parse_duration("1").unwrap_err(), "time: missing unit in duration \"1\"");
         assert_eq!(parse_duration("x").unwrap_err(), "time: invalid duration \"x\"");
-        assert_eq!(parse_duration("1y").unwrap_err(), "time: unknown unit \"y\" in duration \"1y\"");
+        assert_eq!(
+            parse_duration("1y").unwrap_err(),
+            "time: unknown unit \"y\" in duration \"1y\""
+        );
         assert!(parse_duration("99999999999999999999h").is_err() && parse_duration("").is_err());
     }
 }

@@ -74,8 +74,24 @@ pub enum Kind {
 }
 
 const WORDS: [&str; 18] = [
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "RUN",
-    "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 impl Instruction {
@@ -108,14 +124,20 @@ impl Instruction {
         let node = Node { lines, ..node.clone() };
         match node.word.to_ascii_uppercase().as_str() {
             "ONBUILD" => Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
-            "FROM" | "MAINTAINER" => Err(format!("{} isn't allowed as an ONBUILD trigger", node.word.to_ascii_uppercase())),
+            "FROM" | "MAINTAINER" => Err(format!(
+                "{} isn't allowed as an ONBUILD trigger",
+                node.word.to_ascii_uppercase()
+            )),
             _ => Self::from_node(&node),
         }
     }
 
     /// Whether it makes a layer.
     pub fn makes_layer(&self) -> bool {
-        matches!(self.kind, Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_))
+        matches!(
+            self.kind,
+            Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_)
+        )
     }
 }
 
@@ -149,8 +171,14 @@ fn near_word(word: &str) -> String {
     let lower = word.to_ascii_lowercase();
     let known: Vec<String> = WORDS.iter().map(|known| known.to_ascii_lowercase()).collect();
     let near = suggestion(&lower, known.iter().map(String::as_str));
-    let Some(found) = known.iter().find(|known| near.contains(&format!("mean {known}?"))) else { return String::new() };
-    let shown = if word == lower { found.clone() } else { found.to_ascii_uppercase() };
+    let Some(found) = known.iter().find(|known| near.contains(&format!("mean {known}?"))) else {
+        return String::new();
+    };
+    let shown = if word == lower {
+        found.clone()
+    } else {
+        found.to_ascii_uppercase()
+    };
     format!(" (did you mean {shown}?)")
 }
 

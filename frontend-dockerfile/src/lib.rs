@@ -1,7 +1,8 @@
 //! Dockerfiles: from text to the graph that the solver builds.
 //!
 //! Reading order: [`syntax`] turns bytes into nodes, [`instruction`] nodes into typed instructions, [`Dockerfile`] is both
-//! for a whole file, [`expand`] replaces variables.
+//! for a whole file, [`expand`] replaces variables; `plan` decides which stages are built from what, `lower` makes the
+//! graph, and [`DockerfileFrontend`] is what the daemon calls.
 //!
 //! This crate reaches the rest of the program only through the `Bridge` of `cairn-solver`; it opens no file and knows no
 //! worker. Every text is total to parse: it gives a tree and its errors, never a panic.
@@ -14,10 +15,19 @@ mod csv;
 mod dockerfile;
 mod error;
 mod flags;
+mod frontend;
 mod gofmt;
+mod image;
 mod location;
+mod lower;
+mod options;
+mod plan;
+mod platform;
+mod reference;
+mod remote;
 mod suggest;
 
 pub use dockerfile::{Dockerfile, Stage};
 pub use error::DockerfileError;
+pub use frontend::DockerfileFrontend;
 pub use location::{Lines, Position, Span, excerpt};

@@ -14,7 +14,10 @@ pub struct Lines {
 impl Lines {
     /// One line.
     pub fn one(line: u32) -> Self {
-        Self { first: line, last: line }
+        Self {
+            first: line,
+            last: line,
+        }
     }
 
     /// Whether `line` is inside.
@@ -47,10 +50,17 @@ pub struct Span {
 #[must_use]
 pub fn excerpt(filename: &str, data: &str, lines: Lines) -> String {
     let around = if lines.first == lines.last { 2 } else { 1 };
-    let (first, last) = (lines.first.saturating_sub(around).max(1), lines.last.saturating_add(around));
+    let (first, last) = (
+        lines.first.saturating_sub(around).max(1),
+        lines.last.saturating_add(around),
+    );
     let rule = "-".repeat(20);
     let mut text = format!("{filename}:{}\n{rule}\n", lines.first);
-    let shown = data.split('\n').enumerate().skip(first as usize - 1).take((last - first) as usize + 1);
+    let shown = data
+        .split('\n')
+        .enumerate()
+        .skip(first as usize - 1)
+        .take((last - first) as usize + 1);
     for (index, line) in shown {
         let number = index + 1;
         let mark = if lines.contains(number as u32) { ">>>" } else { "   " };

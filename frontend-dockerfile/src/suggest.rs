@@ -14,7 +14,8 @@ pub(crate) fn suggestion<'a>(input: &str, candidates: impl IntoIterator<Item = &
             best = Some((distance, candidate));
         }
     }
-    best.map(|(_, candidate)| format!(" (did you mean {candidate}?)")).unwrap_or_default()
+    best.map(|(_, candidate)| format!(" (did you mean {candidate}?)"))
+        .unwrap_or_default()
 }
 
 const MAX: usize = 2;

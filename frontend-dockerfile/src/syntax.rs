@@ -16,4 +16,3 @@ pub use directive::{Directive, Directives, external_syntax};
 pub use heredoc::Heredoc;
 pub use node::{FlagWord, Node};
 pub use reader::{SyntaxTree, parse};
-

@@ -35,22 +35,38 @@ impl Expander {
 
     /// For the body of a heredoc: quotes are ordinary characters.
     pub fn heredoc_body() -> Self {
-        Self { quotes_are_text: true, ..Self::new('\\') }
+        Self {
+            quotes_are_text: true,
+            ..Self::new('\\')
+        }
     }
 
     /// For showing a command: quotes stay, and so do variables that have no value.
     pub fn display(escape: char) -> Self {
-        Self { keep_quotes: true, keep_unknown: true, ..Self::new(escape) }
+        Self {
+            keep_quotes: true,
+            keep_unknown: true,
+            ..Self::new(escape)
+        }
     }
 
     /// For splitting a line into shell words as they are written.
     pub(crate) fn raw_words() -> Self {
-        Self { keep_quotes: true, keep_escapes: true, keep_unknown: true, heredoc_words: true, ..Self::new('\\') }
+        Self {
+            keep_quotes: true,
+            keep_escapes: true,
+            keep_unknown: true,
+            heredoc_words: true,
+            ..Self::new('\\')
+        }
     }
 
     /// For removing quotes and escapes only.
     pub(crate) fn unquote() -> Self {
-        Self { keep_unknown: true, ..Self::new('\\') }
+        Self {
+            keep_unknown: true,
+            ..Self::new('\\')
+        }
     }
 
     /// Expands `word`.
@@ -75,7 +91,10 @@ impl Expander {
                 matched: reader.matched,
                 unmatched: reader.unmatched,
             }),
-            Err(cause) => Err(ExpandError { word: word.to_owned(), cause }),
+            Err(cause) => Err(ExpandError {
+                word: word.to_owned(),
+                cause,
+            }),
         }
     }
 }
@@ -115,7 +134,11 @@ impl Reader<'_> {
 
     fn count(&mut self, bytes: usize) -> Result<(), ExpandCause> {
         self.produced += bytes;
-        if self.produced > Expander::MAX_RESULT_BYTES { Err(ExpandCause::TooLong(Expander::MAX_RESULT_BYTES)) } else { Ok(()) }
+        if self.produced > Expander::MAX_RESULT_BYTES {
+            Err(ExpandCause::TooLong(Expander::MAX_RESULT_BYTES))
+        } else {
+            Ok(())
+        }
     }
 
     /// Reads up to and including `stop`, or to the end if there is none.
@@ -185,7 +208,11 @@ impl Reader<'_> {
     fn single_quoted(&mut self) -> Piece {
         let inner = &self.rest[1..];
         let end = inner.find('\'').ok_or(ExpandCause::UnmatchedQuote("single"))?;
-        let text = if self.how.keep_quotes { &self.rest[..end + 2] } else { &inner[..end] };
+        let text = if self.how.keep_quotes {
+            &self.rest[..end + 2]
+        } else {
+            &inner[..end]
+        };
         let text = text.to_owned();
         self.rest = &inner[end + 1..];
         Ok(text)
@@ -238,7 +265,11 @@ impl Reader<'_> {
                 return Ok("$".to_owned());
             }
             let (value, known) = self.look_up(&name)?;
-            return Ok(if known || !self.how.keep_unknown { value } else { format!("${name}") });
+            return Ok(if known || !self.how.keep_unknown {
+                value
+            } else {
+                format!("${name}")
+            });
         }
         self.next();
         self.depth += 1;
@@ -260,7 +291,11 @@ impl Reader<'_> {
         match self.next() {
             Some('}') => {
                 let (value, known) = self.look_up(&name)?;
-                Ok(if known || !self.how.keep_unknown { value } else { format!("${{{name}}}") })
+                Ok(if known || !self.how.keep_unknown {
+                    value
+                } else {
+                    format!("${{{name}}}")
+                })
             }
             Some('/') => self.replace(&name),
             Some(':') => {
@@ -273,7 +308,13 @@ impl Reader<'_> {
 
     /// `-`, `+`, `?`, `#` and `%`; with `colon` an empty value counts as none.
     fn operator(&mut self, name: &str, colon: bool, operator: Option<char>) -> Piece {
-        let shown = || format!("{}{}", if colon { ":" } else { "" }, operator.unwrap_or(char::REPLACEMENT_CHARACTER));
+        let shown = || {
+            format!(
+                "{}{}",
+                if colon { ":" } else { "" },
+                operator.unwrap_or(char::REPLACEMENT_CHARACTER)
+            )
+        };
         let trims = matches!(operator, Some('#' | '%'));
         let Some(operator) = operator.filter(|c| matches!(c, '-' | '+' | '?' | '#' | '%') && !(colon && trims)) else {
             return Err(ExpandCause::UnsupportedModifier(shown()));
@@ -293,7 +334,10 @@ impl Reader<'_> {
                     (true, false) => "is not allowed to be unset".to_owned(),
                     (true, true) => "is not allowed to be empty".to_owned(),
                 };
-                Err(ExpandCause::Required { name: name.to_owned(), message })
+                Err(ExpandCause::Required {
+                    name: name.to_owned(),
+                    message,
+                })
             }
             '?' => Ok(value),
             '#' => match word.strip_prefix('#') {
@@ -313,7 +357,10 @@ impl Reader<'_> {
         let replacement = self.part('}', true, ExpandCause::MissingBrace)?;
         let (value, known) = self.look_up(name)?;
         if !known && self.how.keep_unknown {
-            return Ok(format!("${{{name}/{}{pattern}/{replacement}}}", if all { "/" } else { "" }));
+            return Ok(format!(
+                "${{{name}/{}{pattern}/{replacement}}}",
+                if all { "/" } else { "" }
+            ));
         }
         let replaced = pattern::replace(&pattern, &value, &replacement, all)?;
         self.count(replaced.len())?;
@@ -322,7 +369,8 @@ impl Reader<'_> {
 
     /// A part of a substitution, up to `stop`. A text that ends early lacks that character, whatever else it lacks.
     fn part(&mut self, stop: char, keep_escapes: bool, missing: ExpandCause) -> Piece {
-        self.until(Some(stop), keep_escapes).map_err(|cause| if self.rest.is_empty() { missing } else { cause })
+        self.until(Some(stop), keep_escapes)
+            .map_err(|cause| if self.rest.is_empty() { missing } else { cause })
     }
 
     /// A name; empty if there is none here.

@@ -10,7 +10,10 @@ const SIZE_LIMIT: usize = 1 << 20;
 /// Removes the shortest or (`greedy`) longest prefix of `value` that matches.
 pub(super) fn trim_prefix(pattern: &str, value: &str, greedy: bool) -> Result<String, ExpandCause> {
     let regex = compile(pattern, &translate(pattern, greedy)?.concat(), true)?;
-    Ok(regex.find(value).map_or(value, |found| &value[found.end()..]).to_owned())
+    Ok(regex
+        .find(value)
+        .map_or(value, |found| &value[found.end()..])
+        .to_owned())
 }
 
 /// Removes the shortest or (`greedy`) longest suffix of `value` that matches.
@@ -20,7 +23,9 @@ pub(super) fn trim_suffix(pattern: &str, value: &str, greedy: bool) -> Result<St
     parts.reverse();
     let regex = compile(pattern, &parts.concat(), true)?;
     let backwards: String = value.chars().rev().collect();
-    let kept = regex.find(&backwards).map_or(backwards.as_str(), |found| &backwards[found.end()..]);
+    let kept = regex
+        .find(&backwards)
+        .map_or(backwards.as_str(), |found| &backwards[found.end()..]);
     Ok(kept.chars().rev().collect())
 }
 
@@ -37,7 +42,11 @@ pub(super) fn replace(pattern: &str, value: &str, replacement: &str, all: bool) 
 }
 
 fn compile(pattern: &str, translated: &str, anchored: bool) -> Result<Regex, ExpandCause> {
-    let text = if anchored { format!("^(?:{translated})") } else { translated.to_owned() };
+    let text = if anchored {
+        format!("^(?:{translated})")
+    } else {
+        translated.to_owned()
+    };
     RegexBuilder::new(&text)
         .size_limit(SIZE_LIMIT)
         .build()
@@ -67,5 +76,8 @@ fn translate(pattern: &str, greedy: bool) -> Result<Vec<String>, ExpandCause> {
 }
 
 fn invalid(pattern: &str, cause: String) -> ExpandCause {
-    ExpandCause::InvalidPattern { pattern: pattern.to_owned(), cause }
+    ExpandCause::InvalidPattern {
+        pattern: pattern.to_owned(),
+        cause,
+    }
 }

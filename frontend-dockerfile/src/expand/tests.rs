@@ -11,7 +11,10 @@ fn variables() -> BTreeMap<String, String> {
 }
 
 fn expand(escape: char, word: &str) -> Result<String, String> {
-    Expander::new(escape).expand(word, &variables()).map(|e| e.value).map_err(|e| e.cause.to_string())
+    Expander::new(escape)
+        .expand(word, &variables())
+        .map(|e| e.value)
+        .map_err(|e| e.cause.to_string())
 }
 
 #[test]
@@ -75,7 +78,12 @@ fn expansion_with_backslash() {
 
 #[test]
 fn expansion_with_backquote() {
-    for (word, want) in [("c:\\x\\", "c:\\x\\"), ("`$v", "$v"), ("\"a`\"b\"", "a\"b"), ("a``b", "a`b")] {
+    for (word, want) in [
+        ("c:\\x\\", "c:\\x\\"),
+        ("`$v", "$v"),
+        ("\"a`\"b\"", "a\"b"),
+        ("a``b", "a`b"),
+    ] {
         assert_eq!(expand('`', word).as_deref(), Ok(want), "{word}");
     }
 }
@@ -101,9 +109,18 @@ fn malformed_words_say_why() {
         ("${v^^}", "unsupported modifier (^) in substitution"),
         ("${#v}", "unsupported modifier (v) in substitution"),
         ("${v", "unsupported modifier (\u{fffd}) in substitution"),
-        ("${v#fo\\o}", "invalid pattern (fo\\o) in substitution: invalid escape '\\o'"),
-        ("\"abc", "unexpected end of statement while looking for matching double-quote"),
-        ("'abc", "unexpected end of statement while looking for matching single-quote"),
+        (
+            "${v#fo\\o}",
+            "invalid pattern (fo\\o) in substitution: invalid escape '\\o'",
+        ),
+        (
+            "\"abc",
+            "unexpected end of statement while looking for matching double-quote",
+        ),
+        (
+            "'abc",
+            "unexpected end of statement while looking for matching single-quote",
+        ),
     ] {
         assert_eq!(expand('\\', word).unwrap_err(), want, "{word}");
     }
@@ -116,19 +133,25 @@ fn malformed_words_say_why() {
 
 #[test]
 fn heredoc_bodies_keep_quotes() {
-    let body = Expander::heredoc_body().expand("$v \\$v '$v' \"$e\" \\n\n", &variables()).unwrap();
+    let body = Expander::heredoc_body()
+        .expand("$v \\$v '$v' \"$e\" \\n\n", &variables())
+        .unwrap();
     assert_eq!(body.value, "foobarbaz $v 'foobarbaz' \"\" n\n");
 }
 
 #[test]
 fn commands_are_shown_with_what_is_known() {
-    let shown = Expander::display('\\').expand("echo $v ${u} ${u:-d} \\$x \"a b\" a\\ b", &variables()).unwrap();
+    let shown = Expander::display('\\')
+        .expand("echo $v ${u} ${u:-d} \\$x \"a b\" a\\ b", &variables())
+        .unwrap();
     assert_eq!(shown.value, "echo foobarbaz ${u} ${u:-d} $x \"a b\" a b");
 }
 
 #[test]
 fn names_are_told_apart_by_whether_they_have_a_value() {
-    let expanded = Expander::new('\\').expand("$v ${u:-$w} ${v:-$x}", &variables()).unwrap();
+    let expanded = Expander::new('\\')
+        .expand("$v ${u:-$w} ${v:-$x}", &variables())
+        .unwrap();
     assert!(expanded.matched.iter().eq(["v"]));
     assert!(expanded.unmatched.iter().eq(["u", "w", "x"]));
 }

@@ -35,14 +35,22 @@ pub(super) fn command(args: &Args) -> CommandLine {
 
 pub(super) fn pairs(node: &Node, word: &str) -> Result<Vec<Pair>, String> {
     super::flags(node, &[])?;
-    let Args::Pairs { pairs, .. } = &node.args else { return Err(format!("{word} requires at least one argument")) };
+    let Args::Pairs { pairs, .. } = &node.args else {
+        return Err(format!("{word} requires at least one argument"));
+    };
     if pairs.is_empty() {
         return Err(format!("{word} requires at least one argument"));
     }
     if pairs.iter().any(|pair| pair.key.is_empty()) {
         return Err(format!("{word} names can not be blank"));
     }
-    Ok(pairs.iter().map(|pair| Pair { key: pair.key.clone(), value: pair.value.clone() }).collect())
+    Ok(pairs
+        .iter()
+        .map(|pair| Pair {
+            key: pair.key.clone(),
+            value: pair.value.clone(),
+        })
+        .collect())
 }
 
 pub(super) fn single(node: &Node, word: &str) -> Result<String, String> {
@@ -91,7 +99,9 @@ pub(super) fn shell(node: &Node) -> Result<Vec<String>, String> {
 /// The text of the trigger, as images carry it: the instruction, then its here-documents.
 pub(super) fn onbuild(node: &Node) -> Result<String, String> {
     super::flags(node, &[])?;
-    let Args::Nested(inner) = &node.args else { return Err("ONBUILD requires at least one argument".to_owned()) };
+    let Args::Nested(inner) = &node.args else {
+        return Err("ONBUILD requires at least one argument".to_owned());
+    };
     match inner.word.to_ascii_uppercase().as_str() {
         "ONBUILD" => return Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
         word @ ("MAINTAINER" | "FROM") => return Err(format!("{word} isn't allowed as an ONBUILD trigger")),

@@ -68,7 +68,9 @@ pub(super) fn add(node: &Node) -> Result<Copy, String> {
 
 fn parse(node: &Node, flags: &Flags, word: &str) -> Result<Copy, String> {
     let words = super::list(node);
-    let [sources @ .., dest] = words.as_slice() else { return Err(too_few(word)) };
+    let [sources @ .., dest] = words.as_slice() else {
+        return Err(too_few(word));
+    };
     if sources.is_empty() {
         return Err(too_few(word));
     }

@@ -32,12 +32,17 @@ const FLAGS: &FlagSpec = &[
 ];
 
 pub(super) fn healthcheck(node: &Node) -> Result<Healthcheck, String> {
-    let Args::Typed { kind, rest } = &node.args else { return Err("HEALTHCHECK requires at least one argument".to_owned()) };
+    let Args::Typed { kind, rest } = &node.args else {
+        return Err("HEALTHCHECK requires at least one argument".to_owned());
+    };
     let upper = kind.to_uppercase();
     match upper.as_str() {
         "" => Err("HEALTHCHECK requires at least one argument".to_owned()),
         "NONE" => match rest.as_ref() {
-            Args::Text(text) if text.is_empty() => Ok(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() }),
+            Args::Text(text) if text.is_empty() => Ok(Healthcheck {
+                test: vec!["NONE".to_owned()],
+                ..Healthcheck::default()
+            }),
             _ => Err("HEALTHCHECK NONE takes no arguments".to_owned()),
         },
         "CMD" => {
@@ -51,7 +56,10 @@ pub(super) fn healthcheck(node: &Node) -> Result<Healthcheck, String> {
                 retries: retries(&flags)?,
             })
         }
-        _ => Err(format!("Unknown type {} in HEALTHCHECK (try CMD)", gofmt::quote(&upper))),
+        _ => Err(format!(
+            "Unknown type {} in HEALTHCHECK (try CMD)",
+            gofmt::quote(&upper)
+        )),
     }
 }
 
@@ -74,7 +82,9 @@ fn time(flags: &Flags, name: &str, kind: &str) -> Result<i64, String> {
 }
 
 fn retries(flags: &Flags) -> Result<i64, String> {
-    let Some(value) = flags.text("retries") else { return Ok(0) };
+    let Some(value) = flags.text("retries") else {
+        return Ok(0);
+    };
     let number: i32 = value
         .parse()
         .map_err(|_| format!("strconv.ParseInt: parsing {}: invalid syntax", gofmt::quote(&value)))?;

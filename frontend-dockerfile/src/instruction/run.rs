@@ -94,13 +94,34 @@ const FLAGS: &FlagSpec = &[
 
 const KINDS: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 const KEYS: [&str; 19] = [
-    "type", "from", "source", "src", "target", "dst", "destination", "readonly", "ro", "readwrite", "rw", "id", "sharing",
-    "required", "size", "mode", "uid", "gid", "env",
+    "type",
+    "from",
+    "source",
+    "src",
+    "target",
+    "dst",
+    "destination",
+    "readonly",
+    "ro",
+    "readwrite",
+    "rw",
+    "id",
+    "sharing",
+    "required",
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "env",
 ];
 
 pub(super) fn run(node: &Node) -> Result<Run, String> {
     let flags = super::flags(node, FLAGS)?;
-    let mounts = flags.list("mount").iter().map(|value| mount_flag(value)).collect::<Result<_, _>>()?;
+    let mounts = flags
+        .list("mount")
+        .iter()
+        .map(|value| mount_flag(value))
+        .collect::<Result<_, _>>()?;
     let network = match flags.text("network").as_deref() {
         None => None,
         Some("default") => Some(NetworkFlag::Default),
@@ -116,7 +137,13 @@ pub(super) fn run(node: &Node) -> Result<Run, String> {
     if !flags.list("device").is_empty() {
         return Err("device feature is only supported in Dockerfile frontend 1.14.0-labs or later".to_owned());
     }
-    Ok(Run { command: command(&node.args), heredocs: node.heredocs.clone(), mounts, network, insecure })
+    Ok(Run {
+        command: command(&node.args),
+        heredocs: node.heredocs.clone(),
+        mounts,
+        network,
+        insecure,
+    })
 }
 
 fn mount_flag(value: &str) -> Result<MountFlag, String> {
@@ -126,26 +153,44 @@ fn mount_flag(value: &str) -> Result<MountFlag, String> {
         key.eq_ignore_ascii_case("from").then(|| value.to_owned())
     });
     // A `$` at the very end is no variable.
-    if from.as_deref().is_some_and(|from| from.char_indices().any(|(at, c)| c == '$' && at + 1 < from.len())) {
+    if from
+        .as_deref()
+        .is_some_and(|from| from.char_indices().any(|(at, c)| c == '$' && at + 1 < from.len()))
+    {
         return Err("'from' doesn't support variable expansion, define alias stage instead".to_owned());
     }
-    Ok(MountFlag { fields, from: from.filter(|from| !from.is_empty()) })
+    Ok(MountFlag {
+        fields,
+        from: from.filter(|from| !from.is_empty()),
+    })
 }
 
 /// Understands a mount, expanding its values.
 ///
 /// # Errors
 /// The first field that is wrong.
-pub fn parse_mount(flag: &MountFlag, mut expand: impl FnMut(&str) -> Result<String, String>) -> Result<MountSpec, String> {
-    let mut spec = MountSpec { kind: "bind", ..MountSpec::default() };
+pub fn parse_mount(
+    flag: &MountFlag,
+    mut expand: impl FnMut(&str) -> Result<String, String>,
+) -> Result<MountSpec, String> {
+    let mut spec = MountSpec {
+        kind: "bind",
+        ..MountSpec::default()
+    };
     for field in &flag.fields {
-        let (key, written) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+        let (key, written) = field
+            .split_once('=')
+            .map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
         let lower = key.to_lowercase();
         let Some(written) = written else {
             switch(&mut spec, &lower, field)?;
             continue;
         };
-        let value = if lower == "from" { written.to_owned() } else { expand(written)? };
+        let value = if lower == "from" {
+            written.to_owned()
+        } else {
+            expand(written)?
+        };
         assign(&mut spec, key, &lower, &value, field)?;
     }
     check(spec)
@@ -170,10 +215,13 @@ fn assign(spec: &mut MountSpec, key: &str, lower: &str, value: &str, field: &str
     match lower {
         "type" => {
             let kind = value.to_lowercase();
-            spec.kind = KINDS
-                .into_iter()
-                .find(|known| *known == kind)
-                .ok_or_else(|| format!("unsupported mount type {}{}", gofmt::quote(value), suggestion(&kind, KINDS)))?;
+            spec.kind = KINDS.into_iter().find(|known| *known == kind).ok_or_else(|| {
+                format!(
+                    "unsupported mount type {}{}",
+                    gofmt::quote(value),
+                    suggestion(&kind, KINDS)
+                )
+            })?;
         }
         "from" => spec.from = Some(value.to_owned()).filter(|from| !from.is_empty()),
         "source" | "src" => spec.source = value.to_owned(),
@@ -182,16 +230,28 @@ fn assign(spec: &mut MountSpec, key: &str, lower: &str, value: &str, field: &str
         "readwrite" | "rw" => spec.readonly = Some(!boolean()?),
         "required" if matches!(spec.kind, "secret" | "ssh") => spec.required = boolean()?,
         "required" => return Err(format!("unexpected key 'required' for mount type '{}'", spec.kind)),
-        "size" if spec.kind == "tmpfs" => spec.size = size(value).ok_or_else(|| format!("invalid value for {key}: {value}"))?,
+        "size" if spec.kind == "tmpfs" => {
+            spec.size = size(value).ok_or_else(|| format!("invalid value for {key}: {value}"))?
+        }
         "size" => return Err(format!("unexpected key 'size' for mount type '{}'", spec.kind)),
         "id" => spec.id = value.to_owned(),
         "sharing" => spec.sharing = Some(sharing(value)?),
-        "mode" | "uid" | "gid" if !private => return Err(format!("{lower} not allowed for {} type mounts", gofmt::quote(spec.kind))),
+        "mode" | "uid" | "gid" if !private => {
+            return Err(format!(
+                "{lower} not allowed for {} type mounts",
+                gofmt::quote(spec.kind)
+            ));
+        }
         "mode" => spec.mode = Some(number(8)?),
         "uid" => spec.uid = Some(number(10)?),
         "gid" => spec.gid = Some(number(10)?),
         "env" => spec.env = Some(value.to_owned()),
-        _ => return Err(format!("unexpected key '{key}' in '{field}'{}", suggestion(lower, KEYS))),
+        _ => {
+            return Err(format!(
+                "unexpected key '{key}' in '{field}'{}",
+                suggestion(lower, KEYS)
+            ));
+        }
     }
     Ok(())
 }
@@ -239,10 +299,15 @@ fn sharing(value: &str) -> Result<CacheMode, String> {
 /// Bytes with a binary unit: `1m`, `2g`, `1.5k`, `64MiB`.
 fn size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let digits = lower
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(lower.len());
     let (number, unit) = lower.split_at(digits);
     let unit = unit.trim_start();
-    let prefix = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(unit);
+    let prefix = unit
+        .strip_suffix("ib")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(unit);
     let shift = match prefix {
         "" => 0,
         "k" => 10,
@@ -267,8 +332,14 @@ mod tests {
     #[test]
     fn wrong_mounts_say_why() {
         for (value, want) in [
-            ("type=cach,target=/m", "unsupported mount type \"cach\" (did you mean cache?)"),
-            ("sorce=bar,target=/m", "unexpected key 'sorce' in 'sorce=bar' (did you mean source?)"),
+            (
+                "type=cach,target=/m",
+                "unsupported mount type \"cach\" (did you mean cache?)",
+            ),
+            (
+                "sorce=bar,target=/m",
+                "unexpected key 'sorce' in 'sorce=bar' (did you mean source?)",
+            ),
             ("foo,target=/m", "invalid field 'foo' must be a key=value pair"),
             ("target=/m,", "invalid field '' must be a key=value pair"),
             ("target=/m,ro=maybe", "invalid value for ro: maybe"),
@@ -276,13 +347,25 @@ mod tests {
             ("target=/m,uid=1", "uid not allowed for \"bind\" type mounts"),
             ("target=/m,sharing=locked", "invalid cache sharing set for bind mount"),
             ("", "failed to parse csv mounts: EOF"),
-            ("type=cache,target=/c,sharing=lockd", "unsupported sharing value \"lockd\" (did you mean locked?)"),
+            (
+                "type=cache,target=/c,sharing=lockd",
+                "unsupported sharing value \"lockd\" (did you mean locked?)",
+            ),
             ("type=cache,target=/c,mode=999", "invalid value 999 for mode"),
-            ("type=secret,env=X", "invalid secret mount. one of source, target required"),
+            (
+                "type=secret,env=X",
+                "invalid secret mount. one of source, target required",
+            ),
             ("type=secret,id=a,source=b", "both source and id can't be set"),
-            ("required,type=secret,id=a", "unexpected key 'required' for mount type 'bind'"),
+            (
+                "required,type=secret,id=a",
+                "unexpected key 'required' for mount type 'bind'",
+            ),
             ("type=ssh,source=x", "ssh does not support source"),
-            ("from=$X,target=/m", "'from' doesn't support variable expansion, define alias stage instead"),
+            (
+                "from=$X,target=/m",
+                "'from' doesn't support variable expansion, define alias stage instead",
+            ),
         ] {
             assert_eq!(parse(value).unwrap_err(), want, "{value}");
         }
@@ -291,7 +374,10 @@ mod tests {
     #[test]
     fn keys_and_types_are_case_insensitive_and_values_expand() {
         let spec = parse("TYPE=$ty,Target=/m,id=x,sharing=Locked,mode=0700,uid=5").unwrap();
-        assert_eq!((spec.kind, spec.target.as_str(), spec.sharing), ("cache", "/m", Some(CacheMode::Locked)));
+        assert_eq!(
+            (spec.kind, spec.target.as_str(), spec.sharing),
+            ("cache", "/m", Some(CacheMode::Locked))
+        );
         assert_eq!((spec.mode, spec.uid), (Some(0o700), Some(5)));
         assert_eq!(parse("type=tmpfs,target=/t,size=1m").unwrap().size, 1 << 20);
         assert_eq!(size("1.5GiB"), Some(3 << 29));

@@ -31,22 +31,32 @@ pub(super) fn from(node: &Node) -> Result<From, String> {
         [base, keyword, name] if keyword.eq_ignore_ascii_case("as") => (base, Some(stage_name(name)?)),
         _ => return Err("FROM requires either one or three arguments".to_owned()),
     };
-    Ok(From { base: base.clone(), name, platform: flags.text("platform") })
+    Ok(From {
+        base: base.clone(),
+        name,
+        platform: flags.text("platform"),
+    })
 }
 
 fn stage_name(written: &str) -> Result<String, String> {
     let name = written.to_lowercase();
     let valid = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'));
     if valid {
         return Ok(name);
     }
-    Err(format!("invalid name for build stage: \"{written}\", name can't start with a number or contain symbols"))
+    Err(format!(
+        "invalid name for build stage: \"{written}\", name can't start with a number or contain symbols"
+    ))
 }
 
 /// Flag words of `ARG` have always been dropped without a word.
 pub(super) fn arg(node: &Node) -> Result<Vec<ArgDecl>, String> {
-    let Args::Words(words) = &node.args else { return Err("ARG requires at least one argument".to_owned()) };
+    let Args::Words(words) = &node.args else {
+        return Err("ARG requires at least one argument".to_owned());
+    };
     if words.is_empty() {
         return Err("ARG requires at least one argument".to_owned());
     }
@@ -60,7 +70,10 @@ pub(super) fn arg(node: &Node) -> Result<Vec<ArgDecl>, String> {
             if name.is_empty() {
                 return Err("ARG names can not be blank".to_owned());
             }
-            Ok(ArgDecl { name: name.to_owned(), default })
+            Ok(ArgDecl {
+                name: name.to_owned(),
+                default,
+            })
         })
         .collect()
 }

@@ -36,7 +36,7 @@ pub enum Args {
         /// The word; empty if there is none.
         kind: String,
         /// What follows.
-        rest: Box<Args>,
+        rest: Box<Self>,
     },
     /// Another instruction.
     Nested(Box<super::Node>),
@@ -47,7 +47,9 @@ fn json(text: &str) -> Option<Result<Vec<String>, String>> {
     if !text.starts_with('[') {
         return None;
     }
-    let Ok(Value::Array(items)) = serde_json::from_str(text) else { return None };
+    let Ok(Value::Array(items)) = serde_json::from_str(text) else {
+        return None;
+    };
     let strings: Option<Vec<String>> = items
         .into_iter()
         .map(|item| match item {
@@ -77,26 +79,43 @@ pub(super) fn typed(text: &str) -> Result<Args, String> {
         Some(at) => (&text[..at], text[at..].trim()),
         None => (text, ""),
     };
-    Ok(Args::Typed { kind: kind.to_owned(), rest: Box::new(json_or_text(rest)?) })
+    Ok(Args::Typed {
+        kind: kind.to_owned(),
+        rest: Box::new(json_or_text(rest)?),
+    })
 }
 
 /// `k=v …` or the legacy `k v`. `instruction` is named in errors.
 pub(super) fn pairs(text: &str, escape: char, instruction: &str) -> Result<Args, String> {
     let words = words::quoted(text, escape);
-    let Some(first) = words.first() else { return Ok(Args::Pairs { pairs: Vec::new(), legacy: false }) };
+    let Some(first) = words.first() else {
+        return Ok(Args::Pairs {
+            pairs: Vec::new(),
+            legacy: false,
+        });
+    };
     if !first.contains('=') {
         let (key, value) = words::first_word(text);
         if value.is_empty() {
             return Err(format!("{instruction} must have two arguments"));
         }
-        let pairs = vec![KeyValue { key: key.to_owned(), value: value.to_owned() }];
+        let pairs = vec![KeyValue {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }];
         return Ok(Args::Pairs { pairs, legacy: true });
     }
     let pairs = words
         .iter()
         .map(|word| match word.split_once('=') {
-            Some((key, value)) => Ok(KeyValue { key: key.to_owned(), value: value.to_owned() }),
-            None => Err(format!("Syntax error - can't find = in {}. Must be of the form: name=value", gofmt::quote(word))),
+            Some((key, value)) => Ok(KeyValue {
+                key: key.to_owned(),
+                value: value.to_owned(),
+            }),
+            None => Err(format!(
+                "Syntax error - can't find = in {}. Must be of the form: name=value",
+                gofmt::quote(word)
+            )),
         })
         .collect::<Result<_, _>>()?;
     Ok(Args::Pairs { pairs, legacy: false })

@@ -63,13 +63,19 @@ impl DirectiveReader {
         };
         let lines = Lines::one(line);
         if slot.is_some() {
-            return Err(DockerfileError::at(lines, format!("only one {name} parser directive can be used")));
+            return Err(DockerfileError::at(
+                lines,
+                format!("only one {name} parser directive can be used"),
+            ));
         }
         if name == "escape" && value != "`" && value != "\\" {
             let message = format!("invalid escape token '{value}' does not match ` or \\ ");
             return Err(DockerfileError::at(lines, message.trim_end()));
         }
-        *slot = Some(Directive { value: value.to_owned(), lines });
+        *slot = Some(Directive {
+            value: value.to_owned(),
+            lines,
+        });
         Ok(true)
     }
 }
@@ -78,7 +84,9 @@ impl DirectiveReader {
 /// behind a `#!` line, or as member of a JSON object.
 pub fn external_syntax(bytes: &[u8]) -> Option<Directive> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    in_comments(bytes, "#").or_else(|| in_comments(bytes, "//")).or_else(|| in_json(bytes))
+    in_comments(bytes, "#")
+        .or_else(|| in_comments(bytes, "//"))
+        .or_else(|| in_json(bytes))
 }
 
 fn in_comments(bytes: &[u8], mark: &str) -> Option<Directive> {
@@ -89,7 +97,12 @@ fn in_comments(bytes: &[u8], mark: &str) -> Option<Directive> {
         let text = str::from_utf8(line.content()).ok()?;
         let (name, value) = split(text, mark)?;
         match name.as_str() {
-            "syntax" => return Some(Directive { value: value.to_owned(), lines: Lines::one(line.number) }),
+            "syntax" => {
+                return Some(Directive {
+                    value: value.to_owned(),
+                    lines: Lines::one(line.number),
+                });
+            }
             "escape" | "check" => {}
             _ => return None,
         }
@@ -103,16 +116,22 @@ fn in_json(bytes: &[u8]) -> Option<Directive> {
     }
     let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     let syntax = value.get("syntax")?.as_str().filter(|text| !text.is_empty())?;
-    let at = bytes.windows(b"\"syntax\"".len()).position(|window| window == b"\"syntax\"")?;
+    let at = bytes
+        .windows(b"\"syntax\"".len())
+        .position(|window| window == b"\"syntax\"")?;
     let line = bytes[..at].iter().filter(|&&b| b == b'\n').count() + 1;
-    Some(Directive { value: syntax.to_owned(), lines: Lines::one(line as u32) })
+    Some(Directive {
+        value: syntax.to_owned(),
+        lines: Lines::one(line as u32),
+    })
 }
 
 /// Splits `# name = value` into lower-case name and value.
 fn split<'a>(line: &'a str, mark: &str) -> Option<(String, &'a str)> {
     let (name, value) = line.strip_prefix(mark)?.split_once('=')?;
     let (name, value) = (name.trim(), value.trim());
-    let well_formed = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    let well_formed =
+        name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(|b| b.is_ascii_alphanumeric());
     (well_formed && !value.is_empty()).then(|| (name.to_ascii_lowercase(), value))
 }
 

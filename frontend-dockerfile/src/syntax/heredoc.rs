@@ -44,7 +44,9 @@ impl Heredoc {
         }
         let plain = Expander::unquote().expand(rest, &NoVariables).ok()?;
         let raw = Expander::raw_words().expand(rest, &NoVariables).ok()?;
-        let ([name], [written]) = (plain.words.as_slice(), raw.words.as_slice()) else { return None };
+        let ([name], [written]) = (plain.words.as_slice(), raw.words.as_slice()) else {
+            return None;
+        };
         (!name.is_empty()).then(|| Self {
             name: name.clone(),
             descriptor: descriptor.to_owned(),
@@ -56,7 +58,11 @@ impl Heredoc {
 
     /// Whether `line`, without its terminator, ends the body.
     pub(super) fn is_end(&self, line: &str) -> bool {
-        let line = if self.strip_tabs { line.trim_start_matches('\t') } else { line };
+        let line = if self.strip_tabs {
+            line.trim_start_matches('\t')
+        } else {
+            line
+        };
         line == self.name
     }
 
@@ -65,7 +71,10 @@ impl Heredoc {
         if !self.strip_tabs {
             return self.body.clone();
         }
-        self.body.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+        self.body
+            .split_inclusive('\n')
+            .map(|line| line.trim_start_matches('\t'))
+            .collect()
     }
 }
 

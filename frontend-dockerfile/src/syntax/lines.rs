@@ -28,7 +28,10 @@ impl<'a> Line<'a> {
 /// The lines of a file, without the byte order mark it may begin with.
 pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
     let bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
-    bytes.split_inclusive(|&b| b == b'\n').zip(1..).map(|(raw, number)| Line { number, raw })
+    bytes
+        .split_inclusive(|&b| b == b'\n')
+        .zip(1..)
+        .map(|(raw, number)| Line { number, raw })
 }
 
 fn trim_terminator(mut raw: &[u8]) -> &[u8] {

@@ -64,17 +64,28 @@ impl Joined {
 
     /// The position of the character at `offset`.
     fn position(&self, offset: usize) -> Position {
-        let piece = self.pieces.partition_point(|(start, _)| *start <= offset).saturating_sub(1);
-        let Some(&(start, position)) = self.pieces.get(piece) else { return Position { line: 1, column: 1 } };
+        let piece = self
+            .pieces
+            .partition_point(|(start, _)| *start <= offset)
+            .saturating_sub(1);
+        let Some(&(start, position)) = self.pieces.get(piece) else {
+            return Position { line: 1, column: 1 };
+        };
         let columns = self.text.get(start..offset).map_or(0, |text| text.chars().count());
-        Position { column: position.column + columns as u32, ..position }
+        Position {
+            column: position.column + columns as u32,
+            ..position
+        }
     }
 
     fn span(&self, start: usize, end: usize) -> Span {
         let last = self.text[start..end].chars().next_back().map_or(0, char::len_utf8);
         let mut behind = self.position(end - last);
         behind.column += u32::from(last > 0);
-        Span { start: self.position(start), end: behind }
+        Span {
+            start: self.position(start),
+            end: behind,
+        }
     }
 }
 
@@ -108,7 +119,14 @@ impl Node {
 /// Triggers do not nest, so one level is all that is worth reading.
 const MAX_NESTING: usize = 2;
 
-fn read_at(joined: &Joined, start: usize, text: &str, lines: Lines, context: Context, depth: usize) -> (Node, Result<(), String>) {
+fn read_at(
+    joined: &Joined,
+    start: usize,
+    text: &str,
+    lines: Lines,
+    context: Context,
+    depth: usize,
+) -> (Node, Result<(), String>) {
     let (word, rest) = words::first_word(text);
     let rest_start = start + text.len() - rest.len();
     let (flags, args_offset) = flags(joined, rest_start, rest, context.escape);

@@ -23,9 +23,18 @@ pub struct SyntaxTree {
 #[must_use]
 pub fn parse(bytes: &[u8]) -> SyntaxTree {
     let lines: Vec<Line<'_>> = lines::lines(bytes).collect();
-    let mut reader = Reader { lines: &lines, at: 0, directives: DirectiveReader::default(), comments: Vec::new(), tree: SyntaxTree::default() };
+    let mut reader = Reader {
+        lines: &lines,
+        at: 0,
+        directives: DirectiveReader::default(),
+        comments: Vec::new(),
+        tree: SyntaxTree::default(),
+    };
     if bytes.is_empty() {
-        reader.tree.errors.push(DockerfileError::whole("the Dockerfile cannot be empty"));
+        reader
+            .tree
+            .errors
+            .push(DockerfileError::whole("the Dockerfile cannot be empty"));
     }
     while reader.next_instruction() {}
     let mut tree = reader.tree;
@@ -88,7 +97,14 @@ impl<'a> Reader<'a> {
         if joined.text.trim().is_empty() {
             return true;
         }
-        self.instruction(&joined, Lines { first: line.number, last }, empty);
+        self.instruction(
+            &joined,
+            Lines {
+                first: line.number,
+                last,
+            },
+            empty,
+        );
         true
     }
 
@@ -116,7 +132,13 @@ impl<'a> Reader<'a> {
         let trimmed = text.trim_start();
         let indent = text.chars().count() - trimmed.chars().count();
         let (piece, mut continues) = continuation(trimmed, escape);
-        joined.push(piece, Position { line: first.number, column: indent as u32 + 1 });
+        joined.push(
+            piece,
+            Position {
+                line: first.number,
+                column: indent as u32 + 1,
+            },
+        );
         let (mut last, mut empty) = (first.number, false);
         while continues && let Some(line) = self.line() {
             last = line.number;
@@ -129,14 +151,22 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let (piece, more) = continuation(text, escape);
-            joined.push(piece, Position { line: line.number, column: 1 });
+            joined.push(
+                piece,
+                Position {
+                    line: line.number,
+                    column: 1,
+                },
+            );
             continues = more;
         }
         (joined, last, empty)
     }
 
     fn instruction(&mut self, joined: &Joined, mut lines: Lines, empty: bool) {
-        let context = Context { escape: self.directives.directives.escape_char() };
+        let context = Context {
+            escape: self.directives.directives.escape_char(),
+        };
         let (mut node, result) = Node::read(joined, lines, context);
         if let Err(message) = result {
             self.tree.errors.push(DockerfileError::at(lines, message));
@@ -166,13 +196,18 @@ impl<'a> Reader<'a> {
             if str::from_utf8(line.content()).is_ok_and(|text| heredoc.is_end(text)) {
                 match String::from_utf8(body) {
                     Ok(body) => heredoc.body = body,
-                    Err(_) => self.tree.errors.push(DockerfileError::at(*lines, format!("heredoc {} is not valid UTF-8", heredoc.name))),
+                    Err(_) => self.tree.errors.push(DockerfileError::at(
+                        *lines,
+                        format!("heredoc {} is not valid UTF-8", heredoc.name),
+                    )),
                 }
                 return;
             }
             body.extend_from_slice(line.raw);
         }
-        self.tree.errors.push(DockerfileError::at(*lines, "unterminated heredoc"));
+        self.tree
+            .errors
+            .push(DockerfileError::at(*lines, "unterminated heredoc"));
     }
 }
 

@@ -7,7 +7,10 @@ pub(super) fn is_blank(c: char) -> bool {
 
 /// Splits at runs of blanks, knowing neither quotes nor escapes.
 pub(super) fn at_blanks(text: &str) -> Vec<String> {
-    text.split(is_blank).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    text.split(is_blank)
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Splits once at the first run of blanks.

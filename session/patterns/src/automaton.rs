@@ -91,8 +91,7 @@ impl Automaton {
         let id = self.states.len() as u32;
         self.kept_positions += positions.len();
         self.ids.insert(Arc::clone(positions), id);
-        self.states
-            .push((Arc::clone(positions), facts(program, positions)));
+        self.states.push((Arc::clone(positions), facts(program, positions)));
         self.table.resize(self.states.len() * self.width, UNKNOWN);
         id
     }
@@ -127,10 +126,7 @@ fn facts(program: &Program, positions: &[u32]) -> Facts {
     let mut facts = Facts::default();
     for &at in positions {
         let pattern = program.owner[at as usize] + 1;
-        let slot = match (
-            &program.insts[at as usize],
-            program.negated[pattern as usize - 1],
-        ) {
+        let slot = match (&program.insts[at as usize], program.negated[pattern as usize - 1]) {
             (Inst::Accept, _) => &mut facts.accepted,
             (_, false) => &mut facts.live_plain,
             (_, true) => &mut facts.live_negated,
@@ -153,11 +149,7 @@ fn columns(program: &Program) -> ([u8; 128], usize) {
     }
     let mut columns = [0; 128];
     let mut width = 1_u8;
-    for (column, _) in columns
-        .iter_mut()
-        .zip(distinct)
-        .filter(|(_, distinct)| *distinct)
-    {
+    for (column, _) in columns.iter_mut().zip(distinct).filter(|(_, distinct)| *distinct) {
         *column = width;
         width += 1;
     }
@@ -195,8 +187,7 @@ impl Scratch {
                 Inst::MaybeDirs => {
                     // The loop itself has no way on without reading, so it needs no recursion.
                     let inner = at + 1;
-                    if std::mem::replace(&mut self.marks[inner as usize], self.round) != self.round
-                    {
+                    if std::mem::replace(&mut self.marks[inner as usize], self.round) != self.round {
                         self.members.push(inner);
                     }
                     next = Some(at + 2);

@@ -54,3 +54,14 @@ pub enum IgnoreFileError {
     #[error(transparent)]
     Size(PatternError),
 }
+
+impl IgnoreFileError {
+    /// The line it is about, counted from 1.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            Self::Pattern { line, .. } | Self::Encoding { line } => Some(*line),
+            Self::Size(_) => None,
+        }
+    }
+}

@@ -60,11 +60,9 @@ impl Glob {
     /// # Errors
     /// [`PatternError::Syntax`] if the pattern is malformed.
     pub fn new(pattern: &str) -> Result<Self, PatternError> {
-        parse(pattern)
-            .map(Self)
-            .map_err(|BadPattern| PatternError::Syntax {
-                pattern: pattern.to_owned(),
-            })
+        parse(pattern).map(Self).map_err(|BadPattern| PatternError::Syntax {
+            pattern: pattern.to_owned(),
+        })
     }
 
     /// Whether this pattern matches the whole of `path`.
@@ -159,11 +157,7 @@ mod tests {
             ("*x", "xxx", true),
             (".*", ".hid", true),
         ] {
-            assert_eq!(
-                matches(pattern, path),
-                Ok(want),
-                "{pattern:?} against {path:?}"
-            );
+            assert_eq!(matches(pattern, path), Ok(want), "{pattern:?} against {path:?}");
         }
     }
 

@@ -67,9 +67,7 @@ mod tests {
         let file = b"\xef\xbb\xbf# comment\r\n\n  a  \n./b\n/c\nd/../e\nf/\ng//h\n! i \n!/j/\n # k\n\\#l\n.\n/\n";
         assert_eq!(
             parse(file).unwrap(),
-            [
-                "a", "b", "c", "e", "f", "g/h", "!i", "!j", "# k", "\\#l", ".", "/"
-            ]
+            ["a", "b", "c", "e", "f", "g/h", "!i", "!j", "# k", "\\#l", ".", "/"]
         );
     }
 

@@ -81,11 +81,7 @@ impl PatternSet {
             wild += if program.latest_is_wild() { bytes } else { 0 };
             bound(program.starts.len(), Self::MAX_PATTERNS, "patterns")?;
             bound(total, Self::MAX_TOTAL_BYTES, "bytes")?;
-            bound(
-                wild,
-                Self::MAX_WILDCARD_BYTES,
-                "bytes of patterns with wildcards",
-            )?;
+            bound(wild, Self::MAX_WILDCARD_BYTES, "bytes of patterns with wildcards")?;
         }
         let automaton = Mutex::new(Automaton::new(&program));
         Ok(Self { program, automaton })
@@ -185,9 +181,7 @@ impl PatternSet {
 
     fn lock(&self) -> MutexGuard<'_, Automaton> {
         // The table is a cache that every step leaves consistent, so a panic elsewhere cannot spoil it.
-        self.automaton
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.automaton.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -215,8 +209,7 @@ impl DirState {
     #[must_use]
     pub fn may_match_below(&self) -> bool {
         // A pattern that ends right behind the slash, such as `d/**`, has matched all that follows.
-        self.is_match
-            || self.facts_below.live_plain.max(self.facts_below.accepted) > self.decided_by
+        self.is_match || self.facts_below.live_plain.max(self.facts_below.accepted) > self.decided_by
     }
 
     /// Whether something below this path could be *not* matched.

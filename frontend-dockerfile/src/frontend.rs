@@ -1,0 +1,255 @@
+//! The frontend `dockerfile.v0`: from a request to results.
+//!
+//! One request is: understand the options, read the Dockerfile and the ignore file, then for each platform plan, resolve
+//! base images (all at once) and lower; and name the results.
+
+mod epoch;
+mod inputs;
+mod metadata;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cairn_solver::Platform;
+use cairn_solver::frontend::{Bridge, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult};
+use cairn_solver::llb::{SourceFile, SourceLocation};
+use cairn_solver::worker::ImageQuery;
+use futures_util::future::try_join_all;
+
+use crate::dockerfile::Dockerfile;
+use crate::error::DockerfileError;
+use crate::lower::{self, Lowered, Surroundings};
+use crate::options::{Options, is_official};
+use crate::plan::{Plan, Resolved, Wanted};
+use crate::suggest::suggestion;
+use crate::syntax;
+
+use inputs::Inputs;
+
+/// Builds Dockerfiles.
+///
+/// Stateless; one serves any number of builds at once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DockerfileFrontend;
+
+#[async_trait]
+impl Frontend for DockerfileFrontend {
+    /// Cancel safe: nothing outlives the call but lazily built results.
+    async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError> {
+        let host = host_platform(bridge.as_ref());
+        let options = Options::parse(&request.options, &host).map_err(FrontendError::Option)?;
+        if let Some(name) = request
+            .inputs
+            .keys()
+            .find(|name| matches!(name.as_str(), "context" | "dockerfile"))
+        {
+            return Err(FrontendError::Option(format!(
+                "frontend input {name} is not supported yet"
+            )));
+        }
+        let inputs = Inputs::read(bridge.as_ref(), &options).await?;
+        Build {
+            bridge: bridge.as_ref(),
+            options: &options,
+            inputs: &inputs,
+            host,
+        }
+        .run()
+        .await
+    }
+}
+
+fn host_platform(bridge: &dyn Bridge) -> Platform {
+    let workers = bridge.workers();
+    workers
+        .iter()
+        .find_map(|worker| worker.platforms.first().cloned())
+        .unwrap_or_else(Platform::host)
+}
+
+/// One request under way.
+struct Build<'a> {
+    bridge: &'a dyn Bridge,
+    options: &'a Options,
+    inputs: &'a Inputs,
+    host: Platform,
+}
+
+impl Build<'_> {
+    async fn run(&self) -> Result<FrontendResult, FrontendError> {
+        self.check_syntax()?;
+        let file = Dockerfile::parse(&self.inputs.file.data);
+        if let Some(error) = file.errors.first() {
+            return Err(self.located(error.clone()));
+        }
+        let platforms = match self.options.platforms.as_slice() {
+            [] => vec![self.host.clone()],
+            asked => asked.to_vec(),
+        };
+        let lowered = try_join_all(platforms.iter().map(|platform| self.platform(&file, platform))).await?;
+        self.result(platforms.into_iter().zip(lowered).collect()).await
+    }
+
+    /// Images of the official frontend, of any version, are what this one stands for.
+    fn check_syntax(&self) -> Result<(), FrontendError> {
+        if self.options.has_cmdline {
+            return Ok(());
+        }
+        let asked = self.options.build_args.get("BUILDKIT_SYNTAX");
+        let directive = syntax::external_syntax(&self.inputs.file.data);
+        let (value, lines) = match (asked, &directive) {
+            (Some(asked), _) => (asked.as_str(), None),
+            (None, Some(directive)) => (directive.value.as_str(), Some(directive.lines)),
+            (None, None) => return Ok(()),
+        };
+        let image = value.split(' ').next().unwrap_or_default();
+        if image == "dockerfile.v0" || is_official(image) {
+            return Ok(());
+        }
+        let message = format!("external frontends are not supported yet: {image} (only docker/dockerfile is built in)");
+        Err(match lines {
+            Some(lines) => self.located(DockerfileError::at(lines, message)),
+            None => FrontendError::Option(format!("failed with build-arg:BUILDKIT_SYNTAX = {value}: {message}")),
+        })
+    }
+
+    async fn platform(&self, file: &Dockerfile, platform: &Platform) -> Result<(Lowered, Option<i64>), FrontendError> {
+        let mut plan = Plan::new(file, self.options, platform, &self.host).map_err(|error| self.located(error))?;
+        let epoch = epoch::resolve(&mut plan, self.options).map_err(|error| self.located(error))?;
+        loop {
+            let wanted = plan.wanted();
+            if wanted.is_empty() {
+                break;
+            }
+            let found = try_join_all(wanted.iter().map(|wanted| self.image(&plan, wanted))).await?;
+            for (wanted, found) in wanted.iter().zip(found) {
+                plan.resolved(self.options, wanted.stage, found)
+                    .map_err(|error| self.located(error))?;
+            }
+        }
+        let context_ignores = self.inputs.context_ignores(self.bridge, self.options, &plan).await?;
+        let surroundings = Surroundings {
+            options: self.options,
+            file: self.inputs.file.clone(),
+            session: self.bridge.session_id().to_owned(),
+            ignore: self.inputs.ignore.clone(),
+            context_ignores,
+            escape: file.directives.escape_char(),
+            epoch,
+        };
+        let lowered = lower::lower(&plan, &surroundings).map_err(|error| self.located(error))?;
+        Ok((lowered, epoch))
+    }
+
+    async fn image(&self, plan: &Plan, wanted: &Wanted) -> Result<Resolved, FrontendError> {
+        let reference = &wanted.reference;
+        let name = match (&wanted.context, self.options.multi_platform) {
+            (Some(context), _) => format!("[context {context}] load metadata for {reference}"),
+            (None, true) => format!("[{} internal] load metadata for {reference}", wanted.platform),
+            (None, false) => format!("[internal] load metadata for {reference}"),
+        };
+        let query = ImageQuery {
+            reference: reference.clone(),
+            platform: Some(wanted.platform.clone()),
+            mode: self.options.resolve_mode,
+        };
+        match self.bridge.resolve_image(query, &name).await {
+            Ok(image) => Ok(Resolved {
+                digest: image.digest,
+                config: image.config,
+            }),
+            Err(error) => Err(self.unresolved(plan, wanted, error)),
+        }
+    }
+
+    /// Says for which line an image was wanted, and what may have been meant.
+    fn unresolved(&self, plan: &Plan, wanted: &Wanted, error: cairn_solver::SolveError) -> FrontendError {
+        use cairn_solver::{SolveError, WorkerError};
+        let stage = &plan.stages[wanted.stage];
+        if matches!(
+            error,
+            SolveError::Cancelled | SolveError::Worker(WorkerError::Cancelled)
+        ) {
+            return error.into();
+        }
+        let common = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
+        let stages = plan.stages[..plan.declared]
+            .iter()
+            .filter_map(|stage| stage.name.as_deref());
+        let near = match &error {
+            SolveError::NotFound(_) | SolveError::Worker(WorkerError::NotFound(_)) => {
+                suggestion(&stage.written, stages.chain(common))
+            }
+            _ => String::new(),
+        };
+        let message = format!(
+            "{}: failed to resolve source metadata for {}: {error}{near}",
+            stage.written, wanted.reference
+        );
+        self.located(DockerfileError {
+            message,
+            locations: stage.lines.into_iter().collect(),
+        })
+    }
+
+    async fn result(&self, built: Vec<(Platform, (Lowered, Option<i64>))>) -> Result<FrontendResult, FrontendError> {
+        let mut result = FrontendResult {
+            metadata: BTreeMap::from([metadata::platforms(built.iter().map(|(platform, _)| platform))]),
+            ..FrontendResult::default()
+        };
+        let mut refs = BTreeMap::new();
+        for (platform, (lowered, epoch)) in built {
+            let suffix = if self.options.multi_platform {
+                format!("/{platform}")
+            } else {
+                String::new()
+            };
+            result
+                .metadata
+                .insert(format!("containerimage.config{suffix}"), lowered.config);
+            if let Some(config) = lowered.base_config {
+                result
+                    .metadata
+                    .insert(format!("containerimage.base.config{suffix}"), config);
+            }
+            if let Some(epoch) = epoch {
+                result
+                    .metadata
+                    .insert(format!("source.date.epoch{suffix}"), epoch.to_string().into());
+            }
+            let reference = match lowered.definition {
+                Some(definition) => self.bridge.solve(definition).await?,
+                None => None,
+            };
+            refs.insert(platform.to_string(), reference);
+        }
+        result.refs = if self.options.multi_platform {
+            FrontendRefs::Platforms(refs)
+        } else {
+            FrontendRefs::Single(refs.into_values().next().flatten())
+        };
+        Ok(result)
+    }
+
+    fn located(&self, error: DockerfileError) -> FrontendError {
+        located(&self.inputs.file, error)
+    }
+}
+
+/// An error with the file it is about.
+fn located(file: &SourceFile, error: DockerfileError) -> FrontendError {
+    let locations = error
+        .locations
+        .iter()
+        .map(|lines| SourceLocation {
+            file: 0,
+            ranges: lower::ranges(*lines),
+        })
+        .collect();
+    FrontendError::Input {
+        message: error.message,
+        file: Box::new(file.clone()),
+        locations,
+    }
+}

@@ -1,0 +1,201 @@
+//! From a planned build to the graph.
+//!
+//! Stages are lowered in the order of the file, instruction by instruction; each instruction takes the state that the one
+//! before left and leaves another. Nothing is encoded before the end, because only then it is known which paths of the
+//! build context are used.
+
+mod arena;
+mod budget;
+mod chown;
+mod config;
+mod copy;
+mod env;
+mod expose;
+mod mode;
+mod mounts;
+mod names;
+mod path;
+mod proxy;
+mod run;
+mod signal;
+mod stage;
+mod state;
+mod workdir;
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use cairn_solver::llb::{Definition, LocalSource, OpMetadata, SourceFile};
+
+use crate::error::DockerfileError;
+use crate::options::Options;
+use crate::plan::{Base, Plan};
+
+use arena::Arena;
+pub(crate) use arena::ranges;
+use budget::Budget;
+use state::StageState;
+
+/// What surrounds a lowering.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) options: &'a Options,
+    /// The Dockerfile, for the source map.
+    pub(crate) file: SourceFile,
+    /// Session that offers the client's directories.
+    pub(crate) session: String,
+    /// Rules of the ignore file.
+    pub(crate) ignore: Vec<String>,
+    /// Rules of the ignore files of named contexts.
+    pub(crate) context_ignores: std::collections::BTreeMap<String, Vec<String>>,
+    pub(crate) escape: char,
+    /// `SOURCE_DATE_EPOCH` in seconds.
+    pub(crate) epoch: Option<i64>,
+}
+
+/// What a plan was lowered to.
+#[derive(Debug)]
+pub(crate) struct Lowered {
+    /// The graph; `None` if there is nothing to build.
+    pub(crate) definition: Option<Definition>,
+    /// Config of the image.
+    pub(crate) config: Bytes,
+    /// Config of the image that the target is based on.
+    pub(crate) base_config: Option<Bytes>,
+}
+
+/// Lowers `plan`, whose images have all been resolved.
+pub(crate) fn lower(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Lowered, DockerfileError> {
+    let mut lowering = Lowering {
+        plan,
+        around: surroundings,
+        arena: Arena::default(),
+        budget: Budget::default(),
+        states: (0..plan.stages.len()).map(|_| None).collect(),
+    };
+    // Stages that stand for images come last in the plan, but everyone may use them.
+    for index in (plan.declared..plan.stages.len()).chain(0..plan.declared) {
+        if plan.stages[index].reachable {
+            let state = lowering.stage(index)?;
+            lowering.states[index] = Some(state);
+        }
+    }
+    lowering.finish()
+}
+
+/// A lowering under way.
+struct Lowering<'a> {
+    plan: &'a Plan,
+    around: &'a Surroundings<'a>,
+    arena: Arena,
+    budget: Budget,
+    /// What each lowered stage came to.
+    states: Vec<Option<StageState>>,
+}
+
+impl Lowering<'_> {
+    fn finish(mut self) -> Result<Lowered, DockerfileError> {
+        let target = self.plan.target;
+        let Some(mut state) = self.states[target].take() else {
+            return Err(DockerfileError::whole("target stage was not built"));
+        };
+        for (key, value) in &self.around.options.labels {
+            state.image.set_label(key, value);
+        }
+        if !self.around.options.platforms.is_empty() {
+            state.image.set_platform(&self.plan.platform);
+        }
+        if let Some(root) = state.root {
+            self.arena.use_all_of(root);
+        }
+        let base_config = self.base_config(target);
+        Ok(Lowered {
+            definition: state.root.map(|root| self.arena.finish(root, &self.around.file)),
+            config: state.image.to_json(),
+            base_config,
+        })
+    }
+
+    fn base_config(&self, mut index: usize) -> Option<Bytes> {
+        loop {
+            match &self.plan.stages[index].base {
+                Base::Stage(base) => index = *base,
+                Base::Image { resolved, .. } => return resolved.as_ref().map(|found| found.config.clone()),
+                Base::Scratch | Base::Local { .. } => return None,
+            }
+        }
+    }
+
+    /// The build context.
+    fn context(&mut self) -> arena::NodeId {
+        let around = self.around;
+        self.arena.local("context", || {
+            let source = LocalSource {
+                name: "context".to_owned(),
+                session: Some(session_of(around, "context")),
+                exclude: around.ignore.clone(),
+                shared_key_hint: "context".to_owned(),
+                ..LocalSource::default()
+            };
+            (source, OpMetadata::named("[internal] load build context"))
+        })
+    }
+
+    /// A directory of the client under the name of a context.
+    fn named_context(&mut self, context: &str, local: &str) -> arena::NodeId {
+        let around = self.around;
+        self.arena.local(&format!("named:{context}"), || {
+            let shared = around
+                .options
+                .shared_keys
+                .get(local)
+                .map(String::as_str)
+                .unwrap_or_default();
+            let source = LocalSource {
+                name: local.to_owned(),
+                session: Some(session_of(around, local)),
+                exclude: around.context_ignores.get(local).cloned().unwrap_or_default(),
+                shared_key_hint: format!("context:{context}-{shared}"),
+                ..LocalSource::default()
+            };
+            (
+                source,
+                OpMetadata::named(format!("[context {context}] load from client")),
+            )
+        })
+    }
+}
+
+/// The session that offers a directory.
+fn session_of(around: &Surroundings<'_>, local: &str) -> String {
+    around
+        .options
+        .local_sessions
+        .get(local)
+        .unwrap_or(&around.session)
+        .clone()
+}
+
+/// Paths of a client's directory that a build uses.
+#[derive(Debug, Clone, Default)]
+struct UsedPaths {
+    all: bool,
+    paths: BTreeSet<String>,
+}
+
+impl UsedPaths {
+    fn add(&mut self, path: &str) {
+        match path.trim_start_matches('/') {
+            "" => self.all = true,
+            path => drop(self.paths.insert(path.to_owned())),
+        }
+    }
+
+    fn follow_paths(self) -> Vec<String> {
+        if self.all {
+            Vec::new()
+        } else {
+            self.paths.into_iter().collect()
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Instructions that change nothing but the image config.
+
+use crate::error::DockerfileError;
+use crate::gofmt;
+use crate::instruction::{CommandLine, Healthcheck, Kind, Pair};
+use crate::location::Lines;
+use crate::plan::Step;
+
+use super::state::StageState;
+use super::{Lowering, expose, signal};
+
+impl Lowering<'_> {
+    pub(super) fn config_only(&mut self, state: &mut StageState, step: &Step) -> Result<(), DockerfileError> {
+        let lines = step.instruction.lines;
+        let created_by = match &step.instruction.kind {
+            Kind::Env(pairs) => self.env(state, pairs, lines)?,
+            Kind::Label(pairs) => {
+                let pairs = self.pairs(state, pairs, lines)?;
+                pairs.iter().for_each(|(key, value)| state.image.set_label(key, value));
+                show("LABEL", &pairs)
+            }
+            Kind::Cmd(command) => {
+                let argv = argv(state, command);
+                state.image.set_cmd(&argv);
+                state.has_own_cmd = true;
+                format!("CMD {}", gofmt::quoted_list(&argv))
+            }
+            Kind::Entrypoint(command) => {
+                let argv = argv(state, command);
+                state.image.set_entrypoint(&argv);
+                if !state.has_own_cmd {
+                    state.image.clear_cmd();
+                }
+                format!("ENTRYPOINT {}", gofmt::quoted_list(&argv))
+            }
+            Kind::Expose(words) => self.expose(state, words, lines)?,
+            Kind::User(user) => {
+                let user = self.expand(state, user, lines)?;
+                state.image.set_user(&user);
+                format!("USER {user}")
+            }
+            Kind::Volume(paths) => {
+                let paths = paths
+                    .iter()
+                    .map(|path| self.expand(state, path, lines))
+                    .collect::<Result<Vec<_>, _>>()?;
+                if paths.iter().any(String::is_empty) {
+                    return Err(DockerfileError::at(
+                        lines,
+                        "VOLUME specified can not be an empty string",
+                    ));
+                }
+                paths.iter().for_each(|path| state.image.add_volume(path));
+                format!("VOLUME [{}]", paths.join(" "))
+            }
+            Kind::Shell(shell) => {
+                state.image.set_shell(shell);
+                format!("SHELL [{}]", shell.join(" "))
+            }
+            Kind::StopSignal(written) => {
+                let name = self.expand(state, written, lines)?;
+                if !signal::is_valid(&name) {
+                    return Err(DockerfileError::at(lines, format!("invalid signal: {name}")));
+                }
+                state.image.set_stop_signal(&name);
+                format!("STOPSIGNAL {name}")
+            }
+            Kind::Healthcheck(check) => {
+                state.image.set_healthcheck(check);
+                show_healthcheck(check)
+            }
+            Kind::Maintainer(author) => {
+                state.image.set_author(author);
+                format!("MAINTAINER {author}")
+            }
+            Kind::Onbuild(trigger) => {
+                state.image.add_trigger(trigger);
+                return Ok(());
+            }
+            Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_) | Kind::Arg(_) | Kind::From(_) => {
+                return Ok(());
+            }
+        };
+        self.history(state, &created_by, true);
+        Ok(())
+    }
+
+    /// All words see the variables as they were before the instruction.
+    fn pairs(
+        &mut self,
+        state: &StageState,
+        pairs: &[Pair],
+        lines: Lines,
+    ) -> Result<Vec<(String, String)>, DockerfileError> {
+        let mut expanded = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            expanded.push((
+                self.expand(state, &pair.key, lines)?,
+                self.expand(state, &pair.value, lines)?,
+            ));
+        }
+        Ok(expanded)
+    }
+
+    fn env(&mut self, state: &mut StageState, pairs: &[Pair], lines: Lines) -> Result<String, DockerfileError> {
+        let pairs = self.pairs(state, pairs, lines)?;
+        for (key, value) in &pairs {
+            if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
+                return Err(DockerfileError::at(
+                    lines,
+                    format!("invalid environment variable {}", gofmt::quote(key)),
+                ));
+            }
+            state.env.set(key, value);
+            state.image.set_env(key, value);
+        }
+        Ok(show("ENV", &pairs))
+    }
+
+    fn expose(&mut self, state: &mut StageState, words: &[String], lines: Lines) -> Result<String, DockerfileError> {
+        let mut all = Vec::new();
+        for written in words {
+            let expanded = crate::expand::Expander::new(self.around.escape).expand(written, &state.env);
+            let words = expanded
+                .map_err(|error| DockerfileError::at(lines, error.to_string()))?
+                .words;
+            for word in &words {
+                let ports = expose::ports(word).map_err(|message| DockerfileError::at(lines, message))?;
+                self.budget.charge(ports.len() * 32, lines)?;
+                all.extend(ports);
+            }
+        }
+        all.iter().for_each(|port| state.image.expose(port));
+        Ok(format!("EXPOSE [{}]", all.join(" ")))
+    }
+}
+
+/// The command of a shell or exec form.
+pub(super) fn argv(state: &StageState, command: &CommandLine) -> Vec<String> {
+    match command {
+        CommandLine::Exec(argv) => argv.clone(),
+        CommandLine::Shell(text) => with_shell(state, text),
+    }
+}
+
+/// `text` as an argument of the shell in force.
+pub(super) fn with_shell(state: &StageState, text: &str) -> Vec<String> {
+    let mut argv = state
+        .image
+        .shell()
+        .unwrap_or_else(|| ["/bin/sh", "-c"].map(str::to_owned).to_vec());
+    argv.push(text.to_owned());
+    argv
+}
+
+fn show(word: &str, pairs: &[(String, String)]) -> String {
+    let pairs = pairs
+        .iter()
+        .map(|(key, value)| format!(" {key}={value}"))
+        .collect::<String>();
+    format!("{word}{pairs}")
+}
+
+fn show_healthcheck(check: &Healthcheck) -> String {
+    format!(
+        "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+        check.test.join(" "),
+        gofmt::duration(check.interval),
+        gofmt::duration(check.timeout),
+        gofmt::duration(check.start_period),
+        gofmt::duration(check.start_interval),
+        check.retries
+    )
+}

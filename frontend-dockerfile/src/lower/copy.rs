@@ -1,0 +1,377 @@
+//! `COPY` and `ADD`.
+
+use cairn_solver::llb::{
+    ActionInput, Chown, CopyAction, FileAction, FileActionKind, FileOp, Op, OpMetadata, ProgressGroup,
+};
+
+use crate::error::DockerfileError;
+use crate::expand::Expander;
+use crate::instruction::{Copy, CopySource};
+use crate::location::Lines;
+use crate::plan::Step;
+use crate::remote::{SourceKind, source_kind};
+use crate::syntax::Heredoc;
+
+use super::arena::NodeId;
+use super::mode::{self, Mode};
+use super::state::StageState;
+use super::{Lowering, chown, names, path};
+
+/// What a copy says, expanded.
+struct Expanded {
+    sources: Vec<String>,
+    heredocs: Vec<(String, String)>,
+    dest: String,
+    chown: Option<String>,
+    chmod: Option<String>,
+}
+
+impl Lowering<'_> {
+    pub(super) fn copy(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        copy: &Copy,
+        is_add: bool,
+        stage: usize,
+    ) -> Result<(), DockerfileError> {
+        let lines = step.instruction.lines;
+        let fail = |message: String| DockerfileError::at(lines, message);
+        let said = self.expand_copy(state, copy, lines)?;
+        self.check_sources(copy, &said, is_add).map_err(fail)?;
+        let mode = said.chmod.as_deref().map(mode::parse).transpose().map_err(fail)?;
+        let from = self.source_root(stage, step, copy)?;
+
+        let text = names::display(
+            &step.instruction.text,
+            Expander::new(self.around.escape),
+            &state.env,
+            step.is_trigger,
+        );
+        let name = state.names.next(&state.env, &text);
+        let linked = copy.link && mode.is_none();
+        let root = if linked { None } else { state.root };
+        let owner = match &said.chown {
+            Some(text) => Some(chown::parse(text, root.map(|_| ActionInput::Vertex(0))).map_err(fail)?),
+            None => None,
+        };
+        let mut op = CopyOp::new(root);
+        let template = template(&said.dest, &state.cwd, copy, owner, mode.as_ref());
+        for source in &said.sources {
+            let from = from.unwrap_or_else(|| Source::Node(self.context()));
+            let action = path_action(&template, source, copy, is_add);
+            if let Source::Node(node) = from {
+                self.arena.use_path(node, &used_path(source));
+            }
+            op.push(from, action);
+        }
+        for (file, body) in &said.heredocs {
+            let node = self.inline_file(file, body, 0o644);
+            let action = CopyAction {
+                src: format!("/{file}"),
+                create_dest_path: true,
+                include: Vec::new(),
+                exclude: Vec::new(),
+                ..template.clone()
+            };
+            op.push(Source::Node(node), action);
+        }
+
+        let metadata = state.metadata(name.clone(), &step.instruction.text);
+        state.root = Some(if linked {
+            self.link(state, op, metadata, &name, lines)
+        } else {
+            self.add_copy(op, metadata, lines)
+        });
+        let created_by = created_by(if is_add { "ADD" } else { "COPY" }, copy, &said);
+        self.history(state, &created_by, false);
+        Ok(())
+    }
+
+    fn expand_copy(&mut self, state: &StageState, copy: &Copy, lines: Lines) -> Result<Expanded, DockerfileError> {
+        let (mut sources, mut heredocs) = (Vec::new(), Vec::new());
+        for source in &copy.sources {
+            match source {
+                CopySource::Word(word) => sources.push(self.expand(state, word, lines)?),
+                CopySource::Heredoc(heredoc) => {
+                    heredocs.push((heredoc.name.clone(), self.heredoc_body(state, heredoc, lines)?))
+                }
+            }
+        }
+        let mut flag = |value: &Option<String>| match value {
+            Some(text) => self
+                .expand(state, text, lines)
+                .map(|text| Some(text).filter(|text| !text.is_empty())),
+            None => Ok(None),
+        };
+        let (chown, chmod) = (flag(&copy.chown)?, flag(&copy.chmod)?);
+        Ok(Expanded {
+            sources,
+            heredocs,
+            dest: self.expand(state, &copy.dest, lines)?,
+            chown,
+            chmod,
+        })
+    }
+
+    fn heredoc_body(&mut self, state: &StageState, heredoc: &Heredoc, lines: Lines) -> Result<String, DockerfileError> {
+        let body = heredoc.content();
+        if !heredoc.expand {
+            return Ok(body);
+        }
+        let expanded = Expander::heredoc_body().expand(&body, &state.env);
+        let value = expanded
+            .map_err(|error| DockerfileError::at(lines, error.to_string()))?
+            .value;
+        self.budget.charge(value.len(), lines)?;
+        Ok(value)
+    }
+
+    fn check_sources(&self, copy: &Copy, said: &Expanded, is_add: bool) -> Result<(), String> {
+        for source in &said.sources {
+            match (source_kind(source), is_add) {
+                (SourceKind::Path, _) => {}
+                (SourceKind::Git, false) => return Err("source can't be a git ref for COPY".to_owned()),
+                (SourceKind::Http, false) => return Err("source can't be a URL for COPY".to_owned()),
+                (SourceKind::Git, true) => {
+                    return Err(format!("ADD from a git repository is not supported yet: {source}"));
+                }
+                (SourceKind::Http, true) => return Err(format!("ADD from a URL is not supported yet: {source}")),
+            }
+        }
+        if copy.checksum.is_some() {
+            let several = said.sources.len() + said.heredocs.len() != 1;
+            let message = if several {
+                "checksum can't be specified for multiple sources"
+            } else {
+                "checksum requires HTTP(S) or Git sources"
+            };
+            return Err(message.to_owned());
+        }
+        if copy.keep_git_dir.is_some()
+            && said
+                .sources
+                .iter()
+                .all(|source| source_kind(source) == SourceKind::Path)
+        {
+            return Err("keep-git-dir requires a git source".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What `--from` refers to; `None` without it.
+    fn source_root(&mut self, stage: usize, step: &Step, copy: &Copy) -> Result<Option<Source>, DockerfileError> {
+        let Some(written) = &copy.from else { return Ok(None) };
+        let lines = step.instruction.lines;
+        let Some(from) = step.from else {
+            let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
+            return Err(DockerfileError::at(lines, message));
+        };
+        match &self.states[from] {
+            Some(state) => Ok(Some(state.root.map_or(Source::Scratch, Source::Node))),
+            None => {
+                let label = &self.plan.stages[stage].label;
+                let message = format!(
+                    "cannot copy from stage \"{written}\", it needs to be defined before current stage \"{label}\""
+                );
+                Err(DockerfileError::at(lines, message))
+            }
+        }
+    }
+
+    /// A file whose content is in the Dockerfile, alone in an empty root.
+    pub(super) fn inline_file(&mut self, name: &str, body: &str, mode: u32) -> NodeId {
+        let kind = FileActionKind::Mkfile {
+            path: format!("/{name}"),
+            mode,
+            data: body.to_owned().into(),
+            owner: None,
+            timestamp: None,
+        };
+        let action = FileAction {
+            input: None,
+            secondary: None,
+            output: Some(0),
+            kind,
+        };
+        let metadata = OpMetadata::named("[internal] preparing inline document");
+        self.arena.add(
+            Op::File(FileOp { actions: vec![action] }),
+            Vec::new(),
+            None,
+            metadata,
+            None,
+        )
+    }
+
+    fn add_copy(&mut self, op: CopyOp, metadata: OpMetadata, lines: Lines) -> NodeId {
+        let (op, inputs) = op.finish();
+        self.arena.add(op, inputs, None, metadata, Some(lines))
+    }
+
+    /// Lays the copy over what is there. Both ops are one step to the user.
+    fn link(&mut self, state: &StageState, op: CopyOp, mut metadata: OpMetadata, name: &str, lines: Lines) -> NodeId {
+        let Some(root) = state.root else {
+            return self.add_copy(op, metadata, lines);
+        };
+        let group = ProgressGroup {
+            id: format!("link:{}:{}:{name}", self.plan.platform, lines.first),
+            name: name.to_owned(),
+            weak: false,
+        };
+        let end = name.find("] ").map_or(0, |at| at + 2);
+        let merged_name = format!("{}LINK {}", &name[..end], &name[end..]);
+        metadata.progress_group = Some(ProgressGroup {
+            weak: true,
+            ..group.clone()
+        });
+        let copied = self.add_copy(op, metadata, lines);
+        let metadata = OpMetadata {
+            ignore_cache: state.ignore_cache,
+            progress_group: Some(group),
+            ..OpMetadata::named(merged_name)
+        };
+        self.arena.add(
+            Op::Merge { inputs: vec![0, 1] },
+            vec![root, copied],
+            None,
+            metadata,
+            Some(lines),
+        )
+    }
+}
+
+/// Where files are copied from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Scratch,
+    Node(NodeId),
+}
+
+/// A file op under construction: copies, each onto the result of the one before.
+struct CopyOp {
+    base: Option<NodeId>,
+    copies: Vec<(Source, CopyAction)>,
+}
+
+impl CopyOp {
+    fn new(base: Option<NodeId>) -> Self {
+        Self {
+            base,
+            copies: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, source: Source, action: CopyAction) {
+        self.copies.push((source, action));
+    }
+
+    fn finish(self) -> (Op, Vec<NodeId>) {
+        let mut inputs: Vec<NodeId> = self.base.into_iter().collect();
+        let last = self.copies.len().saturating_sub(1);
+        let mut actions = Vec::with_capacity(self.copies.len());
+        for (index, (source, action)) in self.copies.into_iter().enumerate() {
+            let secondary = match source {
+                Source::Scratch => None,
+                Source::Node(node) => Some(ActionInput::Vertex(
+                    inputs.iter().position(|known| *known == node).unwrap_or_else(|| {
+                        inputs.push(node);
+                        inputs.len() - 1
+                    }),
+                )),
+            };
+            let input = match (index, self.base) {
+                (0, Some(_)) => Some(ActionInput::Vertex(0)),
+                (0, None) => None,
+                (index, _) => Some(ActionInput::Action(index - 1)),
+            };
+            actions.push(FileAction {
+                input,
+                secondary,
+                output: (index == last).then_some(0),
+                kind: FileActionKind::Copy(action),
+            });
+        }
+        (Op::File(FileOp { actions }), inputs)
+    }
+}
+
+/// What all copies of one instruction have in common.
+fn template(dest: &str, cwd: &str, copy: &Copy, owner: Option<Chown>, mode: Option<&Mode>) -> CopyAction {
+    let mut dest = path::destination(cwd, dest);
+    if copy.parents && !dest.ends_with('/') {
+        dest.push('/');
+    }
+    let (bits, text) = match mode {
+        Some(Mode::Octal(bits)) => (Some(*bits), String::new()),
+        Some(Mode::Symbolic(text)) => (None, text.clone()),
+        None => (None, String::new()),
+    };
+    CopyAction {
+        dest,
+        owner,
+        mode: bits,
+        mode_str: text,
+        create_dest_path: true,
+        exclude: copy.exclude.clone(),
+        ..CopyAction::default()
+    }
+}
+
+fn path_action(template: &CopyAction, source: &str, copy: &Copy, is_add: bool) -> CopyAction {
+    let action = CopyAction {
+        src: path::source(source),
+        follow_symlink: true,
+        dir_copy_contents: true,
+        attempt_unpack: copy.unpack.unwrap_or(is_add),
+        allow_wildcard: true,
+        allow_empty_wildcard: true,
+        ..template.clone()
+    };
+    if !copy.parents {
+        return action;
+    }
+    // Behind the pivot `/./` begins what is kept of the path.
+    let (root, kept) = source.split_once("/./").unwrap_or(("/", source));
+    let kept = path::source(kept);
+    let kept = kept
+        .strip_prefix('/')
+        .filter(|kept| !kept.is_empty())
+        .unwrap_or(&kept)
+        .to_owned();
+    let required = if cairn_patterns::glob::has_wildcard(&kept) {
+        Vec::new()
+    } else {
+        vec![kept.clone()]
+    };
+    CopyAction {
+        src: path::source(root),
+        include: vec![kept],
+        required_paths: required,
+        ..action
+    }
+}
+
+/// The path of the context that a source uses. A pivot does not matter here.
+fn used_path(source: &str) -> String {
+    path::source(source)
+}
+
+fn created_by(word: &str, copy: &Copy, said: &Expanded) -> String {
+    let mut text = word.to_owned();
+    if copy.parents {
+        text.push_str(" --parents");
+    }
+    for (flag, value) in [("chown", &said.chown), ("chmod", &said.chmod)] {
+        if let Some(value) = value {
+            text.push_str(&format!(" --{flag}={value}"));
+        }
+    }
+    for source in &said.sources {
+        text.push_str(&format!(" {source}"));
+    }
+    for (name, _) in &said.heredocs {
+        text.push_str(&format!(" <<{name}"));
+    }
+    format!("{text} {} # buildkit", said.dest)
+}

@@ -1,0 +1,102 @@
+//! Names of steps.
+
+use cairn_solver::Platform;
+
+use crate::expand::{Expander, Variables};
+use crate::plan::{Base, Plan};
+
+use super::env::Env;
+
+/// Numbers the steps of a stage and names them.
+#[derive(Debug, Clone)]
+pub(super) struct StepNames {
+    platform: Option<Platform>,
+    label: Option<String>,
+    next: usize,
+    total: usize,
+}
+
+impl StepNames {
+    pub(super) fn new(plan: &Plan, stage: usize, multi_platform: bool) -> Self {
+        let planned = &plan.stages[stage];
+        let layers = planned
+            .steps
+            .iter()
+            .filter(|step| step.instruction.makes_layer())
+            .count();
+        let base = usize::from(!matches!(planned.base, Base::Scratch | Base::Stage(_)));
+        Self {
+            platform: multi_platform.then(|| planned.platform.clone()),
+            label: plan.shows_labels.then(|| planned.label.clone()),
+            next: 1,
+            total: base + layers,
+        }
+    }
+
+    /// The name of the next step.
+    pub(super) fn next(&mut self, env: &Env, text: &str) -> String {
+        let number = self.next;
+        self.next += 1;
+        let mut prefix = String::new();
+        if let Some(platform) = &self.platform {
+            prefix = format!("{platform}{} ", target(platform, env));
+        }
+        if let Some(label) = &self.label {
+            prefix = format!("{prefix}{label} ");
+        }
+        let width = self.total.to_string().len();
+        format!("[{prefix}{number:>width$}/{}] {text}", self.total)
+    }
+}
+
+/// `->arm64` if what is built for differs from what it is built on, as far as the stage knows.
+fn target(platform: &Platform, env: &Env) -> String {
+    let whole = env.get("TARGETPLATFORM").and_then(|text| text.parse::<Platform>().ok());
+    let parts = || {
+        let architecture = env.get("TARGETARCH");
+        let (os, variant) = (env.get("TARGETOS"), env.get("TARGETVARIANT"));
+        let known = architecture.is_some() || os.is_some() || variant.is_some();
+        known.then(|| {
+            (
+                os.unwrap_or(&platform.os).to_owned(),
+                architecture.unwrap_or(&platform.architecture).to_owned(),
+                variant.unwrap_or_default().to_owned(),
+            )
+        })
+    };
+    let (os, architecture, variant) = match whole {
+        Some(whole) => (whole.os, whole.architecture, whole.variant),
+        None => match parts() {
+            Some(parts) => parts,
+            None => return String::new(),
+        },
+    };
+    if os == platform.os && architecture == platform.architecture && (variant.is_empty() || variant == platform.variant)
+    {
+        return String::new();
+    }
+    let variant = if variant.is_empty() {
+        variant
+    } else {
+        format!("/{variant}")
+    };
+    if os == platform.os {
+        format!("->{architecture}{variant}")
+    } else {
+        format!("->{os}/{architecture}{variant}")
+    }
+}
+
+/// The text of an instruction for display: expanded, its first word in upper case. What cannot be expanded is shown raw.
+pub(super) fn display(text: &str, expander: Expander, variables: &dyn Variables, is_trigger: bool) -> String {
+    let at = text.find(char::is_whitespace).unwrap_or(text.len());
+    let (word, rest) = text.split_at(at);
+    let rest = expander
+        .expand(rest, variables)
+        .map_or_else(|_| rest.to_owned(), |expanded| expanded.value);
+    format!(
+        "{}{}{rest}",
+        if is_trigger { "ONBUILD " } else { "" },
+        word.to_uppercase()
+    )
+}

@@ -1,0 +1,54 @@
+//! What instructions change.
+
+use cairn_solver::llb::OpMetadata;
+
+use crate::image::ImageConfig;
+
+use super::arena::NodeId;
+use super::env::Env;
+use super::names::StepNames;
+
+/// A stage so far.
+#[derive(Debug, Clone)]
+pub(super) struct StageState {
+    /// Its files; `None` is an empty root.
+    pub(super) root: Option<NodeId>,
+    /// The image it would become.
+    pub(super) image: ImageConfig,
+    /// Variables, arguments included.
+    pub(super) env: Env,
+    /// Working directory, absolute.
+    pub(super) cwd: String,
+    /// Arguments in the order in which they were first declared, with their own values.
+    pub(super) args: Vec<(String, Option<String>)>,
+    /// Whether there was a `CMD` in this very stage.
+    pub(super) has_own_cmd: bool,
+    /// Numbers its steps.
+    pub(super) names: StepNames,
+    /// Whether its steps are run whatever is known of them.
+    pub(super) ignore_cache: bool,
+}
+
+impl StageState {
+    pub(super) fn declare(&mut self, name: &str, value: Option<String>) {
+        if let Some(value) = &value {
+            self.env.set(name, value);
+        }
+        match self.args.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = value.or(known.take()),
+            None => self.args.push((name.to_owned(), value)),
+        }
+    }
+
+    /// Metadata of the op behind an instruction.
+    pub(super) fn metadata(&self, name: String, command: &str) -> OpMetadata {
+        let mut metadata = OpMetadata {
+            ignore_cache: self.ignore_cache,
+            ..OpMetadata::named(name)
+        };
+        metadata
+            .description
+            .insert("com.docker.dockerfile.v1.command".to_owned(), command.to_owned());
+        metadata
+    }
+}

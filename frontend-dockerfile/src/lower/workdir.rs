@@ -1,0 +1,67 @@
+//! `WORKDIR`.
+
+use cairn_solver::llb::{ActionInput, FileAction, FileActionKind, FileOp, Op};
+
+use crate::error::DockerfileError;
+use crate::expand::Expander;
+use crate::plan::Step;
+
+use super::state::StageState;
+use super::{Lowering, chown, names, path};
+
+impl Lowering<'_> {
+    pub(super) fn workdir(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        written: &str,
+    ) -> Result<(), DockerfileError> {
+        let lines = step.instruction.lines;
+        let before = state.env.clone();
+        let expanded = self.expand(state, written, lines)?;
+        if expanded.starts_with('/') {
+            // An absolute path stays as it is written, also in the image.
+            state.cwd.clone_from(&expanded);
+        } else if !expanded.is_empty() {
+            state.cwd = path::absolute(&state.cwd, &expanded);
+        }
+        state.image.set_workdir(&state.cwd);
+        let directory = path::absolute("/", &state.cwd);
+        let is_root = directory == "/";
+        if !is_root {
+            let text = names::display(
+                &step.instruction.text,
+                Expander::new(self.around.escape),
+                &before,
+                step.is_trigger,
+            );
+            let name = state.names.next(&before, &text);
+            let lookup = state.root.map(|_| ActionInput::Vertex(0));
+            let owner = match state.image.user().as_str() {
+                "" => None,
+                user => Some(chown::parse(user, lookup).map_err(|message| DockerfileError::at(lines, message))?),
+            };
+            let action = FileAction {
+                input: lookup,
+                secondary: None,
+                output: Some(0),
+                kind: FileActionKind::Mkdir {
+                    path: directory,
+                    mode: 0o755,
+                    make_parents: true,
+                    owner,
+                    timestamp: self.around.epoch.and_then(|epoch| epoch.checked_mul(1_000_000_000)),
+                },
+            };
+            let op = Op::File(FileOp { actions: vec![action] });
+            let metadata = cairn_solver::llb::OpMetadata::named(name);
+            state.root = Some(
+                self.arena
+                    .add(op, state.root.into_iter().collect(), None, metadata, Some(lines)),
+            );
+        }
+        let created_by = format!("WORKDIR {}", state.cwd);
+        self.history(state, &created_by, is_root);
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+//! The options of a request, understood and checked.
+
+mod run;
+
+use std::collections::BTreeMap;
+
+use cairn_solver::Platform;
+use cairn_solver::llb::ResolveMode;
+
+use crate::gofmt;
+use crate::{csv, platform};
+
+use run::RunOptions;
+
+/// What a build is asked for, besides the Dockerfile.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// `filename`
+    pub(crate) filename: String,
+    /// `target`; empty for the last stage.
+    pub(crate) target: String,
+    /// `build-arg:*`
+    pub(crate) build_args: BTreeMap<String, String>,
+    /// `label:*`
+    pub(crate) labels: BTreeMap<String, String>,
+    /// `platform`; empty if none was asked for.
+    pub(crate) platforms: Vec<Platform>,
+    /// Whether results are keyed by platform.
+    pub(crate) multi_platform: bool,
+    /// Stages that are built anew.
+    pub(crate) no_cache: NoCache,
+    /// `context:*`
+    pub(crate) contexts: BTreeMap<String, String>,
+    /// `local-sessionid:*`
+    pub(crate) local_sessions: BTreeMap<String, String>,
+    /// `sharedkey:localdir:*`
+    pub(crate) shared_keys: BTreeMap<String, String>,
+    /// `dockerfilekey`; the client's directory with the Dockerfile.
+    pub(crate) dockerfile_local: String,
+    /// `image-resolve-mode`
+    pub(crate) resolve_mode: ResolveMode,
+    /// `cmdline`: the `syntax` directive has been dealt with.
+    pub(crate) has_cmdline: bool,
+    /// What applies to every `RUN`.
+    pub(crate) run: RunOptions,
+}
+
+/// Stages that are built anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum NoCache {
+    /// None.
+    #[default]
+    None,
+    /// All.
+    All,
+    /// Those of these names, lower-case.
+    Stages(Vec<String>),
+}
+
+impl NoCache {
+    /// Whether the stage `name` is built anew.
+    pub(crate) fn covers(&self, name: Option<&str>) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Stages(names) => name.is_some_and(|name| names.iter().any(|known| known == name)),
+        }
+    }
+}
+
+impl Options {
+    /// Understands the options of a request. `host` is the platform that is built on.
+    ///
+    /// # Errors
+    /// The first option that is wrong, unknown or not supported, by its name.
+    pub(crate) fn parse(options: &BTreeMap<String, String>, host: &Platform) -> Result<Self, String> {
+        let mut parsed = Self {
+            filename: "Dockerfile".to_owned(),
+            dockerfile_local: "dockerfile".to_owned(),
+            ..Self::default()
+        };
+        for (key, value) in options {
+            match key.split_once(':') {
+                Some((group, name)) => parsed.grouped(group, name, value)?,
+                None => parsed.single(key, value, host)?,
+            }
+        }
+        parsed.settle(options.get("multi-platform"))?;
+        Ok(parsed)
+    }
+
+    fn single(&mut self, key: &str, value: &str, host: &Platform) -> Result<(), String> {
+        match key {
+            "filename" if value.is_empty() => {}
+            "filename" => self.filename = value.to_owned(),
+            "target" => self.target = value.to_owned(),
+            "platform" => self.platforms = platforms(value, host)?,
+            "no-cache" => self.no_cache = no_cache(value),
+            "dockerfilekey" => self.dockerfile_local = value.to_owned(),
+            "image-resolve-mode" => self.resolve_mode = resolve_mode(value)?,
+            "cmdline" => self.has_cmdline = true,
+            "frontend.caps" => check_caps(value)?,
+            "cache-imports" => check_cache_imports(value)?,
+            // Caches to import reach the daemon in the request itself too; the frontend has no part in them.
+            "cache-from" => {}
+            // Taken together with the build arg of the same meaning, once all are known.
+            "multi-platform" => {}
+            "source" if value == "dockerfile.v0" || is_official(value) => {}
+            "override-copy-image" => return Err(format!("support for \"{key}\" was removed in BuildKit 0.11")),
+            "requestid" => return Err(format!("unsupported request {value}")),
+            "context" | "contextkey" | "contextsubdir" | "source" if !value.is_empty() => {
+                return Err(format!("frontend option {key}={value} is not supported yet"));
+            }
+            "context" | "contextkey" | "contextsubdir" | "source" => {}
+            _ => {
+                if !self.run.set(key, value)? {
+                    return Err(format!("unknown frontend option {key}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn grouped(&mut self, group: &str, name: &str, value: &str) -> Result<(), String> {
+        let map = match group {
+            "build-arg" => &mut self.build_args,
+            "label" => &mut self.labels,
+            "context" => &mut self.contexts,
+            "local-sessionid" => &mut self.local_sessions,
+            "sharedkey" => {
+                let Some(local) = name.strip_prefix("localdir:") else {
+                    return Err(format!("unknown frontend option {group}:{name}"));
+                };
+                self.shared_keys.insert(local.to_owned(), value.to_owned());
+                return Ok(());
+            }
+            // The daemon makes provenance, from what it sees; where files come from is recorded there as well.
+            "vcs" | "input-metadata" | "verifier" => return Ok(()),
+            "attest" => return attestation(name, value),
+            _ => return Err(format!("unknown frontend option {group}:{name}")),
+        };
+        map.insert(name.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    /// Settles what several options decide together.
+    fn settle(&mut self, multi_platform: Option<&String>) -> Result<(), String> {
+        let several = self.platforms.len() > 1;
+        let asked = self.build_args.get("BUILDKIT_MULTI_PLATFORM").or(multi_platform);
+        let asked = match asked {
+            Some(value) => Some(
+                gofmt::parse_bool(value).ok_or_else(|| format!("invalid boolean value for multi-platform: {value}"))?,
+            ),
+            None => None,
+        };
+        if several && asked == Some(false) {
+            return Err("conflicting config: returning multiple target platforms is not allowed".to_owned());
+        }
+        self.multi_platform = several || asked == Some(true);
+        if let Some(hostname) = self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME") {
+            self.run.hostname.clone_from(hostname);
+        }
+        if self
+            .build_args
+            .get("BUILDKIT_DISABLE_FILEOP")
+            .is_some_and(|value| gofmt::parse_bool(value) == Some(true))
+        {
+            return Err("support for \"BUILDKIT_DISABLE_FILEOP\" build-arg was removed in BuildKit 0.11".to_owned());
+        }
+        for kind in ["SBOM", "PROVENANCE"] {
+            if let Some(value) = self.build_args.get(&format!("BUILDKIT_ATTEST_{kind}")) {
+                attestation(&kind.to_ascii_lowercase(), value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an image reference means the frontend that this one stands for, of whatever version.
+pub(crate) fn is_official(reference: &str) -> bool {
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
+    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream")
+}
+
+fn platforms(value: &str, host: &Platform) -> Result<Vec<Platform>, String> {
+    let mut platforms = Vec::new();
+    for text in value.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        let platform =
+            platform::parse(text, host).map_err(|cause| format!("failed to parse target platform {text}: {cause}"))?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
+}
+
+fn no_cache(value: &str) -> NoCache {
+    match value {
+        "" => NoCache::All,
+        names => NoCache::Stages(names.split(',').map(|name| name.trim().to_lowercase()).collect()),
+    }
+}
+
+fn resolve_mode(value: &str) -> Result<ResolveMode, String> {
+    match value {
+        "" | "default" => Ok(ResolveMode::Default),
+        "pull" => Ok(ResolveMode::Pull),
+        "local" => Ok(ResolveMode::Local),
+        _ => Err(format!("invalid image-resolve-mode: {value}")),
+    }
+}
+
+/// Capabilities that a client insists on.
+fn check_caps(value: &str) -> Result<(), String> {
+    for cap in value.split(',').map(str::trim).filter(|cap| !cap.is_empty()) {
+        let name = cap.strip_suffix("+forward").unwrap_or(cap);
+        let known = [
+            "moby.buildkit.frontend.contexts",
+            "moby.buildkit.frontend.gitquerystring",
+            "moby.buildkit.frontend.inputs",
+            "moby.buildkit.frontend.subrequests",
+        ];
+        if !known.contains(&name) {
+            return Err(format!("unsupported frontend capability {name}"));
+        }
+    }
+    Ok(())
+}
+
+/// The imports themselves reach the daemon in the request, so only their form matters here.
+fn check_cache_imports(value: &str) -> Result<(), String> {
+    match serde_json::from_str::<Vec<serde_json::Map<String, serde_json::Value>>>(value) {
+        _ if value.is_empty() => Ok(()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "failed to unmarshal cache-imports ({}): {error}",
+            gofmt::quote(value)
+        )),
+    }
+}
+
+fn attestation(kind: &str, value: &str) -> Result<(), String> {
+    let fields = if value.is_empty() {
+        Vec::new()
+    } else {
+        csv::record(value)?
+    };
+    match kind {
+        // Made by the daemon.
+        "provenance" => Ok(()),
+        "sbom" if fields.iter().any(|field| field == "disabled=true") || value == "false" => Ok(()),
+        "sbom" => Err("frontend option attest:sbom is not supported yet".to_owned()),
+        _ => Err(format!("unknown attestation type {}", gofmt::quote(kind))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[(&str, &str)]) -> Result<Options, String> {
+        let options = options
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        Options::parse(&options, &Platform::new("linux", "amd64", ""))
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        for (key, value, want) in [
+            ("image-resolve-mode", "x", "invalid image-resolve-mode: x"),
+            ("force-network-mode", "x", "invalid netmode x"),
+            (
+                "add-hosts",
+                "a",
+                "failed to parse additional hosts: invalid key-value pair a",
+            ),
+            (
+                "add-hosts",
+                "a=b",
+                "failed to parse additional hosts: failed to parse IP b",
+            ),
+            (
+                "shm-size",
+                "x",
+                "failed to parse shm size: strconv.ParseInt: parsing \"x\": invalid syntax",
+            ),
+            (
+                "ulimit",
+                "nofile",
+                "failed to parse ulimit: invalid ulimit argument: nofile",
+            ),
+            (
+                "memory",
+                "-1",
+                "failed to parse resource limits: invalid memory value: -1: must be > 0",
+            ),
+            (
+                "memswap",
+                "-2",
+                "failed to parse resource limits: invalid memswap value: -2: must be -1 (unlimited) or > 0",
+            ),
+            ("attest:foo", "", "unknown attestation type \"foo\""),
+            ("attest:sbom", "", "frontend option attest:sbom is not supported yet"),
+            ("requestid", "frontend.foo", "unsupported request frontend.foo"),
+            (
+                "context",
+                "http://x/y.git",
+                "frontend option context=http://x/y.git is not supported yet",
+            ),
+            (
+                "multi-platform",
+                "maybe",
+                "invalid boolean value for multi-platform: maybe",
+            ),
+            (
+                "platform",
+                "foo",
+                "failed to parse target platform foo: \"foo\": unknown operating system or architecture: invalid argument",
+            ),
+            ("frontend.caps", "x", "unsupported frontend capability x"),
+            ("bogus", "1", "unknown frontend option bogus"),
+            ("bogus:x", "1", "unknown frontend option bogus:x"),
+            (
+                "override-copy-image",
+                "x",
+                "support for \"override-copy-image\" was removed in BuildKit 0.11",
+            ),
+        ] {
+            assert_eq!(parse(&[(key, value)]).unwrap_err(), want, "{key}={value}");
+        }
+        let conflict = parse(&[("platform", "linux/amd64,linux/arm64"), ("multi-platform", "false")]);
+        assert_eq!(
+            conflict.unwrap_err(),
+            "conflicting config: returning multiple target platforms is not allowed"
+        );
+    }
+
+    #[test]
+    fn the_official_frontend_is_recognised_in_any_version() {
+        for name in [
+            "docker/dockerfile:1",
+            "docker.io/docker/dockerfile:1.7-labs",
+            "docker/dockerfile",
+            "docker/dockerfile-upstream:master",
+        ] {
+            assert!(is_official(name), "{name}");
+        }
+        assert!(!is_official("docker/dockerfile2:1") && !is_official("quay.io/docker/dockerfile:1"));
+    }
+
+    #[test]
+    fn options_are_understood() {
+        let options = parse(&[
+            ("add-hosts", "A=1.2.3.4,b=::1"),
+            ("no-cache", "Foo,bar"),
+            ("ulimit", "nofile=1:2,core=3"),
+            ("build-arg:BUILDKIT_SANDBOX_HOSTNAME", "h"),
+            ("platform", "linux/arm64,linux/arm64/v8"),
+        ])
+        .unwrap();
+        assert_eq!(options.run.extra_hosts[0].host, "a");
+        assert_eq!(
+            options.no_cache,
+            NoCache::Stages(vec!["foo".to_owned(), "bar".to_owned()])
+        );
+        assert_eq!((options.run.ulimits[1].soft, options.run.ulimits[1].hard), (3, 3));
+        assert_eq!(options.run.hostname, "h");
+        assert_eq!((options.platforms.len(), options.multi_platform), (1, false));
+    }
+}

@@ -1,0 +1,305 @@
+//! Which stages are built, and from what: everything about a build that can be told without its base images.
+//!
+//! A [`Plan`] is made for one platform. Base images are then resolved from outside, in rounds, because what an image
+//! carries as triggers may ask for more images; then [`crate::lower`] turns the plan into a graph.
+
+mod arguments;
+mod context;
+mod cycle;
+mod resolve;
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use cairn_solver::{Digest, Platform};
+
+use crate::dockerfile::Dockerfile;
+use crate::error::DockerfileError;
+use crate::instruction::{Instruction, Kind};
+use crate::location::Lines;
+use crate::options::Options;
+use crate::reference::ImageRef;
+use crate::suggest::suggestion;
+
+pub(crate) use arguments::GlobalArgs;
+use context::NamedContext;
+
+/// A build of one platform, planned.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The stages of the file, then those that stand for images used by `--from`.
+    pub(crate) stages: Vec<PlannedStage>,
+    /// How many are of the file.
+    pub(crate) declared: usize,
+    pub(crate) target: usize,
+    pub(crate) args: GlobalArgs,
+    pub(crate) platform: Platform,
+    images: HashMap<String, usize>,
+    /// Whether step names carry the stage's label.
+    pub(crate) shows_labels: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct PlannedStage {
+    pub(crate) name: Option<String>,
+    pub(crate) label: String,
+    pub(crate) base: Base,
+    /// The base as the file has it.
+    pub(crate) written: String,
+    pub(crate) platform: Platform,
+    pub(crate) lines: Option<Lines>,
+    /// The text of the `FROM`.
+    pub(crate) text: String,
+    pub(crate) steps: Vec<Step>,
+    /// Whether a named context stands in for the stage, whose instructions are dropped.
+    pub(crate) replaced: bool,
+    pub(crate) reachable: bool,
+}
+
+/// What a stage starts from.
+#[derive(Debug, Clone)]
+pub(crate) enum Base {
+    Scratch,
+    Stage(usize),
+    Image {
+        reference: ImageRef,
+        context: Option<String>,
+        resolved: Option<Resolved>,
+    },
+    /// A directory of the client, under the name of a context.
+    Local {
+        context: String,
+        local: String,
+    },
+}
+
+/// What is known of a base image once it was looked up.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolved {
+    pub(crate) digest: Digest,
+    pub(crate) config: Bytes,
+}
+
+/// An instruction with what it refers to.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) instruction: Instruction,
+    pub(crate) is_trigger: bool,
+    /// The stage behind `COPY --from`.
+    pub(crate) from: Option<usize>,
+    /// The stage behind each `RUN --mount`.
+    pub(crate) mounts: Vec<Option<usize>>,
+}
+
+/// An image that has to be looked up.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) stage: usize,
+    pub(crate) reference: String,
+    pub(crate) platform: Platform,
+    pub(crate) context: Option<String>,
+}
+
+impl Plan {
+    /// Plans the build of `file` for `platform`; `host` is the platform that is built on.
+    pub(crate) fn new(
+        file: &Dockerfile,
+        options: &Options,
+        platform: &Platform,
+        host: &Platform,
+    ) -> Result<Self, DockerfileError> {
+        let args = GlobalArgs::new(file, options, platform, host)?;
+        let mut plan = Self {
+            stages: Vec::new(),
+            declared: file.stages.len(),
+            target: 0,
+            args,
+            platform: platform.clone(),
+            images: HashMap::new(),
+            shows_labels: false,
+        };
+        for index in 0..file.stages.len() {
+            let stage = plan.stage(file, options, index)?;
+            plan.stages.push(stage);
+        }
+        plan.target = plan.find_target(&options.target)?;
+        let mut implicit = false;
+        for index in 0..plan.declared {
+            if !plan.stages[index].replaced {
+                let triggers = plan.inherited_triggers(file, index)?;
+                let own = file.stages[index]
+                    .instructions
+                    .iter()
+                    .cloned()
+                    .map(|instruction| (instruction, false));
+                let steps: Vec<_> = triggers.into_iter().map(|trigger| (trigger, true)).chain(own).collect();
+                implicit |= plan.add_steps(options, index, steps, usize::MAX)?;
+            }
+        }
+        plan.shows_labels = implicit || plan.declared > 1;
+        plan.check_cycles()?;
+        plan.mark_reachable();
+        Ok(plan)
+    }
+
+    fn find_target(&self, target: &str) -> Result<usize, DockerfileError> {
+        let last = self
+            .stages
+            .len()
+            .checked_sub(1)
+            .ok_or_else(|| DockerfileError::whole("dockerfile contains no stages to build"))?;
+        if target.is_empty() {
+            return Ok(last);
+        }
+        let lower = target.to_lowercase();
+        self.stages
+            .iter()
+            .rposition(|stage| stage.name.as_deref() == Some(&lower))
+            .ok_or_else(|| {
+                let near = suggestion(&lower, self.stages.iter().filter_map(|stage| stage.name.as_deref()));
+                DockerfileError::whole(format!("target stage \"{target}\" could not be found{near}"))
+            })
+    }
+
+    /// The triggers that a stage takes over from another stage of the file.
+    fn inherited_triggers(&self, file: &Dockerfile, index: usize) -> Result<Vec<Instruction>, DockerfileError> {
+        let Base::Stage(base) = self.stages[index].base else {
+            return Ok(Vec::new());
+        };
+        if self.stages[base].replaced {
+            return Ok(Vec::new());
+        }
+        let lines = file.stages[index].instruction.lines;
+        let triggers = file.stages[base]
+            .instructions
+            .iter()
+            .filter_map(|instruction| match &instruction.kind {
+                Kind::Onbuild(text) => Some(text),
+                _ => None,
+            });
+        triggers
+            .map(|text| Instruction::from_trigger(text, lines).map_err(|message| DockerfileError::at(lines, message)))
+            .collect()
+    }
+
+    /// Resolves what `instructions` refer to and puts them in front of (`at` 0) or behind what the stage has. Returns
+    /// whether there was a reference that is no stage of the file.
+    fn add_steps(
+        &mut self,
+        options: &Options,
+        index: usize,
+        instructions: Vec<(Instruction, bool)>,
+        at: usize,
+    ) -> Result<bool, DockerfileError> {
+        let mut implicit = false;
+        let mut steps = Vec::with_capacity(instructions.len());
+        for (instruction, is_trigger) in instructions {
+            let lines = instruction.lines;
+            let (mut from, mut mounts) = (None, Vec::new());
+            match &instruction.kind {
+                Kind::Copy(copy) if let Some(name) = copy.from.as_deref().filter(|name| !name.contains('$')) => {
+                    from = Some(self.copy_source(options, index, name, lines)?);
+                }
+                Kind::Run(run) => {
+                    for mount in &run.mounts {
+                        mounts.push(match &mount.from {
+                            Some(name) => Some(self.mount_source(options, index, name, lines)?),
+                            None => None,
+                        });
+                        implicit |= mounts
+                            .last()
+                            .is_none_or(|stage| stage.is_none_or(|stage| stage >= self.declared));
+                    }
+                }
+                _ => {}
+            }
+            implicit |= from.is_some_and(|stage| stage >= self.declared);
+            steps.push(Step {
+                instruction,
+                is_trigger,
+                from,
+                mounts,
+            });
+        }
+        let own = &mut self.stages[index].steps;
+        let at = at.min(own.len());
+        own.splice(at..at, steps);
+        Ok(implicit)
+    }
+
+    /// Marks the stages that the target needs, and those only.
+    fn mark_reachable(&mut self) {
+        let mut pending = vec![self.target];
+        while let Some(index) = pending.pop() {
+            if std::mem::replace(&mut self.stages[index].reachable, true) {
+                continue;
+            }
+            pending.extend(self.dependencies(index));
+        }
+    }
+
+    /// The stages that a stage needs.
+    fn dependencies(&self, index: usize) -> Vec<usize> {
+        let stage = &self.stages[index];
+        let base = match stage.base {
+            Base::Stage(base) => Some(base),
+            _ => None,
+        };
+        let steps = stage
+            .steps
+            .iter()
+            .flat_map(|step| step.from.into_iter().chain(step.mounts.iter().flatten().copied()));
+        base.into_iter().chain(steps).collect()
+    }
+
+    /// Images of needed stages that nothing is known of yet.
+    pub(crate) fn wanted(&self) -> Vec<Wanted> {
+        let wanted = self
+            .stages
+            .iter()
+            .enumerate()
+            .filter_map(|(index, stage)| match &stage.base {
+                Base::Image {
+                    reference,
+                    context,
+                    resolved: None,
+                } if stage.reachable => Some(Wanted {
+                    stage: index,
+                    reference: reference.full(),
+                    platform: stage.platform.clone(),
+                    context: context.clone(),
+                }),
+                _ => None,
+            });
+        wanted.collect()
+    }
+
+    /// Takes what was found out about a stage's image. Triggers it carries join the stage.
+    pub(crate) fn resolved(&mut self, options: &Options, index: usize, found: Resolved) -> Result<(), DockerfileError> {
+        let lines = self.stages[index].lines.unwrap_or(Lines::one(1));
+        let triggers = if index < self.declared {
+            let mut image = crate::image::ImageConfig::from_base(&found.config)
+                .map_err(|error| DockerfileError::at(lines, format!("{}: {error}", self.stages[index].written)))?;
+            image.take_triggers()
+        } else {
+            Vec::new()
+        };
+        if let Base::Image { resolved, .. } = &mut self.stages[index].base {
+            *resolved = Some(found);
+        }
+        if triggers.is_empty() {
+            return Ok(());
+        }
+        let parse = |text: &String| {
+            Instruction::from_trigger(text, lines).map_err(|message| DockerfileError::at(lines, message))
+        };
+        let steps = triggers
+            .iter()
+            .map(|text| Ok((parse(text)?, true)))
+            .collect::<Result<_, _>>()?;
+        self.shows_labels |= self.add_steps(options, index, steps, 0)?;
+        self.check_cycles()?;
+        self.mark_reachable();
+        Ok(())
+    }
+}

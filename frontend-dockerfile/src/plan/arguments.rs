@@ -1,0 +1,100 @@
+//! Arguments before the first stage, and those that are always there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cairn_solver::Platform;
+
+use crate::dockerfile::Dockerfile;
+use crate::error::DockerfileError;
+use crate::expand::{Expander, Variables};
+use crate::instruction::Kind;
+use crate::options::Options;
+use crate::platform;
+
+/// What names mean outside of stages.
+#[derive(Debug, Clone)]
+pub(crate) struct GlobalArgs {
+    values: BTreeMap<String, String>,
+    pub(crate) expander: Expander,
+    /// Arguments that the file declares.
+    declared: BTreeSet<String>,
+}
+
+impl Variables for GlobalArgs {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+}
+
+impl GlobalArgs {
+    pub(super) fn new(
+        file: &Dockerfile,
+        options: &Options,
+        target: &Platform,
+        host: &Platform,
+    ) -> Result<Self, DockerfileError> {
+        let stage = match options.target.as_str() {
+            "" => file
+                .stages
+                .last()
+                .and_then(|stage| stage.from.name.as_deref())
+                .unwrap_or("default"),
+            target => target,
+        };
+        let automatic = platform::arguments("BUILD", host)
+            .into_iter()
+            .chain(platform::arguments("TARGET", target))
+            .chain([("TARGETSTAGE".to_owned(), stage.to_owned())]);
+        let values = automatic.map(|(name, value)| match options.build_args.get(&name) {
+            Some(given) => (name, given.clone()),
+            None => (name, value),
+        });
+        let mut args = Self {
+            values: values.collect(),
+            expander: Expander::new(file.directives.escape_char()),
+            declared: BTreeSet::new(),
+        };
+        for instruction in &file.global_args {
+            let Kind::Arg(declared) = &instruction.kind else {
+                continue;
+            };
+            for arg in declared {
+                let given = options.build_args.get(&arg.name).cloned();
+                let value = match (given, &arg.default) {
+                    (Some(given), _) => Some(given),
+                    (None, Some(default)) => {
+                        let expanded = args.expander.expand(default, &args);
+                        Some(
+                            expanded
+                                .map_err(|error| DockerfileError::at(instruction.lines, error.to_string()))?
+                                .value,
+                        )
+                    }
+                    (None, None) => None,
+                };
+                args.declared.insert(arg.name.clone());
+                if let Some(value) = value {
+                    args.values.insert(arg.name.clone(), value);
+                }
+            }
+        }
+        Ok(args)
+    }
+
+    /// Names that have a value.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
+    /// Replaces (or removes) an argument whose value had to be worked out.
+    pub(crate) fn replace(&mut self, name: &str, value: Option<String>) {
+        match value {
+            Some(value) if self.declared.contains(name) => {
+                self.values.insert(name.to_owned(), value);
+            }
+            _ => {
+                self.values.remove(name);
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What names in a Dockerfile refer to.
+
+use cairn_solver::Platform;
+
+use crate::dockerfile::Dockerfile;
+use crate::error::DockerfileError;
+use crate::location::Lines;
+use crate::options::Options;
+use crate::platform;
+use crate::reference::ImageRef;
+use crate::suggest::suggestion;
+
+use super::{Base, NamedContext, Plan, PlannedStage};
+
+impl Plan {
+    /// Plans one stage of the file, without its instructions.
+    pub(super) fn stage(
+        &self,
+        file: &Dockerfile,
+        options: &Options,
+        index: usize,
+    ) -> Result<PlannedStage, DockerfileError> {
+        let stage = &file.stages[index];
+        let lines = stage.instruction.lines;
+        let fail = |message: String| DockerfileError::at(lines, message);
+        let expanded = self
+            .args
+            .expander
+            .expand(&stage.from.base, &self.args)
+            .map_err(|error| fail(error.to_string()))?;
+        let platform = self.stage_platform(stage.from.platform.as_deref()).map_err(fail)?;
+        if expanded.value.is_empty() {
+            return Err(fail(format!("base name ({}) should not be blank", stage.from.base)));
+        }
+        let asked = platform.clone().unwrap_or_else(|| self.platform.clone());
+        let own = match &stage.from.name {
+            Some(name) => NamedContext::find(options, name, &asked).map_err(fail)?,
+            None => None,
+        };
+        let replaced = own.is_some();
+        let base = match own {
+            Some(context) => context.base,
+            None => self.base(options, &expanded.value, &asked).map_err(fail)?,
+        };
+        let platform = match &base {
+            Base::Stage(base) => self.stages[*base].platform.clone(),
+            // There is nothing in scratch that could be of a platform.
+            Base::Scratch => self.platform.clone(),
+            _ => asked,
+        };
+        Ok(PlannedStage {
+            name: stage.from.name.clone(),
+            label: stage.from.name.clone().unwrap_or_else(|| format!("stage-{index}")),
+            base,
+            written: stage.from.base.clone(),
+            platform,
+            lines: Some(lines),
+            text: stage.instruction.text.clone(),
+            steps: Vec::new(),
+            replaced,
+            reachable: false,
+        })
+    }
+
+    fn stage_platform(&self, written: Option<&str>) -> Result<Option<Platform>, String> {
+        let Some(written) = written else { return Ok(None) };
+        let expanded = self
+            .args
+            .expander
+            .expand(written, &self.args)
+            .map_err(|error| error.to_string())?;
+        if expanded.value.is_empty() {
+            let near = expanded
+                .unmatched
+                .iter()
+                .map(|name| suggestion(name, self.args.names()))
+                .find(|near| !near.is_empty());
+            return Err(format!(
+                "empty platform value from expression {written}{}",
+                near.unwrap_or_default()
+            ));
+        }
+        let parsed = platform::parse(&expanded.value, &self.platform);
+        parsed
+            .map(Some)
+            .map_err(|cause| format!("failed to parse platform {}: {cause}", expanded.value))
+    }
+
+    fn base(&self, options: &Options, name: &str, platform: &Platform) -> Result<Base, String> {
+        let earlier = self
+            .stages
+            .iter()
+            .rposition(|stage| stage.name.as_deref() == Some(name));
+        if let Some(earlier) = earlier {
+            return Ok(Base::Stage(earlier));
+        }
+        if name == "scratch" {
+            return Ok(Base::Scratch);
+        }
+        let reference =
+            ImageRef::parse(name).map_err(|cause| format!("failed to parse stage name \"{name}\": {cause}"))?;
+        if let Some(context) = NamedContext::find(options, name, platform)? {
+            return Ok(context.base);
+        }
+        Ok(Base::Image {
+            reference,
+            context: None,
+            resolved: None,
+        })
+    }
+
+    /// What `COPY --from=name` in stage `index` refers to.
+    pub(super) fn copy_source(
+        &mut self,
+        options: &Options,
+        index: usize,
+        name: &str,
+        lines: Lines,
+    ) -> Result<usize, DockerfileError> {
+        if name.bytes().all(|b| b.is_ascii_digit()) {
+            let number = name.parse::<usize>().ok().filter(|number| *number < self.declared);
+            return number.ok_or_else(|| DockerfileError::at(lines, format!("invalid stage index {name}")));
+        }
+        self.mount_source(options, index, name, lines)
+    }
+
+    /// What `RUN --mount=from=name` in stage `index` refers to: a stage, a context or an image, but never an index.
+    pub(super) fn mount_source(
+        &mut self,
+        options: &Options,
+        index: usize,
+        name: &str,
+        lines: Lines,
+    ) -> Result<usize, DockerfileError> {
+        match self.find_stage(name, index) {
+            Some(stage) => Ok(stage),
+            None => self.implicit(options, name, lines),
+        }
+    }
+
+    /// The nearest stage of that name at or before `index`, else one behind it.
+    fn find_stage(&self, name: &str, index: usize) -> Option<usize> {
+        let lower = name.to_lowercase();
+        let named = |stage: &PlannedStage| stage.name.as_deref() == Some(&lower);
+        let (before, behind) = self.stages[..self.declared].split_at((index + 1).min(self.declared));
+        before
+            .iter()
+            .rposition(named)
+            .or_else(|| behind.iter().position(named).map(|at| at + before.len()))
+    }
+
+    /// The stage that stands for a context or image which is used without a `FROM`.
+    fn implicit(&mut self, options: &Options, name: &str, lines: Lines) -> Result<usize, DockerfileError> {
+        if let Some(&known) = self.images.get(name) {
+            return Ok(known);
+        }
+        let context =
+            NamedContext::find(options, name, &self.platform).map_err(|message| DockerfileError::at(lines, message))?;
+        let base = match context {
+            Some(context) => context.base,
+            None if name == "scratch" => Base::Scratch,
+            None => {
+                let reference = ImageRef::parse(name).map_err(|cause| {
+                    DockerfileError::at(lines, format!("failed to parse stage name \"{name}\": {cause}"))
+                })?;
+                Base::Image {
+                    reference,
+                    context: None,
+                    resolved: None,
+                }
+            }
+        };
+        self.stages.push(PlannedStage {
+            name: None,
+            label: name.to_owned(),
+            base,
+            written: name.to_owned(),
+            platform: self.platform.clone(),
+            lines: Some(lines),
+            text: String::new(),
+            steps: Vec::new(),
+            replaced: false,
+            reachable: false,
+        });
+        let index = self.stages.len() - 1;
+        self.images.insert(name.to_owned(), index);
+        Ok(index)
+    }
+}
