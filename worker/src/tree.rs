@@ -1,1 +1,46 @@
-//! (skeleton)
+//! Files received from clients, kept once each, and the trees made of them.
+//!
+//! What it is: a [`FileStore`] of immutable files, and directory objects ([`Dir`]) that point into it and at one
+//! another. A client's directory is a [`Tree`]: one object's digest, and a pin that keeps everything below it. What it
+//! is not: a place for layers. A layer gets *hard links* to stored files ([`crate::fileop`]).
+//!
+//! Reading order: [`node`] and [`identity`] (what is known about a file, and its two digests), [`view`] (files to
+//! read, in a tree or under a root, in one way), [`dir`], [`files`], [`store`], [`receive`].
+//!
+//! Invariants:
+//! - A stored file never changes: it is only ever seen through a lower layer of an overlay, and nobody modifies a
+//!   layer's file in place.
+//! - One stored file has at most one name in one layer, so that the export of a layer invents no hard links.
+//! - Whoever names a stored file or object without holding it through a pinned tree has registered it first, so that
+//!   collection leaves it alone.
+//! - A tree is found after a crash only if its files are whole.
+
+pub mod dir;
+pub mod export;
+pub mod files;
+pub mod identity;
+pub mod node;
+pub mod receive;
+pub mod store;
+pub mod view;
+
+mod codec;
+mod error;
+mod intake;
+mod pins;
+mod sweep;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use dir::{Body, Dir, Entry, FileBody};
+pub use error::TreeError;
+pub use export::ViewSender;
+pub use files::FileStore;
+pub use identity::{ContentHash, FileKey, FileMeta, TreeDigest};
+pub use node::{Node, NodeKind, Origin, Xattrs};
+pub use receive::{Receiver, SourceKey};
+pub use store::{Tree, TreeRecord, TreeStore};
+pub use sweep::Swept;
+pub use view::{Links, Located, View};

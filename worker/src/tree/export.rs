@@ -1,0 +1,258 @@
+//! Sends files to a client's directory: a mounted root or a tree as what the session's sender reads.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use cairn_proto::fsutil::Stat;
+use cairn_session::fsutil::{BoxError, Tree};
+use cairn_session::mode;
+
+use super::dir::Body;
+use super::error::TreeError;
+use super::node::{Node, NodeKind, Origin};
+use super::view::{self, Links, Located, View};
+
+/// Mode of directories that are made to hold a result.
+const DIR_MODE: u32 = libc::S_IFDIR | 0o755;
+const FILE_MODE: u32 = libc::S_IFREG | 0o644;
+
+/// Results to send into one directory of a client.
+#[derive(Default)]
+pub struct ViewSender {
+    /// By the name of the directory each goes to; empty for the target itself.
+    parts: BTreeMap<String, Part>,
+}
+
+#[derive(Default)]
+struct Part {
+    view: Option<Arc<dyn View>>,
+    /// Additional files at the top, by name. They replace those of the view.
+    files: BTreeMap<String, Bytes>,
+}
+
+impl ViewSender {
+    /// Sends `view` to the target itself.
+    pub fn new(view: Arc<dyn View>) -> Self {
+        Self::default().with_view("", view)
+    }
+
+    /// Sends `view` to the directory `dir` of the target, such as `linux_amd64`; empty for the target itself.
+    #[must_use]
+    pub fn with_view(mut self, dir: &str, view: Arc<dyn View>) -> Self {
+        self.parts.entry(dir.to_owned()).or_default().view = Some(view);
+        self
+    }
+
+    /// Adds a file `name` to `dir`.
+    #[must_use]
+    pub fn with_file(mut self, dir: &str, name: &str, data: Bytes) -> Self {
+        self.parts
+            .entry(dir.to_owned())
+            .or_default()
+            .files
+            .insert(name.to_owned(), data);
+        self
+    }
+
+    /// The part that holds `path`, and the rest of the path. A path in no part's directory is in the target itself.
+    fn part_of<'p>(&self, path: &'p str) -> Option<(&Part, &'p str)> {
+        let inner = path
+            .split_once('/')
+            .and_then(|(dir, rest)| Some((self.parts.get(dir)?, rest)));
+        inner.or_else(|| Some((self.parts.get("")?, path)))
+    }
+}
+
+impl Tree for ViewSender {
+    fn walk(&self, emit: &mut dyn FnMut(Stat) -> bool) -> Result<(), BoxError> {
+        // The target's own entries and the parts' directories are siblings, and siblings go in order.
+        let mut tops: BTreeMap<String, Top<'_>> = BTreeMap::new();
+        if let Some(part) = self.parts.get("") {
+            tops = entries_of(part)?;
+        }
+        for (dir, part) in self.parts.iter().filter(|(dir, _)| !dir.is_empty()) {
+            tops.insert(dir.clone(), Top::Part(part));
+        }
+        let mut walk = Walk {
+            emit,
+            links: HashMap::new(),
+        };
+        for (name, top) in tops {
+            if !walk.top(&name, top)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self, path: &str) -> io::Result<Option<Box<dyn Read + Send>>> {
+        let Some((part, rest)) = self.part_of(path) else {
+            return Ok(None);
+        };
+        if let Some(data) = part.files.get(rest) {
+            return Ok(Some(Box::new(data.clone().reader())));
+        }
+        let Some(view) = part.view.as_deref() else {
+            return Ok(None);
+        };
+        match view::find(view, Path::new(rest), Links::Keep)? {
+            Some(found) if found.node.is_file() => Ok(Some(Box::new(view.open(&found)?))),
+            // Sockets are announced as empty files.
+            Some(_) | None => Ok(None),
+        }
+    }
+}
+
+/// Something at the top of a part.
+enum Top<'a> {
+    Part(&'a Part),
+    Data(&'a Bytes),
+    View(&'a dyn View, Located),
+}
+
+fn entries_of(part: &Part) -> Result<BTreeMap<String, Top<'_>>, TreeError> {
+    let mut tops = BTreeMap::new();
+    if let Some(view) = part.view.as_deref() {
+        let failed = |source| TreeError::Read {
+            path: "/".to_owned(),
+            source,
+        };
+        let top = Located {
+            path: Default::default(),
+            node: view.root().map_err(failed)?,
+        };
+        for child in view::children(view, &top).map_err(failed)? {
+            tops.insert(text(&child.path)?, Top::View(view, child));
+        }
+    }
+    tops.extend(part.files.iter().map(|(name, data)| (name.clone(), Top::Data(data))));
+    Ok(tops)
+}
+
+struct Walk<'e> {
+    emit: &'e mut dyn FnMut(Stat) -> bool,
+    /// First path of each file of the current result that has several.
+    links: HashMap<FileId, String>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum FileId {
+    Inode(u64, u64),
+    Group(Arc<str>),
+}
+
+impl Walk<'_> {
+    /// Sends what is at the top of the target under `name`; false once nobody listens.
+    fn top(&mut self, name: &str, top: Top<'_>) -> Result<bool, TreeError> {
+        match top {
+            Top::Data(data) => Ok((self.emit)(stat(name, FILE_MODE, data.len() as u64))),
+            Top::View(view, at) => self.view(view, "", at),
+            Top::Part(part) => {
+                if !(self.emit)(stat(name, DIR_MODE, 0)) {
+                    return Ok(false);
+                }
+                let prefix = format!("{name}/");
+                // Links do not lead from one result to another, nor back to those of the target itself.
+                let outer = std::mem::take(&mut self.links);
+                for (inner, top) in entries_of(part)? {
+                    let go_on = match top {
+                        Top::View(view, at) => self.view(view, &prefix, at)?,
+                        Top::Data(data) => (self.emit)(stat(&format!("{prefix}{inner}"), FILE_MODE, data.len() as u64)),
+                        Top::Part(_) => true,
+                    };
+                    if !go_on {
+                        return Ok(false);
+                    }
+                }
+                self.links = outer;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Sends `start` and everything below it.
+    fn view(&mut self, view: &dyn View, prefix: &str, start: Located) -> Result<bool, TreeError> {
+        let mut pending = vec![start];
+        while let Some(at) = pending.pop() {
+            let failed = |source| TreeError::Read {
+                path: format!("/{}", at.path.display()),
+                source,
+            };
+            let path = format!("{prefix}{}", text(&at.path)?);
+            let stat = self.describe(view, &at, path).map_err(failed)?;
+            if !(self.emit)(stat) {
+                return Ok(false);
+            }
+            if at.node.is_dir() {
+                pending.extend(view::children(view, &at).map_err(failed)?.into_iter().rev());
+            }
+        }
+        Ok(true)
+    }
+
+    fn describe(&mut self, view: &dyn View, at: &Located, path: String) -> io::Result<Stat> {
+        let node = &at.node;
+        let mut stat = stat(&path, node.st_mode(), node.size());
+        (stat.uid, stat.gid, stat.mod_time) = (node.uid, node.gid, node.mtime_ns);
+        match &node.kind {
+            NodeKind::Symlink { target } => {
+                stat.size = target.len() as i64;
+                stat.linkname = target.to_str().map(str::to_owned).ok_or(io::ErrorKind::InvalidData)?;
+            }
+            NodeKind::CharDevice { major, minor } | NodeKind::BlockDevice { major, minor } => {
+                (stat.devmajor, stat.devminor) = ((*major).into(), (*minor).into());
+            }
+            // As other senders do: the protocol has no sockets.
+            NodeKind::Socket => stat.mode &= !mode::SOCKET,
+            NodeKind::File { .. } => {
+                if let Some(id) = file_id(node) {
+                    match self.links.entry(id) {
+                        Entry::Occupied(first) => stat.linkname.clone_from(first.get()),
+                        Entry::Vacant(free) => drop(free.insert(path)),
+                    }
+                }
+            }
+            NodeKind::Dir | NodeKind::Fifo => {}
+        }
+        if node.is_file() || node.is_dir() {
+            stat.xattrs = view
+                .xattrs(at)?
+                .into_iter()
+                .map(|(name, value)| (name, value.into()))
+                .collect();
+        }
+        Ok(stat)
+    }
+}
+
+/// What tells whether two names stand for one file; `None` if there is only this name.
+fn file_id(node: &Node) -> Option<FileId> {
+    match &node.origin {
+        Origin::Inode { dev, ino, links } => (*links > 1).then_some(FileId::Inode(*dev, *ino)),
+        Origin::Tree(entry) => match &entry.body {
+            Body::File(file) => file.group.clone().map(FileId::Group),
+            Body::Dir { .. } | Body::Special(_) => None,
+        },
+        Origin::TreeRoot => None,
+    }
+}
+
+fn stat(path: &str, st_mode: u32, size: u64) -> Stat {
+    Stat {
+        path: path.to_owned(),
+        mode: mode::from_unix(st_mode),
+        size: size.try_into().unwrap_or(i64::MAX),
+        ..Stat::default()
+    }
+}
+
+fn text(path: &Path) -> Result<String, TreeError> {
+    path.to_str().map(str::to_owned).ok_or_else(|| TreeError::Protocol {
+        path: path.to_string_lossy().into_owned(),
+        reason: "name is not valid UTF-8 and cannot be sent",
+    })
+}
