@@ -96,3 +96,6 @@ impl Dockerfile {
             .rposition(|stage| stage.from.name.as_deref() == Some(&name))
     }
 }
+
+#[cfg(test)]
+mod tests;

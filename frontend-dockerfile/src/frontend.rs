@@ -127,6 +127,7 @@ impl Build<'_> {
                 plan.resolved(self.options, wanted.stage, found)
                     .map_err(|error| self.located(error))?;
             }
+            plan.settle().map_err(|error| self.located(error))?;
         }
         let context_ignores = self.inputs.context_ignores(self.bridge, self.options, &plan).await?;
         let surroundings = Surroundings {
@@ -253,3 +254,6 @@ fn located(file: &SourceFile, error: DockerfileError) -> FrontendError {
         locations,
     }
 }
+
+#[cfg(test)]
+mod tests;

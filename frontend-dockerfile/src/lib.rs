@@ -26,6 +26,8 @@ mod platform;
 mod reference;
 mod remote;
 mod suggest;
+#[cfg(test)]
+mod testing;
 
 pub use dockerfile::{Dockerfile, Stage};
 pub use error::DockerfileError;

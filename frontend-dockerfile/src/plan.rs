@@ -137,8 +137,7 @@ impl Plan {
             }
         }
         plan.shows_labels = implicit || plan.declared > 1;
-        plan.check_cycles()?;
-        plan.mark_reachable();
+        plan.settle()?;
         Ok(plan)
     }
 
@@ -227,6 +226,17 @@ impl Plan {
         Ok(implicit)
     }
 
+    /// Works out what is needed, after references were added.
+    ///
+    /// # Errors
+    /// If stages need each other.
+    pub(crate) fn settle(&mut self) -> Result<(), DockerfileError> {
+        self.check_cycles()?;
+        self.stages.iter_mut().for_each(|stage| stage.reachable = false);
+        self.mark_reachable();
+        Ok(())
+    }
+
     /// Marks the stages that the target needs, and those only.
     fn mark_reachable(&mut self) {
         let mut pending = vec![self.target];
@@ -298,8 +308,6 @@ impl Plan {
             .map(|text| Ok((parse(text)?, true)))
             .collect::<Result<_, _>>()?;
         self.shows_labels |= self.add_steps(options, index, steps, 0)?;
-        self.check_cycles()?;
-        self.mark_reachable();
         Ok(())
     }
 }

@@ -16,3 +16,6 @@ pub use directive::{Directive, Directives, external_syntax};
 pub use heredoc::Heredoc;
 pub use node::{FlagWord, Node};
 pub use reader::{SyntaxTree, parse};
+
+#[cfg(test)]
+mod tests;

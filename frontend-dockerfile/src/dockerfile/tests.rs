@@ -1,0 +1,50 @@
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::Dockerfile;
+
+#[test]
+fn several_errors_are_reported_at_once() {
+    let file = Dockerfile::parse(b"RUN x\nFROM scratch\nFOO\nCOPY a\nCMD [1]\n");
+    let messages: Vec<&str> = file.errors.iter().map(|error| error.message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "when using JSON array syntax, arrays must be comprised of strings only",
+            "no build stage in current context",
+            "dockerfile parse error on line 3: unknown instruction: FOO (did you mean FROM?)",
+            "dockerfile parse error on line 4: COPY requires at least two arguments, but only one was provided. \
+             Destination could not be determined",
+        ]
+    );
+    assert_eq!(file.stages.len(), 1);
+}
+
+#[test]
+fn large_files_take_linear_time() {
+    let begun = Instant::now();
+    let text = format!(
+        "FROM a\n{}",
+        "RUN echo something \\\n && echo more # x\n".repeat(100_000)
+    );
+    assert_eq!(Dockerfile::parse(text.as_bytes()).stages[0].instructions.len(), 100_000);
+    let joined = format!("FROM a\nENV {}", "a=b \\\n".repeat(500_000));
+    assert_eq!(Dockerfile::parse(joined.as_bytes()).errors, []);
+    // Unoptimised code takes seconds; quadratic behaviour would take hours.
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn stages_are_bounded() {
+    let file = Dockerfile::parse("FROM scratch\n".repeat(20_100).as_bytes());
+    assert_eq!((file.stages.len(), file.errors.len()), (Dockerfile::MAX_STAGES, 1));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_dockerfile_or_has_errors(text in "(FROM |a|AS |\n|RUN |--mount=|COPY |ENV |HEALTHCHECK |ONBUILD |VOLUME |CMD |<<E|E\n|\\\\\n|#|\"|\\[|\\]|,|é| |=|\\$\\{|:|-){0,40}") {
+        let file = Dockerfile::parse(text.as_bytes());
+        prop_assert!(!file.errors.is_empty() || !file.stages.is_empty());
+    }
+}

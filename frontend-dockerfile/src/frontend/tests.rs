@@ -1,0 +1,596 @@
+use std::sync::Arc;
+
+use cairn_solver::frontend::FrontendResult;
+
+use crate::testing::{FakeBridge, build, render, solve};
+
+fn config(result: &FrontendResult) -> serde_json::Value {
+    serde_json::from_slice(&result.metadata["containerimage.config"]).expect("the config is JSON")
+}
+
+/// Builds a Dockerfile and returns the graph with the config.
+fn lowered(dockerfile: &str, options: &[(&str, &str)]) -> String {
+    render(&build(FakeBridge::new(dockerfile), options))
+}
+
+/// The names of the steps.
+fn names(dockerfile: &str, options: &[(&str, &str)]) -> Vec<String> {
+    let text = lowered(dockerfile, options);
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| line.split_once(' ').unwrap().1.to_owned())
+        .collect()
+}
+
+fn error(dockerfile: &str, options: &[(&str, &str)]) -> String {
+    let text = lowered(dockerfile, options);
+    let first = text.lines().next().unwrap_or_default();
+    first
+        .strip_prefix("error: ")
+        .unwrap_or_else(|| panic!("{dockerfile:?} was built:\n{text}"))
+        .to_owned()
+}
+
+fn env(dockerfile: &str, options: &[(&str, &str)]) -> Vec<String> {
+    let result = build(FakeBridge::new(dockerfile), options).unwrap_or_else(|error| panic!("{dockerfile}: {error}"));
+    let config = config(&result);
+    let env = config["config"]["Env"].as_array().unwrap().iter();
+    env.map(|entry| entry.as_str().unwrap().to_owned())
+        .filter(|entry| !entry.starts_with("PATH="))
+        .collect()
+}
+
+macro_rules! check {
+    ($name:ident, $dockerfile:expr) => {
+        check!($name, $dockerfile, &[]);
+    };
+    ($name:ident, $dockerfile:expr, $options:expr) => {
+        #[test]
+        fn $name() {
+            insta::assert_snapshot!(stringify!($name), lowered($dockerfile, $options), $dockerfile);
+        }
+    };
+}
+
+check!(
+    multi_stage,
+    "from debian as build-essential\narg APT_MIRROR\nrun apt-get update\nrun apt-get install -y make gcc\nworkdir /src\n\n\
+     from build-essential as foo\ncopy src1 .\nrun make\n\nfrom build-essential as bar\ncopy src2 .\nrun make\n\n\
+     from alpine\ncopy --from=foo /src/bin1 .\ncopy --from=bar /src/bin2 .\ncmd [\"/bin1\"]\n"
+);
+check!(
+    every_mount,
+    "FROM alpine\nWORKDIR /w\nARG A=1\nENV B=2\nUSER 3\nCOPY --chown=1:2 a b/\n\
+     RUN --mount=target=/m --mount=type=cache,target=/c,id=x \\\n --mount=type=tmpfs,target=/t,size=1m --mount=type=secret,id=s --mount=type=ssh echo $A $B\n\
+     COPY --link a /l/\nCOPY <<EOF a /hd/\nhi $A\nEOF\n"
+);
+check!(
+    config_instructions,
+    "FROM alpine\nENV a=b c=\"d e\"\nLABEL l=1\nEXPOSE 90 80/udp\nVOLUME /v [\"x\"]\nUSER u:g\nSHELL [\"/bin/x\",\"-y\"]\nSTOPSIGNAL TERM\n\
+     HEALTHCHECK --interval=30s --timeout=1m30s --start-period=2h --start-interval=5ms --retries=3 CMD [\"a\",\"b\"]\n\
+     MAINTAINER me\nONBUILD RUN x\nENTRYPOINT e\nCMD c\n"
+);
+check!(
+    files_of_every_kind,
+    "FROM debian AS s\nFROM alpine\nCOPY --chmod=u+x --exclude=*.md d/* e.txt /x/\nADD --chown=www-data:5 t.tar /y\nCOPY --from=s --link /a /b\n\
+     COPY --parents x/./z/*.txt y /p\nCOPY --from=quay.io/coreos/etcd:v3 /usr/local/bin/etcd /usr/local/bin/\n"
+);
+check!(
+    heredocs_of_run,
+    "FROM debian\nRUN <<EOF\necho a\necho b\nEOF\nRUN <<S\n#!/bin/cat\nhello\nS\nRUN cat <<A > /1 && cat <<B\n1\nA\n2\nB\n"
+);
+check!(
+    options_of_run,
+    "FROM alpine\nRUN --network=none true\nRUN --security=insecure true\nRUN --mount=type=secret,id=t,env=TOK --mount=type=cache,target=/k,mode=0700,uid=5 echo $TOK",
+    &[
+        ("add-hosts", "h=1.2.3.4"),
+        ("shm-size", "1024"),
+        ("ulimit", "nofile=1:2"),
+        ("memory", "7"),
+        ("hostname", "box"),
+        ("cgroup-parent", "cg"),
+        ("no-cache", ""),
+        ("build-arg:HTTP_PROXY", "p"),
+        ("build-arg:BUILDKIT_CACHE_MOUNT_NS", "ns"),
+    ]
+);
+check!(
+    several_platforms,
+    "FROM --platform=$BUILDPLATFORM alpine AS b\nARG TARGETARCH\nRUN echo $TARGETARCH\nFROM scratch\nCOPY --from=b /bin/x /b",
+    &[("platform", "linux/amd64,linux/arm/v7")]
+);
+check!(
+    source_date_epoch,
+    "FROM alpine\nARG SOURCE_DATE_EPOCH\nWORKDIR /w\nENV b=c$SOURCE_DATE_EPOCH",
+    &[("build-arg:SOURCE_DATE_EPOCH", "1000000000")]
+);
+check!(
+    scratch_alone,
+    "FROM scratch",
+    &[("platform", "linux/arm"), ("label:x", "y")]
+);
+
+#[test]
+fn errors_are_the_ones_users_know() {
+    for (dockerfile, want) in [
+        ("", "the Dockerfile cannot be empty"),
+        ("# x", "file with no instructions"),
+        ("ARG X=1", "dockerfile contains no stages to build"),
+        ("RUN echo\nFROM scratch", "no build stage in current context"),
+        (
+            "FROM scratch\nFOO bar",
+            "dockerfile parse error on line 2: unknown instruction: FOO (did you mean FROM?)",
+        ),
+        (
+            "FROM scratch\ncoppy a b",
+            "dockerfile parse error on line 2: unknown instruction: coppy (did you mean copy?)",
+        ),
+        (
+            "#escape=x\nFROM scratch",
+            "invalid escape token 'x' does not match ` or \\",
+        ),
+        (
+            "# escape=`\n# escape=\\\nFROM scratch",
+            "only one escape parser directive can be used",
+        ),
+        (
+            "FROM scratch\nENV a=b \\\\",
+            "Syntax error - can't find = in \"\\\\\\\\\". Must be of the form: name=value",
+        ),
+        (
+            "FROM scratch\nCMD [\"a\", 1]",
+            "when using JSON array syntax, arrays must be comprised of strings only",
+        ),
+        ("FROM scratch\nCOPY <<EOF /f\n EOF\nEOF x", "unterminated heredoc"),
+        (
+            "FROM scratch\nCOPY a <<EOF\nx\nEOF",
+            "dockerfile parse error on line 2: COPY cannot accept a heredoc as a destination",
+        ),
+        ("FROM alpine\nRUN echo 1<<2", "unterminated heredoc"),
+        ("FROM scratch\nENV a", "ENV must have two arguments"),
+        (
+            "FROM scratch\nENV =b",
+            "dockerfile parse error on line 2: ENV names can not be blank",
+        ),
+        (
+            "FROM scratch\nENV a=b c",
+            "Syntax error - can't find = in \"c\". Must be of the form: name=value",
+        ),
+        ("FROM scratch\nARG a=${q:?no}", "failed to process \"${q:?no}\": q: no"),
+        ("ARG a=${q:?no}\nFROM scratch", "failed to process \"${q:?no}\": q: no"),
+        (
+            "FROM",
+            "dockerfile parse error on line 1: FROM requires either one or three arguments",
+        ),
+        (
+            "FROM scratch # c",
+            "dockerfile parse error on line 1: FROM requires either one or three arguments",
+        ),
+        (
+            "FROM scratch AS 1a",
+            "dockerfile parse error on line 1: invalid name for build stage: \"1a\", name can't start with a number or contain symbols",
+        ),
+        ("FROM $X", "base name ($X) should not be blank"),
+        (
+            "FROM Alpine",
+            "failed to parse stage name \"Alpine\": invalid reference format: repository name (library/Alpine) must be lowercase",
+        ),
+        (
+            "FROM alpin",
+            "alpin: failed to resolve source metadata for docker.io/library/alpin:latest: docker.io/library/alpin:latest: not found (did you mean alpine?)",
+        ),
+        (
+            "FROM BAD/Name AS u\nFROM scratch",
+            "failed to parse stage name \"BAD/Name\": invalid reference format: repository name (BAD/Name) must be lowercase",
+        ),
+        (
+            "FROM scratch AS Foo\nFROM FOO",
+            "failed to parse stage name \"FOO\": invalid reference format: repository name (library/FOO) must be lowercase",
+        ),
+        (
+            "FROM scratch\nCOPY --from=0 /a /b",
+            "circular dependency detected on stage: stage-0",
+        ),
+        (
+            "FROM scratch AS a\nCOPY --from=b /a /b\nFROM scratch AS b\nCOPY --from=a /b /a",
+            "circular dependency detected on stage: a",
+        ),
+        (
+            "FROM scratch\nCOPY --from=5 /a /b\nFROM scratch",
+            "invalid stage index 5",
+        ),
+        (
+            "FROM scratch\nARG X=1\nCOPY --from=$X /a /",
+            "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround",
+        ),
+        (
+            "FROM --platform=foo scratch",
+            "failed to parse platform foo: \"foo\": unknown operating system or architecture: invalid argument",
+        ),
+        (
+            "FROM --platform=$TARGETPLATFRM scratch",
+            "empty platform value from expression $TARGETPLATFRM (did you mean TARGETPLATFORM?)",
+        ),
+        (
+            "FROM --foo=x scratch",
+            "dockerfile parse error on line 1: unknown flag: --foo",
+        ),
+        (
+            "FROM scratch AS a\nONBUILD FOO bar\nFROM a",
+            "unknown instruction: FOO (did you mean FROM?)",
+        ),
+        (
+            "FROM scratch\nONBUILD ONBUILD RUN x",
+            "dockerfile parse error on line 2: Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
+        ),
+        (
+            "FROM scratch\nCOPY \"a b\" /x/",
+            "failed to process \"\\\"a\": unexpected end of statement while looking for matching double-quote",
+        ),
+        (
+            "FROM scratch\nCOPY a",
+            "dockerfile parse error on line 2: COPY requires at least two arguments, but only one was provided. Destination could not be determined",
+        ),
+        ("FROM scratch\nCOPY http://x/y /x", "source can't be a URL for COPY"),
+        (
+            "FROM scratch\nCOPY git@github.com:a/b.git /x",
+            "source can't be a git ref for COPY",
+        ),
+        (
+            "FROM scratch\nCOPY --keep-git-dir a /x",
+            "dockerfile parse error on line 2: unknown flag: --keep-git-dir",
+        ),
+        (
+            "FROM scratch\nCOPY --link= a /x",
+            "dockerfile parse error on line 2: missing a value on flag: --link",
+        ),
+        (
+            "FROM scratch\nCOPY --link=foo a /x",
+            "dockerfile parse error on line 2: expecting boolean value for flag --link, not: foo",
+        ),
+        (
+            "FROM scratch\nCOPY --link --link a /x",
+            "dockerfile parse error on line 2: duplicate flag specified: --link",
+        ),
+        (
+            "FROM scratch\nCOPY --chmod=888 a /x",
+            "invalid chmod parameter: '888'. it should be octal string and between 0 and 07777",
+        ),
+        ("FROM scratch\nCOPY --chown=foo a /x", "invalid user index: -1"),
+        (
+            "FROM debian\nRUN []",
+            "failed to marshal LLB definition: arguments are required",
+        ),
+        (
+            "FROM alpine\nRUN --network=foo true",
+            "dockerfile parse error on line 2: invalid network mode \"foo\"",
+        ),
+        (
+            "FROM alpine\nRUN --network true",
+            "dockerfile parse error on line 2: missing a value on flag: --network",
+        ),
+        (
+            "FROM alpine\nRUN --moun=type=cache true",
+            "dockerfile parse error on line 2: unknown flag: --moun (did you mean mount?)",
+        ),
+        (
+            "FROM alpine\nRUN --device=foo true",
+            "dockerfile parse error on line 2: device feature is only supported in Dockerfile frontend 1.14.0-labs or later",
+        ),
+        ("FROM alpine\nRUN --mount=type=bind ls", "invalid mount target \"/\""),
+        (
+            "FROM alpine\nRUN --mount=from=0,target=/m ls",
+            "0: failed to resolve source metadata for docker.io/library/0:latest: docker.io/library/0:latest: not found",
+        ),
+        (
+            "FROM scratch\nVOLUME [\"\"]",
+            "dockerfile parse error on line 2: VOLUME specified can not be an empty string",
+        ),
+        ("FROM scratch\nSTOPSIGNAL FOO", "invalid signal: FOO"),
+        (
+            "FROM scratch\nSHELL bash -c",
+            "dockerfile parse error on line 2: SHELL requires the arguments to be in JSON form",
+        ),
+        (
+            "FROM scratch\nCMD --x",
+            "dockerfile parse error on line 2: unknown flag: --x",
+        ),
+        (
+            "FROM scratch\nHEALTHCHECK --interval=1us CMD x",
+            "dockerfile parse error on line 2: Interval \"interval\" cannot be less than 1ms",
+        ),
+        (
+            "FROM scratch\nHEALTHCHECK --interval=1 CMD x",
+            "dockerfile parse error on line 2: time: missing unit in duration \"1\"",
+        ),
+        (
+            "FROM scratch\nHEALTHCHECK foo bar",
+            "dockerfile parse error on line 2: Unknown type \"FOO\" in HEALTHCHECK (try CMD)",
+        ),
+        (
+            "FROM scratch\nHEALTHCHECK --retries=-1 CMD x",
+            "dockerfile parse error on line 2: --retries cannot be negative (-1)",
+        ),
+    ] {
+        assert_eq!(error(dockerfile, &[]), want, "{dockerfile:?}");
+    }
+}
+
+#[test]
+fn options_can_be_wrong_too() {
+    let two = "FROM scratch AS a\nFROM scratch AS builder";
+    assert_eq!(
+        error(two, &[("target", "bulder")]),
+        "target stage \"bulder\" could not be found (did you mean builder?)"
+    );
+    assert_eq!(
+        error("FROM scratch", &[("build-arg:SOURCE_DATE_EPOCH", "foo")]),
+        "invalid SOURCE_DATE_EPOCH: foo"
+    );
+    let copy = "FROM scratch\nCOPY --from=foo / /";
+    assert_eq!(
+        error(copy, &[("context:foo", "target:x")]),
+        "unsupported context source target for foo"
+    );
+    assert_eq!(
+        error(copy, &[("context:foo", "bogus")]),
+        "invalid context specifier bogus for foo"
+    );
+    let behind = "FROM scratch AS a\nCOPY --from=b /a /b\nFROM scratch AS b\nCOPY a /a";
+    assert_eq!(
+        error(behind, &[("target", "a")]),
+        "cannot copy from stage \"b\", it needs to be defined before current stage \"a\""
+    );
+    assert_eq!(
+        error("FROM scratch", &[("filename", "x")]),
+        "failed to read dockerfile: open x: no such file or directory"
+    );
+}
+
+#[test]
+fn errors_point_at_every_line_they_are_about() {
+    let text = lowered(
+        "FROM scratch AS a\nCOPY --from=b /a /b\nFROM scratch AS b\nCOPY --from=a \\\n /b /a",
+        &[],
+    );
+    assert_eq!(
+        text,
+        "error: circular dependency detected on stage: a\nat Dockerfile: 2; 4,5\n"
+    );
+}
+
+#[test]
+fn variables_have_the_scope_users_expect() {
+    let args = "FROM scratch\nARG a\nARG b=2 c d=$b-$a\nENV r=$a,$b,$c,$d";
+    for (dockerfile, options, want) in [
+        ("FROM scratch\nENV a=\\\nb", &[][..], &["a=b"][..]),
+        ("FROM scratch\nENV a=b \\\n\n  c=d", &[], &["a=b", "c=d"]),
+        ("FROM scratch\nENV a=b \\\n  # c \\\n  c=d", &[], &["a=b", "c=d"]),
+        ("FROM scratch\nENV a=b\\ \nENV c=d", &[], &["a=bENV", "c=d"]),
+        ("FROM scratch\nENV a=b \\", &[], &["a=b"]),
+        ("\u{feff}FROM scratch\r\nENV a=b \\\r\n c=d\r\n", &[], &["a=b", "c=d"]),
+        (
+            "# escape=`\nFROM scratch\nENV a=c:\\x\\ b=`\nd",
+            &[],
+            &["a=c:\\x\\", "b=d"],
+        ),
+        ("\n# escape=`\nFROM scratch\nENV a=b\\\n c=d", &[], &["a=b", "c=d"]),
+        ("  # escape=`\nFROM scratch\nENV a=b`\n c=d", &[], &["a=b", "c=d"]),
+        (
+            "FROM scratch\nENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc",
+            &[],
+            &["abc=bye", "def=hello", "ghi=bye"],
+        ),
+        ("FROM scratch\nENV a b  c=$d \"q\"", &[], &["a=b  c= q"]),
+        (
+            "FROM scratch\nENV a=\"b c\" d=e\\ f g='h i' j=k\"l\"m n=",
+            &[],
+            &["a=b c", "d=e f", "g=h i", "j=klm", "n="],
+        ),
+        ("FROM scratch\nENV a = b", &[], &["a== b"]),
+        (args, &[], &["r=,2,,2-"]),
+        (
+            args,
+            &[("build-arg:a", "A"), ("build-arg:b", "B"), ("build-arg:c", "C")],
+            &["r=A,B,C,B-A"],
+        ),
+        ("ARG g=G\nFROM scratch\nENV r=$g\nARG g\nENV s=$g", &[], &["r=", "s=G"]),
+        ("ARG g=G\nFROM scratch\nARG g=$g-l\nENV s=$g", &[], &["s=-l"]),
+        (
+            "ARG g=1\nARG h=$g-2\nFROM scratch\nARG h\nENV s=$h",
+            &[("build-arg:g", "9")],
+            &["s=9-2"],
+        ),
+        (
+            "FROM scratch\nARG v=arg\nENV v=env\nENV r=$v",
+            &[("build-arg:v", "cli")],
+            &["v=env", "r=env"],
+        ),
+        (
+            "FROM scratch\nENV v=env\nARG v=arg\nENV r=$v",
+            &[("build-arg:v", "cli")],
+            &["v=env", "r=cli"],
+        ),
+        ("FROM scratch\nENV v=env\nARG v\nENV r=$v", &[], &["v=env", "r=env"]),
+        ("FROM scratch\nARG v=\nENV r=${v-unset}", &[], &["r="]),
+        ("FROM scratch AS a\nARG x=1\nFROM a\nENV z=$x", &[], &["z=1"]),
+        ("FROM scratch AS a\nARG x=1\nFROM scratch\nENV z=$x", &[], &["z="]),
+        ("FROM scratch\nARG \"a\"=b\nENV r=$a", &[], &["r="]),
+        ("FROM scratch\nENV a=${q:?no}\nFROM scratch", &[], &[]),
+        (
+            "FROM scratch\nARG TARGETPLATFORM TARGETVARIANT TARGETSTAGE\nENV r=$TARGETPLATFORM,$TARGETVARIANT,$TARGETSTAGE",
+            &[("platform", "linux/arm/v7")],
+            &["r=linux/arm/v7,v7,default"],
+        ),
+        ("FROM scratch\nENV r=$TARGETARCH", &[], &["r="]),
+        ("FROM scratch\nARG TARGETARCH=foo\nENV r=$TARGETARCH", &[], &["r=foo"]),
+        ("FROM scratch\nARG --foo a=1\nENV r=$a", &[], &["r=1"]),
+    ] {
+        assert_eq!(env(dockerfile, options), want, "{dockerfile:?} {options:?}");
+    }
+}
+
+#[test]
+fn steps_are_numbered_and_named() {
+    let copies = (0..10).map(|n| format!("COPY a /a{n}\n")).collect::<String>();
+    let numbered = names(&format!("FROM scratch\n{copies}"), &[]);
+    assert_eq!(numbered[1], "[ 1/10] COPY a /a0 @2");
+    assert_eq!(numbered[10], "[10/10] COPY a /a9 @11");
+    let workdirs = names("FROM alpine\nWORKDIR /\nWORKDIR /w\nCOPY a /", &[]);
+    assert_eq!(
+        &workdirs[1..],
+        [
+            "[2/4] WORKDIR /w @3",
+            "[internal] load build context",
+            "[3/4] COPY a / @4"
+        ]
+    );
+    let triggers = names(
+        "FROM scratch AS a\nONBUILD COPY a /ob\nONBUILD ENV X=1\nFROM a\nCOPY b /own$X",
+        &[],
+    );
+    assert_eq!(
+        &triggers[1..],
+        ["[stage-1 1/2] ONBUILD COPY a /ob @4", "[stage-1 2/2] COPY b /own1 @5"]
+    );
+    let shown = names("FROM debian\nENV X=1\nRUN echo $X ${Y} ${Y:-d} \\$X", &[]);
+    assert_eq!(shown[1], "[2/2] RUN echo 1 ${Y} ${Y:-d} $X @3");
+}
+
+#[test]
+fn only_what_the_target_needs_is_looked_up() {
+    let bridge = Arc::new(FakeBridge::new(
+        "FROM nonexistent AS u\nRUN x\nFROM alpine AS a\nFROM scratch AS b\nCOPY --from=a / /",
+    ));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(solve(&bridge, &[])).unwrap();
+    assert_eq!(
+        *bridge.log.lock().unwrap(),
+        [
+            "[internal] load build definition from Dockerfile Dockerfile",
+            "[internal] load build definition from Dockerfile Dockerfile.dockerignore",
+            "[internal] load .dockerignore .dockerignore",
+            "[internal] load metadata for docker.io/library/alpine:latest",
+        ]
+    );
+}
+
+#[test]
+fn ignore_rules_and_used_paths_reach_the_client() {
+    let bridge = FakeBridge::new("FROM scratch\nCOPY a d/* /x/").file("context", ".dockerignore", "*.md\n!README.md\n");
+    let text = render(&build(bridge, &[]));
+    assert!(
+        text.contains(
+            r#"local context follow=["a", "d/*"] exclude=["*.md", "!README.md"] hint=context session=session"#
+        ),
+        "{text}"
+    );
+    let own = FakeBridge::new("FROM scratch\nCOPY . /")
+        .file("context", ".dockerignore", "b")
+        .file("dockerfile", "Dockerfile.dockerignore", "a");
+    let text = render(&build(own, &[]));
+    assert!(text.contains(r#"follow=[] exclude=["a"]"#), "{text}");
+    let bad = FakeBridge::new("FROM scratch").file("context", ".dockerignore", "a\n!\n");
+    let text = render(&build(bad, &[]));
+    assert!(
+        text.contains("illegal exclusion pattern: \"!\"") && text.contains("at .dockerignore: 2"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_lower_case_dockerfile_is_found() {
+    let bridge = FakeBridge::default().file("dockerfile", "dockerfile", "FROM scratch");
+    assert!(build(bridge, &[]).is_ok());
+}
+
+#[test]
+fn named_contexts_stand_in() {
+    let bases = "FROM alpine:latest\nCOPY a /";
+    let text = lowered(bases, &[("context:alpine", "local:foo")]);
+    assert!(
+        text.contains("[context alpine] load from client") && !text.contains("docker.io/library/alpine"),
+        "{text}"
+    );
+    assert!(lowered(bases, &[("context:alpine:latest", "local:foo")]).contains("docker.io/library/alpine"));
+    let stage = "FROM scratch AS base\nCOPY a /\nFROM base\nCOPY b /";
+    let text = lowered(stage, &[("context:base", "docker-image://debian")]);
+    assert!(
+        text.contains("[context base] docker.io/library/debian") && !text.contains("COPY a /"),
+        "{text}"
+    );
+    let source = lowered("FROM scratch\nCOPY --from=foo n1 /", &[("context:foo", "local:dir")]);
+    assert!(source.contains(r#"local dir follow=["n1"]"#), "{source}");
+}
+
+#[test]
+fn commands_are_kept_or_cleared() {
+    for (dockerfile, want) in [
+        ("FROM debian\nENTRYPOINT [\"x\"]", "null"),
+        ("FROM debian\nCMD [\"y\"]\nENTRYPOINT [\"x\"]", "[\"y\"]"),
+        ("FROM scratch AS a\nCMD [\"y\"]\nFROM a\nENTRYPOINT [\"x\"]", "null"),
+        ("FROM scratch\nCMD", "[\"/bin/sh\",\"-c\",\"\"]"),
+        ("FROM scratch\nCMD [ \"a\" , \"b\" ]  ", "[\"a\",\"b\"]"),
+        ("FROM scratch\nCMD [\"a\"] x", "[\"/bin/sh\",\"-c\",\"[\\\"a\\\"] x\"]"),
+        ("FROM scratch\nCMD ['a']", "[\"/bin/sh\",\"-c\",\"['a']\"]"),
+        ("FROM scratch\nCMD [\"a\",\"\\u0041\"]", "[\"a\",\"A\"]"),
+    ] {
+        let result = build(FakeBridge::new(dockerfile), &[]).unwrap();
+        assert_eq!(config(&result)["config"]["Cmd"].to_string(), want, "{dockerfile:?}");
+    }
+}
+
+#[test]
+fn official_syntax_images_are_built_in_and_others_refused() {
+    for first in [
+        "# syntax=docker/dockerfile:1",
+        "# syntax = docker.io/docker/dockerfile:1.7-labs",
+        "// syntax=docker/dockerfile\n",
+    ] {
+        let dockerfile = format!("{first}\nFROM scratch\n");
+        let text = lowered(&dockerfile, &[]);
+        assert_eq!(text.starts_with("scratch"), first.starts_with('#'), "{text}");
+    }
+    let text = lowered("# syntax=nonexist/foo\nFROM scratch", &[]);
+    assert_eq!(
+        text,
+        "error: external frontends are not supported yet: nonexist/foo (only docker/dockerfile is built in)\nat Dockerfile: 1\n"
+    );
+    assert!(lowered("# syntax=nonexist/foo\nFROM scratch", &[("cmdline", "x")]).starts_with("scratch"));
+}
+
+#[test]
+fn triggers_of_images_run_and_may_ask_for_more_images() {
+    let config = crate::testing::ALPINE.replace("\"Cmd\"", "\"OnBuild\":[\"COPY --from=debian /a /b\"],\"Cmd\"");
+    let bridge = FakeBridge::new("FROM base\nRUN x").image("docker.io/library/base:latest", &config);
+    let text = render(&build(bridge, &[]));
+    assert!(
+        text.contains("[stage-0 2/3] ONBUILD COPY --from=debian /a /b @1"),
+        "{text}"
+    );
+    let (_, exported) = text.split_once("containerimage.config").unwrap();
+    assert!(!exported.contains("OnBuild"), "{text}");
+}
+
+#[test]
+fn hostile_files_end_in_bounded_time() {
+    let doubling = format!("FROM scratch\nENV a=xxxxxxxx\n{}", "ENV a=$a$a\n".repeat(64));
+    assert!(
+        error(&doubling, &[]).contains("result is longer than"),
+        "{}",
+        error(&doubling, &[])
+    );
+    let chain: String = (1..3_000)
+        .map(|n| format!("FROM s{} AS s{n}\nENV a{n}=1\n", n - 1))
+        .collect();
+    let text = lowered(&format!("FROM scratch AS s0\n{chain}"), &[]);
+    assert!(
+        text.starts_with("error: variables and inherited settings") || text.starts_with("scratch"),
+        "{:.200}",
+        text
+    );
+    let many: String = (0..5_000)
+        .map(|n| format!("FROM scratch AS s{n}\nCOPY --from={} /a /b\n", (n + 1) % 5_000))
+        .collect();
+    assert!(error(&many, &[]).starts_with("circular dependency"));
+}

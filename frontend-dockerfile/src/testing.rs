@@ -1,0 +1,194 @@
+//! A fake of everything around the frontend, and graphs made readable.
+
+mod dump;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cairn_solver::frontend::{
+    Bridge, BridgeRef, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult,
+};
+use cairn_solver::llb::{Definition, Op, SourceOp, decode};
+use cairn_solver::progress::Warning;
+use cairn_solver::worker::{FileStat, ImageQuery, ResolvedImage, WorkerInfo};
+use cairn_solver::{Digest, Platform, SolveError, WorkerError};
+
+use crate::DockerfileFrontend;
+
+pub(crate) use dump::dump;
+
+/// A daemon with a client's files and some images, that builds nothing.
+#[derive(Default)]
+pub(crate) struct FakeBridge {
+    /// Files by directory name and path.
+    files: BTreeMap<(String, String), Bytes>,
+    /// Configs by full reference.
+    images: BTreeMap<String, String>,
+    /// Names under which images were looked up, and directories that were asked for.
+    pub(crate) log: Mutex<Vec<String>>,
+}
+
+pub(crate) const ALPINE: &str = r#"{"architecture":"amd64","os":"linux","created":"2020-01-01T00:00:00Z",
+    "config":{"Env":["PATH=/usr/bin:/bin"],"Cmd":["/bin/sh"],"X-Unknown":1},
+    "rootfs":{"type":"layers","diff_ids":["sha256:0000000000000000000000000000000000000000000000000000000000000000"]},
+    "history":[{"created_by":"base"}]}"#;
+
+impl FakeBridge {
+    pub(crate) fn new(dockerfile: &str) -> Self {
+        Self::default()
+            .file("dockerfile", "Dockerfile", dockerfile)
+            .image("docker.io/library/alpine:latest", ALPINE)
+            .image("quay.io/coreos/etcd:v3", ALPINE)
+            .image(
+                "docker.io/library/debian:latest",
+                &ALPINE.replace("[\"/bin/sh\"]", "[\"bash\"]"),
+            )
+    }
+
+    pub(crate) fn file(mut self, local: &str, path: &str, content: &str) -> Self {
+        self.files
+            .insert((local.to_owned(), path.to_owned()), content.to_owned().into());
+        self
+    }
+
+    pub(crate) fn image(mut self, reference: &str, config: &str) -> Self {
+        self.images.insert(reference.to_owned(), config.to_owned());
+        self
+    }
+
+    fn note(&self, what: String) {
+        self.log.lock().unwrap().push(what);
+    }
+}
+
+#[async_trait]
+impl Bridge for FakeBridge {
+    fn session_id(&self) -> &str {
+        "session"
+    }
+
+    fn workers(&self) -> Vec<WorkerInfo> {
+        vec![WorkerInfo {
+            platforms: vec![Platform::new("linux", "amd64", "")],
+            ..WorkerInfo::default()
+        }]
+    }
+
+    async fn solve(&self, definition: Definition) -> Result<Option<BridgeRef>, SolveError> {
+        let graph = decode(&definition)?;
+        Ok(graph.map(|_| BridgeRef {
+            id: "ref".to_owned(),
+            definition: Arc::new(definition),
+        }))
+    }
+
+    async fn read_file(&self, reference: &BridgeRef, path: &str, _: Option<(u64, u64)>) -> Result<Bytes, SolveError> {
+        let graph = decode(&reference.definition)?.expect("not scratch");
+        let vertex = graph.vertex(graph.target().vertex);
+        let Op::Source(SourceOp::Local(local)) = &vertex.op else {
+            panic!("only the client's files are read")
+        };
+        assert!(
+            local.follow_paths.iter().any(|asked| asked == path),
+            "{path} was not asked for"
+        );
+        self.note(format!("{} {path}", vertex.name()));
+        let found = self.files.get(&(local.name.clone(), path.to_owned())).cloned();
+        found.ok_or_else(|| WorkerError::NotFound(format!("open {path}: no such file or directory")).into())
+    }
+
+    async fn read_dir(&self, _: &BridgeRef, _: &str, _: Option<&str>) -> Result<Vec<FileStat>, SolveError> {
+        panic!("no directory is listed");
+    }
+
+    async fn stat_file(&self, _: &BridgeRef, _: &str) -> Result<FileStat, SolveError> {
+        panic!("no file is described");
+    }
+
+    async fn resolve_image(&self, query: ImageQuery, log_name: &str) -> Result<ResolvedImage, SolveError> {
+        self.note(log_name.to_owned());
+        match self.images.get(&query.reference) {
+            Some(config) => Ok(ResolvedImage {
+                digest: Digest::sha256(query.reference.as_bytes()),
+                config: config.clone().into(),
+            }),
+            None => Err(WorkerError::NotFound(format!("{}: not found", query.reference)).into()),
+        }
+    }
+
+    fn warn(&self, _: Digest, _: Warning) {}
+}
+
+/// Runs the frontend.
+pub(crate) async fn solve(bridge: &Arc<FakeBridge>, options: &[(&str, &str)]) -> Result<FrontendResult, FrontendError> {
+    let options = options
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    let request = FrontendRequest {
+        options,
+        ..FrontendRequest::default()
+    };
+    DockerfileFrontend
+        .solve(Arc::clone(bridge) as Arc<dyn Bridge>, request)
+        .await
+}
+
+/// Runs the frontend to completion.
+pub(crate) fn build(bridge: FakeBridge, options: &[(&str, &str)]) -> Result<FrontendResult, FrontendError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(solve(&Arc::new(bridge), options))
+}
+
+/// The graph and config of a build of one platform, or its error, as text.
+pub(crate) fn render(result: &Result<FrontendResult, FrontendError>) -> String {
+    match result {
+        Ok(result) => {
+            let graph = match &result.refs {
+                FrontendRefs::Single(None) => "scratch\n".to_owned(),
+                FrontendRefs::Single(Some(reference)) => dump(&reference.definition),
+                FrontendRefs::Platforms(refs) => refs
+                    .iter()
+                    .map(|(platform, reference)| {
+                        let graph = reference
+                            .as_ref()
+                            .map_or("scratch\n".to_owned(), |reference| dump(&reference.definition));
+                        format!("== {platform}\n{graph}")
+                    })
+                    .collect(),
+            };
+            let metadata: String = result
+                .metadata
+                .iter()
+                .map(
+                    |(key, value)| match serde_json::from_slice::<serde_json::Value>(value) {
+                        Ok(json) => format!("{key}: {json:#}\n"),
+                        Err(_) => format!("{key}: {}\n", String::from_utf8_lossy(value)),
+                    },
+                )
+                .collect();
+            format!("{graph}--\n{metadata}")
+        }
+        Err(FrontendError::Input {
+            message,
+            file,
+            locations,
+        }) => {
+            let lines: Vec<String> = locations
+                .iter()
+                .map(|location| {
+                    location
+                        .ranges
+                        .iter()
+                        .map(|range| range.start_line.to_string())
+                        .collect::<Vec<_>>()
+                        .join(",")
+                })
+                .collect();
+            format!("error: {message}\nat {}: {}\n", file.filename, lines.join("; "))
+        }
+        Err(error) => format!("error: {error}\n"),
+    }
+}
