@@ -294,3 +294,6 @@ async fn services(options: &SolveOptions) -> Result<Services, ClientError> {
     }
     Ok(services)
 }
+
+#[cfg(test)]
+mod tests;
