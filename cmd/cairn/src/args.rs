@@ -1,0 +1,218 @@
+//! The command line as typed. Nothing here looks at files, the environment or the network.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::quantity;
+
+/// Builds container images.
+#[derive(Debug, Parser)]
+#[command(name = "cairn", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which daemon does the work.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Daemon")]
+pub(crate) struct DaemonArgs {
+    /// Address of the daemon: unix:///path or tcp://host:port.
+    ///
+    /// Without it: $CAIRN_HOST, then $BUILDKIT_HOST, then a daemon at the default socket, and when there is
+    /// none, a daemon inside this process.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(crate) addr: Option<String>,
+
+    /// Run the daemon inside this process, configured by this file.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "addr")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Run the daemon inside this process, with its state in this directory.
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "addr")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile.
+    Build(Box<BuildArgs>),
+    /// Show what the build cache holds.
+    Du(DuArgs),
+    /// Remove what is not needed from the build cache.
+    Prune(PruneArgs),
+    /// List the daemon's workers.
+    Workers(WorkersArgs),
+    /// Look inside.
+    Debug {
+        #[command(subcommand)]
+        command: DebugCommand,
+    },
+    /// Show the versions of this program and of the daemon it would use.
+    Version,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct BuildArgs {
+    /// Name of the image; may be repeated.
+    #[arg(short = 't', long = "tag", value_name = "NAME[:TAG]")]
+    pub(crate) tags: Vec<String>,
+
+    /// The Dockerfile: relative to the working directory, or else to PATH; `-` reads it from standard input.
+    /// PATH/Dockerfile by default.
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// The stage to build; the last one by default.
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+
+    /// Value of a build argument, taken from the environment when left out; may be repeated.
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+
+    /// Label of the image; may be repeated.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<String>,
+
+    /// What becomes of the result: type=image|registry|oci|docker|local|tar|cacheonly with name=, dest=, push=
+    /// and more; a bare directory means type=local, and `-` a tar on standard output. May be repeated.
+    #[arg(short = 'o', long = "output", value_name = "OUTPUT", allow_hyphen_values = true)]
+    pub(crate) outputs: Vec<String>,
+
+    /// Push the image to its registry.
+    #[arg(long)]
+    pub(crate) push: bool,
+
+    /// Run every step, whatever is known already.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+
+    /// Platform to build for, such as linux/arm64; may be repeated, or separated by commas.
+    #[arg(long = "platform", value_name = "PLATFORM")]
+    pub(crate) platforms: Vec<String>,
+
+    /// Secret for the build: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be repeated.
+    #[arg(long = "secret", value_name = "SECRET")]
+    pub(crate) secrets: Vec<String>,
+
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value_t, value_name = "VIEW")]
+    pub(crate) progress: ProgressMode,
+
+    /// Write what the daemon says about the result to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+
+    /// The directory whose files the build may use, or the URL of a remote one.
+    #[arg(value_name = "PATH")]
+    pub(crate) context: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// A live view on a terminal, plain elsewhere.
+    #[default]
+    Auto,
+    /// A live view.
+    Tty,
+    /// Lines of text.
+    Plain,
+    /// One JSON object per message of the daemon.
+    Rawjson,
+    /// Nothing but the digest of the result.
+    Quiet,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct DuArgs {
+    /// Only records that match, such as type==regular or inuse; may be repeated.
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+
+    /// Show everything about every record.
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct PruneArgs {
+    /// Only records that match, such as type==source.local; may be repeated.
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+
+    /// Internal and shared records too.
+    #[arg(long, short)]
+    pub(crate) all: bool,
+
+    /// Keep what was used within this time, such as 36h or 7d.
+    #[arg(long, value_name = "TIME", value_parser = quantity::parse_duration)]
+    pub(crate) keep_duration: Option<Duration>,
+
+    /// Keep this much of what was used last, such as 10GB.
+    #[arg(long, value_name = "SIZE", value_parser = quantity::parse_size)]
+    pub(crate) keep_storage: Option<u64>,
+
+    /// Show everything about every removed record.
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct WorkersArgs {
+    /// Only workers that match; may be repeated.
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+
+    /// Show labels and cleaning rules too.
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DebugCommand {
+    /// Show the operations of a build definition.
+    DumpLlb {
+        /// One JSON object per operation.
+        #[arg(long)]
+        json: bool,
+
+        /// File with an encoded definition; standard input by default.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_daemon_is_either_elsewhere_or_in_this_process() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["cairn", "du"], args].concat());
+        assert!(parse(&["--addr", "tcp://a:1", "--root", "/x"]).is_err());
+        assert!(parse(&["--addr", "tcp://a:1", "--config", "/x"]).is_err());
+        assert!(parse(&["--config", "/y", "--root", "/x"]).is_ok());
+    }
+
+    #[test]
+    fn a_dash_is_an_output() {
+        let cli = Cli::try_parse_from(["cairn", "build", "-o", "-", "."]).unwrap();
+        let Command::Build(args) = cli.command else {
+            panic!("not a build")
+        };
+        assert_eq!(args.outputs, ["-"]);
+    }
+}

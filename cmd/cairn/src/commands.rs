@@ -1,0 +1,111 @@
+//! What the program can do.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Command, DebugCommand};
+use crate::daemon::Daemon;
+use crate::error::CliError;
+use crate::exit::ExitCode;
+use crate::surroundings::Surroundings;
+use crate::target::Target;
+use crate::ui;
+
+mod build;
+mod debug;
+mod du;
+mod prune;
+mod version;
+mod workers;
+
+/// A command that did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// To be reported.
+    Error(CliError),
+    /// Reported already, with all that is known.
+    Reported(ExitCode),
+}
+
+impl From<CliError> for Failure {
+    fn from(error: CliError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<cairn_client::ClientError> for Failure {
+    fn from(error: cairn_client::ClientError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Error(error) => error.exit_code(),
+            Self::Reported(code) => *code,
+        }
+    }
+
+    pub(crate) fn report(&self, surroundings: &Surroundings) {
+        if let Self::Error(error) = self {
+            ui::report(error, surroundings);
+        }
+    }
+}
+
+/// Runs the command to its end.
+pub(crate) fn run(cli: Cli, surroundings: &Surroundings) -> Result<(), Failure> {
+    match cli.command {
+        Command::Debug {
+            command: DebugCommand::DumpLlb { json, file },
+        } => Ok(debug::dump_llb(file.as_deref(), json)?),
+        Command::Build(args) => {
+            // Before anything is started: mistakes in the arguments cost nothing.
+            let plan = crate::build_plan::BuildPlan::new(&args, surroundings)?;
+            let target = Target::choose(&cli.daemon, surroundings)?;
+            on_daemon(target, async |daemon| build::run(daemon, &plan, surroundings).await)
+        }
+        Command::Du(args) => {
+            let target = Target::choose(&cli.daemon, surroundings)?;
+            on_daemon(target, async |daemon| du::run(daemon.client(), args).await)
+        }
+        Command::Prune(args) => {
+            let target = Target::choose(&cli.daemon, surroundings)?;
+            on_daemon(target, async |daemon| prune::run(daemon.client(), args).await)
+        }
+        Command::Workers(args) => {
+            let target = Target::choose(&cli.daemon, surroundings)?;
+            on_daemon(target, async |daemon| workers::run(daemon.client(), args).await)
+        }
+        Command::Version => {
+            let target = Target::choose(&cli.daemon, surroundings)?;
+            version::run(target)
+        }
+    }
+}
+
+/// Connects, acts, and stops the daemon again when it is one of our own.
+fn on_daemon(target: Target, act: impl AsyncFnOnce(&Daemon) -> Result<(), Failure>) -> Result<(), Failure> {
+    let runtime = crate::daemon::runtime(&target)?;
+    let result = runtime.block_on(async {
+        let daemon = Daemon::reach(target).await?;
+        let result = act(&daemon).await;
+        daemon.release().await;
+        result
+    });
+    // What still runs here has nobody to run for.
+    runtime.shutdown_background();
+    result
+}
+
+/// Logs are for those who ask for them: `CAIRN_LOG=debug`.
+pub(crate) fn init_logs(surroundings: &Surroundings) {
+    let Some(directives) = surroundings.variable("CAIRN_LOG") else {
+        return;
+    };
+    let filter = EnvFilter::builder().parse_lossy(directives);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

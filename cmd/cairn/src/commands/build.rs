@@ -1,0 +1,268 @@
+//! `cairn build`.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cairn_client::{LocalDir, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput, Solved};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use crate::args::ProgressMode;
+use crate::build_plan::{BuildPlan, Context, Destination, Dockerfile, Output, SecretOrigin};
+use crate::daemon::Daemon;
+use crate::error::CliError;
+use crate::exit::ExitCode;
+use crate::surroundings::Surroundings;
+use crate::ui::view::{Followed, follow};
+use crate::ui::{self, Theme, failure, summary};
+
+const FRONTEND: &str = "dockerfile.v0";
+/// News that may wait for the view.
+const NEWS: usize = 64;
+/// No Dockerfile is larger.
+const MAX_DOCKERFILE: u64 = 16 << 20;
+
+/// Builds, and shows it.
+pub(super) async fn run(daemon: &Daemon, plan: &BuildPlan, surroundings: &Surroundings) -> Result<(), Failure> {
+    let started = Instant::now();
+    let theme = Theme::of(surroundings);
+    let typed = typed_dockerfile(&plan.dockerfile)?;
+    let options = solve_options(plan, typed.as_ref().map(TempDir::path), surroundings);
+    let (events, news) = mpsc::channel(NEWS);
+    let cancel = CancellationToken::new();
+
+    let solve = Box::pin(daemon.client().solve(options, events, cancel.clone()));
+    let view = follow(news, plan.progress, theme, started);
+    let (result, followed) = tokio::select! {
+        both = async { tokio::join!(solve, view) } => both,
+        error = watch_signals(cancel) => return Err(error.into()),
+    };
+    let finished = result
+        .map_err(CliError::from)
+        .and_then(|solved| finish(plan, &solved, &followed, theme));
+    finished.map_err(|error| {
+        ui::remark(&failure::render(&error, Some(&followed.progress), &theme));
+        Failure::Reported(error.exit_code())
+    })
+}
+
+/// Tells about the result in the way that was asked for.
+fn finish(plan: &BuildPlan, solved: &Solved, followed: &Followed, theme: Theme) -> Result<(), CliError> {
+    if let Some(path) = &plan.metadata_file {
+        write_metadata(path, &solved.response)?;
+    }
+    let takes_stdout = plan
+        .outputs
+        .iter()
+        .any(|output| output.destination == Destination::Stdout);
+    match plan.progress {
+        ProgressMode::Quiet if takes_stdout => Ok(()),
+        ProgressMode::Quiet => match summary::digest(&solved.response) {
+            Some(digest) => ui::print(&format!("{}\n", ui::text::clean(digest))),
+            None => Ok(()),
+        },
+        ProgressMode::Rawjson => Ok(()),
+        ProgressMode::Auto | ProgressMode::Tty | ProgressMode::Plain => {
+            let Followed { progress, elapsed } = followed;
+            ui::remark(&summary::render(
+                &plan.outputs,
+                &solved.response,
+                progress,
+                *elapsed,
+                &theme,
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// The first signal stops the build and lets it say its last words; the second ends the process.
+async fn watch_signals(cancel: CancellationToken) -> CliError {
+    let failed = |source| CliError::System {
+        action: "listen for signals",
+        source,
+    };
+    let (mut interrupts, mut terminations) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(interrupts), Ok(terminations)) => (interrupts, terminations),
+        (Err(error), _) | (_, Err(error)) => return failed(error),
+    };
+    loop {
+        tokio::select! {
+            _ = interrupts.recv() => {}
+            _ = terminations.recv() => {}
+        }
+        if cancel.is_cancelled() {
+            ui::restore_cursor();
+            std::process::exit(ExitCode::Cancelled as i32);
+        }
+        cancel.cancel();
+    }
+}
+
+/// A Dockerfile from standard input, put where the daemon can ask for it.
+fn typed_dockerfile(dockerfile: &Dockerfile) -> Result<Option<TempDir>, CliError> {
+    if *dockerfile != Dockerfile::Stdin {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    let read = std::io::stdin().lock().take(MAX_DOCKERFILE + 1).read_to_end(&mut text);
+    read.map_err(|source| CliError::System {
+        action: "read the Dockerfile from standard input",
+        source,
+    })?;
+    if text.len() as u64 > MAX_DOCKERFILE {
+        let reason = format!("it is larger than {MAX_DOCKERFILE} bytes");
+        return Err(CliError::Malformed {
+            what: "the Dockerfile from standard input".to_owned(),
+            reason,
+        });
+    }
+    let failed = |source| CliError::System {
+        action: "keep the Dockerfile from standard input",
+        source,
+    };
+    let directory = tempfile::tempdir().map_err(failed)?;
+    std::fs::write(directory.path().join("Dockerfile"), text).map_err(failed)?;
+    Ok(Some(directory))
+}
+
+fn solve_options(plan: &BuildPlan, typed: Option<&Path>, surroundings: &Surroundings) -> SolveOptions {
+    let directory = |path: &Path| LocalDir {
+        path: path.to_owned(),
+        keeps_owner: false,
+    };
+    let mut local_dirs = BTreeMap::new();
+    if let Context::Local(path) = &plan.context {
+        local_dirs.insert("context".to_owned(), directory(path));
+    }
+    match (&plan.dockerfile, typed) {
+        (Dockerfile::Local { directory: path, .. }, _) => {
+            local_dirs.insert("dockerfile".to_owned(), directory(path));
+        }
+        (Dockerfile::Stdin, Some(path)) => {
+            local_dirs.insert("dockerfile".to_owned(), directory(path));
+        }
+        (Dockerfile::Stdin, None) | (Dockerfile::InContext(_), _) => {}
+    }
+    let secrets = plan.secrets.iter().map(|secret| {
+        let source = match &secret.origin {
+            SecretOrigin::File(path) => SecretSource::File(path.clone()),
+            SecretOrigin::Variable(name) => SecretSource::Env(name.clone()),
+        };
+        (secret.id.clone(), source)
+    });
+    SolveOptions {
+        frontend: FRONTEND.to_owned(),
+        frontend_attrs: plan.frontend_attrs.clone(),
+        outputs: plan.outputs.iter().map(solve_output).collect(),
+        shared_key: match &plan.context {
+            Context::Local(path) => cairn_client::shared_key(path),
+            Context::Remote(_) => String::new(),
+        },
+        local_dirs,
+        secrets: secrets.collect(),
+        docker_config: docker_config(surroundings),
+        ..SolveOptions::default()
+    }
+}
+
+fn solve_output(output: &Output) -> SolveOutput {
+    let mirrors = output.attrs.get("mode").is_some_and(|mode| mode == "delete");
+    let target = match &output.destination {
+        Destination::Daemon => None,
+        Destination::File(path) => Some(OutputTarget::file(path.clone())),
+        Destination::Stdout => Some(OutputTarget::stdout()),
+        Destination::Directory(path) => Some(OutputTarget::Directory {
+            path: path.clone(),
+            mode: if mirrors {
+                ReceiveMode::Mirror
+            } else {
+                ReceiveMode::Merge
+            },
+        }),
+    };
+    SolveOutput {
+        kind: output.kind.to_owned(),
+        attrs: output.attrs.clone(),
+        target,
+    }
+}
+
+/// Where `docker login` keeps credentials.
+fn docker_config(surroundings: &Surroundings) -> Option<PathBuf> {
+    let own = surroundings.variable("DOCKER_CONFIG").map(|dir| surroundings.path(dir));
+    let usual = || {
+        surroundings
+            .variable("HOME")
+            .map(|home| Path::new(home).join(".docker"))
+    };
+    own.or_else(usual).map(|dir| dir.join("config.json"))
+}
+
+fn write_metadata(path: &Path, response: &BTreeMap<String, String>) -> Result<(), CliError> {
+    let mut text = metadata(response).to_string();
+    text.push('\n');
+    std::fs::write(path, text).map_err(|source| CliError::File {
+        action: "write metadata to",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// What exporters answered; what is JSON in there becomes JSON here.
+fn metadata(response: &BTreeMap<String, String>) -> Value {
+    let value = |key: &str, text: &str| {
+        let decoded = (key == "containerimage.descriptor")
+            .then(|| STANDARD.decode(text).ok())
+            .flatten();
+        let json = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        json.unwrap_or_else(|| Value::from(text))
+    };
+    response
+        .iter()
+        .map(|(key, text)| (key.clone(), value(key, text)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_holds_descriptors_as_json() {
+        let response = [("containerimage.descriptor", "eyJzaXplIjoxfQ=="), ("image.name", "x")];
+        let response = response.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        assert_eq!(
+            metadata(&response).to_string(),
+            r#"{"containerimage.descriptor":{"size":1},"image.name":"x"}"#
+        );
+    }
+
+    #[test]
+    fn credentials_are_where_docker_keeps_them() {
+        let around = |variables: &[(&str, &str)]| Surroundings {
+            directory: "/work".into(),
+            variables: variables
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+            ..Surroundings::default()
+        };
+        assert_eq!(docker_config(&around(&[])), None);
+        assert_eq!(
+            docker_config(&around(&[("HOME", "/h")])),
+            Some("/h/.docker/config.json".into())
+        );
+        let both = around(&[("HOME", "/h"), ("DOCKER_CONFIG", "cfg")]);
+        assert_eq!(docker_config(&both), Some("/work/cfg/config.json".into()));
+    }
+}
