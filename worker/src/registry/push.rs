@@ -133,6 +133,28 @@ impl Registry {
         Err(attempts.into_error())
     }
 
+    /// Sends a blob from `store` without asking whether the repository has it. Waits for a transfer slot.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn upload_blob(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        store: &ContentStore,
+        progress: Option<Progress>,
+    ) -> Result<(), RegistryError> {
+        let _slot = self.client.transfer_slot().await;
+        let mut attempts = Attempts::new(reference);
+        for (endpoint, is_last) in marking_last(&self.push_endpoints(reference.registry())) {
+            let target = Target::new(endpoint, reference, &[]);
+            if let Some(done) = attempts.settle(self.upload(&target, blob, store, progress.as_ref(), is_last).await) {
+                return done;
+            }
+        }
+        Err(attempts.into_error())
+    }
+
     async fn push_blob_to(
         &self,
         target: &Target<'_>,

@@ -1,0 +1,178 @@
+//! Images as tar files: OCI layouts, and the same with what `docker load` needs.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+
+use cairn_solver::Digest;
+use jiff::Timestamp;
+use oci_spec::distribution::Reference;
+use serde::Serialize;
+
+use super::descriptor::Descriptor;
+use super::document::{Content, Document};
+use super::media_type::OCI_INDEX;
+use super::tree::{ImageTree, TreeError};
+use crate::archive::{ArchiveError, Entry, EntryKind, TarWriter};
+use crate::content::{ContentError, ContentStore};
+
+/// Which files the tar has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayoutKind {
+    /// An OCI image layout.
+    Oci,
+    /// An OCI image layout with Docker's `manifest.json`. Holds one image, not an index.
+    Docker,
+}
+
+/// Why a layout cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// Docker archives hold one image.
+    #[error("docker exporter does not currently support exporting manifest lists")]
+    IndexForDocker,
+    /// The image is not complete, or broken.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A blob is missing or cannot be read.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The tar cannot be written.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A file of the layout cannot be written down.
+    #[error("failed to write layout metadata")]
+    Json(#[from] serde_json::Error),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LayoutIndex {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+/// Writes the image `root` under `names` to `writer`, with every blob it consists of, which `store` must have. Blocks.
+///
+/// The bytes depend on the arguments alone. `created` goes into the index's annotations.
+///
+/// # Errors
+/// [`LayoutError`].
+pub fn write_layout<W: Write>(
+    kind: LayoutKind,
+    root: &Document,
+    names: &[Reference],
+    created: Option<Timestamp>,
+    store: &ContentStore,
+    writer: W,
+) -> Result<W, LayoutError> {
+    let docker = match kind {
+        LayoutKind::Oci => None,
+        LayoutKind::Docker => Some(docker_manifest(root, names)?),
+    };
+    let tree = ImageTree::of(root, store)?;
+    let blobs = tree.blobs.iter().map(|blob| (blob.digest, blob.size));
+    let documents = tree
+        .documents
+        .iter()
+        .map(|document| (document.digest(), document.descriptor.size));
+    let blobs: BTreeMap<Digest, u64> = blobs.chain(documents).collect();
+    let mut tar = TarWriter::new(writer);
+    for dir in ["blobs/", "blobs/sha256/"] {
+        tar.append(&Entry::new(dir, EntryKind::Directory, 0o755), io::empty())?;
+    }
+    for (digest, size) in blobs {
+        let blob = store.reader(&digest)?;
+        append(&mut tar, &blob_path(&digest), size, blob)?;
+    }
+    let index = LayoutIndex {
+        schema_version: 2,
+        media_type: OCI_INDEX,
+        manifests: entries(root, names, created),
+    };
+    append_json(&mut tar, "index.json", &index)?;
+    if let Some(docker) = docker {
+        append_json(&mut tar, "manifest.json", &[docker])?;
+    }
+    append_json(
+        &mut tar,
+        "oci-layout",
+        &serde_json::json!({ "imageLayoutVersion": "1.0.0" }),
+    )?;
+    Ok(tar.finish()?)
+}
+
+/// A reference as Docker's users write it: without what is implied.
+pub fn familiar_name(reference: &Reference) -> String {
+    let full = reference.to_string();
+    let short = full.strip_prefix("docker.io/").unwrap_or(&full);
+    let short = if short.len() < full.len() {
+        short.strip_prefix("library/").unwrap_or(short)
+    } else {
+        short
+    };
+    short.to_owned()
+}
+
+/// One entry per name; one without a name when there is none.
+fn entries(root: &Document, names: &[Reference], created: Option<Timestamp>) -> Vec<Descriptor> {
+    let entry = |name: Option<&Reference>| {
+        let mut entry = root.descriptor.clone();
+        let mut annotate = |key: &str, value: String| drop(entry.annotations.insert(key.to_owned(), value));
+        if let Some(name) = name {
+            annotate("io.containerd.image.name", name.to_string());
+            if let Some(tag) = name.tag() {
+                annotate("org.opencontainers.image.ref.name", tag.to_owned());
+            }
+        }
+        if let Some(created) = created {
+            annotate("org.opencontainers.image.created", created.to_string());
+        }
+        entry
+    };
+    match names {
+        [] => vec![entry(None)],
+        names => names.iter().map(|name| entry(Some(name))).collect(),
+    }
+}
+
+fn docker_manifest(root: &Document, names: &[Reference]) -> Result<DockerImage, LayoutError> {
+    let Content::Manifest { config, layers } = &root.content else {
+        return Err(LayoutError::IndexForDocker);
+    };
+    let tags: Vec<String> = names
+        .iter()
+        .filter(|name| name.tag().is_some())
+        .map(familiar_name)
+        .collect();
+    Ok(DockerImage {
+        config: blob_path(&config.digest),
+        repo_tags: (!tags.is_empty()).then_some(tags),
+        layers: layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
+    })
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn append_json<W: Write>(tar: &mut TarWriter<W>, path: &str, json: &impl Serialize) -> Result<(), LayoutError> {
+    let bytes = serde_json::to_vec(json)?;
+    append(tar, path, bytes.len() as u64, &bytes[..])
+}
+
+fn append<W: Write>(tar: &mut TarWriter<W>, path: &str, size: u64, data: impl Read) -> Result<(), LayoutError> {
+    let entry = Entry {
+        size,
+        ..Entry::new(path, EntryKind::File, 0o444)
+    };
+    Ok(tar.append(&entry, data)?)
+}
