@@ -87,14 +87,6 @@ impl Dockerfile {
             self.errors.push(DockerfileError::at(instruction.lines, message));
         }
     }
-
-    /// The last of the stages before `before` that has this name, in any case.
-    pub fn find_stage(&self, name: &str, before: usize) -> Option<usize> {
-        let name = name.to_lowercase();
-        self.stages[..before]
-            .iter()
-            .rposition(|stage| stage.from.name.as_deref() == Some(&name))
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod epoch;
 mod inputs;
 mod metadata;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,7 +15,8 @@ use cairn_solver::Platform;
 use cairn_solver::frontend::{Bridge, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult};
 use cairn_solver::llb::{SourceFile, SourceLocation};
 use cairn_solver::worker::ImageQuery;
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
@@ -54,6 +55,7 @@ impl Frontend for DockerfileFrontend {
             options: &options,
             inputs: &inputs,
             host,
+            images: Mutex::default(),
         }
         .run()
         .await
@@ -74,6 +76,17 @@ struct Build<'a> {
     options: &'a Options,
     inputs: &'a Inputs,
     host: Platform,
+    images: Mutex<HashMap<ImageKey, Arc<OnceCell<Resolved>>>>,
+}
+
+/// What tells look-ups of images apart: reference, platform, and the named context it is for.
+type ImageKey = (String, Platform, Option<String>);
+
+/// A platform of a request, ready to be lowered.
+struct Planned {
+    plan: Plan,
+    epoch: Option<i64>,
+    context_ignores: BTreeMap<String, Vec<String>>,
 }
 
 impl Build<'_> {
@@ -87,8 +100,15 @@ impl Build<'_> {
             [] => vec![self.host.clone()],
             asked => asked.to_vec(),
         };
-        let lowered = try_join_all(platforms.iter().map(|platform| self.platform(&file, platform))).await?;
-        self.result(platforms.into_iter().zip(lowered).collect()).await
+        let plans = try_join_all(platforms.iter().map(|platform| self.plan(&file, platform)));
+        let (plans, ignore) = try_join(plans, self.inputs.ignore(self.bridge, self.options)).await?;
+        let mut built = Vec::with_capacity(plans.len());
+        for (platform, planned) in platforms.into_iter().zip(plans) {
+            let epoch = planned.epoch;
+            let lowered = self.lower(&file, planned, ignore.clone())?;
+            built.push((platform, (lowered, epoch)));
+        }
+        self.result(built).await
     }
 
     /// Images of the official frontend, of any version, are what this one stands for.
@@ -114,7 +134,8 @@ impl Build<'_> {
         })
     }
 
-    async fn platform(&self, file: &Dockerfile, platform: &Platform) -> Result<(Lowered, Option<i64>), FrontendError> {
+    /// Plans one platform and finds out all that is needed to lower it.
+    async fn plan(&self, file: &Dockerfile, platform: &Platform) -> Result<Planned, FrontendError> {
         let mut plan = Plan::new(file, self.options, platform, &self.host).map_err(|error| self.located(error))?;
         let epoch = epoch::resolve(&mut plan, self.options).map_err(|error| self.located(error))?;
         loop {
@@ -129,21 +150,39 @@ impl Build<'_> {
             }
             plan.settle().map_err(|error| self.located(error))?;
         }
-        let context_ignores = self.inputs.context_ignores(self.bridge, self.options, &plan).await?;
+        let context_ignores = Inputs::context_ignores(self.bridge, self.options, &plan).await?;
+        Ok(Planned {
+            plan,
+            epoch,
+            context_ignores,
+        })
+    }
+
+    fn lower(&self, file: &Dockerfile, planned: Planned, ignore: Vec<String>) -> Result<Lowered, FrontendError> {
         let surroundings = Surroundings {
             options: self.options,
             file: self.inputs.file.clone(),
             session: self.bridge.session_id().to_owned(),
-            ignore: self.inputs.ignore.clone(),
-            context_ignores,
+            ignore,
+            context_ignores: planned.context_ignores,
             escape: file.directives.escape_char(),
-            epoch,
+            epoch: planned.epoch,
         };
-        let lowered = lower::lower(&plan, &surroundings).map_err(|error| self.located(error))?;
-        Ok((lowered, epoch))
+        lower::lower(&planned.plan, &surroundings).map_err(|error| self.located(error))
     }
 
+    /// Looks an image up; once, however many stages and platforms want it.
     async fn image(&self, plan: &Plan, wanted: &Wanted) -> Result<Resolved, FrontendError> {
+        let key = (
+            wanted.reference.clone(),
+            wanted.platform.clone(),
+            wanted.context.clone(),
+        );
+        let cell = Arc::clone(self.images.lock().await.entry(key).or_default());
+        cell.get_or_try_init(|| self.look_up(plan, wanted)).await.cloned()
+    }
+
+    async fn look_up(&self, plan: &Plan, wanted: &Wanted) -> Result<Resolved, FrontendError> {
         let reference = &wanted.reference;
         let name = match (&wanted.context, self.options.multi_platform) {
             (Some(context), _) => format!("[context {context}] load metadata for {reference}"),

@@ -34,6 +34,9 @@ pub(crate) struct Plan {
     pub(crate) target: usize,
     pub(crate) args: GlobalArgs,
     pub(crate) platform: Platform,
+    /// Stages of the file by name, in order.
+    named: HashMap<String, Vec<usize>>,
+    /// Stages that stand for images, by the name used.
     images: HashMap<String, usize>,
     /// Whether step names carry the stage's label.
     pub(crate) shows_labels: bool,
@@ -115,11 +118,15 @@ impl Plan {
             target: 0,
             args,
             platform: platform.clone(),
+            named: HashMap::new(),
             images: HashMap::new(),
             shows_labels: false,
         };
         for index in 0..file.stages.len() {
             let stage = plan.stage(file, options, index)?;
+            if let Some(name) = &stage.name {
+                plan.named.entry(name.clone()).or_default().push(index);
+            }
             plan.stages.push(stage);
         }
         plan.target = plan.find_target(&options.target)?;
@@ -151,13 +158,11 @@ impl Plan {
             return Ok(last);
         }
         let lower = target.to_lowercase();
-        self.stages
-            .iter()
-            .rposition(|stage| stage.name.as_deref() == Some(&lower))
-            .ok_or_else(|| {
-                let near = suggestion(&lower, self.stages.iter().filter_map(|stage| stage.name.as_deref()));
-                DockerfileError::whole(format!("target stage \"{target}\" could not be found{near}"))
-            })
+        let found = self.named.get(&lower).and_then(|stages| stages.last().copied());
+        found.ok_or_else(|| {
+            let near = suggestion(&lower, self.stages.iter().filter_map(|stage| stage.name.as_deref()));
+            DockerfileError::whole(format!("target stage \"{target}\" could not be found{near}"))
+        })
     }
 
     /// The triggers that a stage takes over from another stage of the file.

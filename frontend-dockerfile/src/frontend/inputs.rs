@@ -20,7 +20,8 @@ const MAX_DOCKERFILE_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Inputs {
     pub(super) file: SourceFile,
-    pub(super) ignore: Vec<String>,
+    /// Content of the ignore file beside the Dockerfile.
+    own_ignore: Option<Bytes>,
 }
 
 impl Inputs {
@@ -50,19 +51,22 @@ impl Inputs {
             data,
             language: "Dockerfile".to_owned(),
         };
-        // A file of its own wins over the one of the context, even if it is empty.
-        let ignore = match read(bridge, source.as_ref(), &own_ignore).await? {
-            Some(bytes) => parse_ignore(&own_ignore, &bytes)?,
-            None => {
-                let local = Local {
-                    name: "context",
-                    hint: "context-.dockerignore".to_owned(),
-                    title: "[internal] load .dockerignore".to_owned(),
-                };
-                ignore_rules(bridge, options, local).await?
-            }
+        let own_ignore = read(bridge, source.as_ref(), &own_ignore).await?;
+        Ok(Self { file, own_ignore })
+    }
+
+    /// The ignore rules of the build context. A file beside the Dockerfile wins over the one in the context, even if it
+    /// is empty.
+    pub(super) async fn ignore(&self, bridge: &dyn Bridge, options: &Options) -> Result<Vec<String>, FrontendError> {
+        if let Some(own) = &self.own_ignore {
+            return parse_ignore(&format!("{}.dockerignore", self.file.filename), own);
+        }
+        let local = Local {
+            name: "context",
+            hint: "context-.dockerignore".to_owned(),
+            title: "[internal] load .dockerignore".to_owned(),
         };
-        Ok(Self { file, ignore })
+        ignore_rules(bridge, options, local).await
     }
 
     async fn dockerfile_source(bridge: &dyn Bridge, options: &Options) -> Result<Option<BridgeRef>, FrontendError> {
@@ -81,7 +85,6 @@ impl Inputs {
 
     /// The ignore rules of each client directory that a named context of `plan` stands for.
     pub(super) async fn context_ignores(
-        &self,
         bridge: &dyn Bridge,
         options: &Options,
         plan: &Plan,

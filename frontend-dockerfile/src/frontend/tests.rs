@@ -464,12 +464,14 @@ fn only_what_the_target_needs_is_looked_up() {
     ));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(solve(&bridge, &[])).unwrap();
+    let mut log = bridge.log.lock().unwrap().clone();
+    log.sort();
     assert_eq!(
-        *bridge.log.lock().unwrap(),
+        log,
         [
+            "[internal] load .dockerignore .dockerignore",
             "[internal] load build definition from Dockerfile Dockerfile",
             "[internal] load build definition from Dockerfile Dockerfile.dockerignore",
-            "[internal] load .dockerignore .dockerignore",
             "[internal] load metadata for docker.io/library/alpine:latest",
         ]
     );
@@ -593,4 +595,21 @@ fn hostile_files_end_in_bounded_time() {
         .map(|n| format!("FROM scratch AS s{n}\nCOPY --from={} /a /b\n", (n + 1) % 5_000))
         .collect();
     assert!(error(&many, &[]).starts_with("circular dependency"));
+}
+
+#[test]
+fn images_are_looked_up_once() {
+    let bridge = Arc::new(FakeBridge::new(
+        "FROM alpine AS a\nRUN x\nFROM alpine AS b\nCOPY --from=alpine /a /b\nFROM alpine\nCOPY --from=a / /\nCOPY --from=b / /",
+    ));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(solve(&bridge, &[])).unwrap();
+    let looked_up = bridge
+        .log
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry.contains("metadata"))
+        .count();
+    assert_eq!(looked_up, 1);
 }

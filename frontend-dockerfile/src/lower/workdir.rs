@@ -17,7 +17,8 @@ impl Lowering<'_> {
         written: &str,
     ) -> Result<(), DockerfileError> {
         let lines = step.instruction.lines;
-        let before = state.env.clone();
+        let expander = Expander::new(self.around.escape);
+        let text = names::display(&step.instruction.text, expander, &state.env, step.is_trigger);
         let expanded = self.expand(state, written, lines)?;
         if expanded.starts_with('/') {
             // An absolute path stays as it is written, also in the image.
@@ -29,13 +30,7 @@ impl Lowering<'_> {
         let directory = path::absolute("/", &state.cwd);
         let is_root = directory == "/";
         if !is_root {
-            let text = names::display(
-                &step.instruction.text,
-                Expander::new(self.around.escape),
-                &before,
-                step.is_trigger,
-            );
-            let name = state.names.next(&before, &text);
+            let name = state.names.next(&state.env, &text);
             let lookup = state.root.map(|_| ActionInput::Vertex(0));
             let owner = match state.image.user().as_str() {
                 "" => None,

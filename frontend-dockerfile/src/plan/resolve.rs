@@ -87,11 +87,8 @@ impl Plan {
     }
 
     fn base(&self, options: &Options, name: &str, platform: &Platform) -> Result<Base, String> {
-        let earlier = self
-            .stages
-            .iter()
-            .rposition(|stage| stage.name.as_deref() == Some(name));
-        if let Some(earlier) = earlier {
+        // Only earlier stages are in the plan at this point.
+        if let Some(&earlier) = self.named.get(name).and_then(|stages| stages.last()) {
             return Ok(Base::Stage(earlier));
         }
         if name == "scratch" {
@@ -140,13 +137,9 @@ impl Plan {
 
     /// The nearest stage of that name at or before `index`, else one behind it.
     fn find_stage(&self, name: &str, index: usize) -> Option<usize> {
-        let lower = name.to_lowercase();
-        let named = |stage: &PlannedStage| stage.name.as_deref() == Some(&lower);
-        let (before, behind) = self.stages[..self.declared].split_at((index + 1).min(self.declared));
-        before
-            .iter()
-            .rposition(named)
-            .or_else(|| behind.iter().position(named).map(|at| at + before.len()))
+        let named = self.named.get(&name.to_lowercase())?;
+        let before = named.partition_point(|stage| *stage <= index);
+        named[..before].last().or_else(|| named[before..].first()).copied()
     }
 
     /// The stage that stands for a context or image which is used without a `FROM`.

@@ -95,7 +95,6 @@ fn op(op: &Op) -> String {
             local.shared_key_hint,
             local.session.as_deref().unwrap_or("-")
         ),
-        Op::Source(other) => format!("{other:?}"),
         Op::Exec(exec) => run(exec),
         Op::File(file) => files(file),
         Op::Merge { .. } => "merge".to_owned(),
