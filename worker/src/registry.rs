@@ -22,7 +22,7 @@ mod hosts;
 mod push;
 mod resolve;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 
 pub use auth::{Anonymous, Credentials, CredentialsError, Secret, Token, TokenRequest, UserPassword};
