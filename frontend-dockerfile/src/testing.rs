@@ -22,6 +22,7 @@ pub(crate) use dump::dump;
 /// A daemon with a client's files and some images, that builds nothing.
 #[derive(Default)]
 pub(crate) struct FakeBridge {
+    session: Option<String>,
     /// Files by directory name and path.
     files: BTreeMap<(String, String), Bytes>,
     /// Configs by full reference.
@@ -47,6 +48,13 @@ impl FakeBridge {
             )
     }
 
+    pub(crate) fn session(self, id: &str) -> Self {
+        Self {
+            session: Some(id.to_owned()),
+            ..self
+        }
+    }
+
     pub(crate) fn file(mut self, local: &str, path: &str, content: &str) -> Self {
         self.files
             .insert((local.to_owned(), path.to_owned()), content.to_owned().into());
@@ -66,7 +74,7 @@ impl FakeBridge {
 #[async_trait]
 impl Bridge for FakeBridge {
     fn session_id(&self) -> &str {
-        "session"
+        self.session.as_deref().unwrap_or("session")
     }
 
     fn workers(&self) -> Vec<WorkerInfo> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cairn_patterns::ignorefile;
+use cairn_patterns::{clean, ignorefile};
 use cairn_solver::frontend::{Bridge, BridgeRef, FrontendError};
 use cairn_solver::llb::{Builder, Differ, LocalSource, OpMetadata, SourceFile, SourceOp};
 use cairn_solver::{SolveError, WorkerError};
@@ -27,11 +27,12 @@ pub(super) struct Inputs {
 impl Inputs {
     pub(super) async fn read(bridge: &dyn Bridge, options: &Options) -> Result<Self, FrontendError> {
         let filename = options.filename.as_str();
+        let path = in_root(filename);
         let source = Self::dockerfile_source(bridge, options).await?;
-        let own_ignore = format!("{filename}.dockerignore");
-        let data = match read(bridge, source.as_ref(), filename).await? {
+        let own_ignore = format!("{path}.dockerignore");
+        let data = match read(bridge, source.as_ref(), &path).await? {
             Some(data) => Some(data),
-            None => match lower_case(filename) {
+            None => match lower_case(&path) {
                 Some(lower) => read(bridge, source.as_ref(), &lower).await?,
                 None => None,
             },
@@ -72,8 +73,9 @@ impl Inputs {
     async fn dockerfile_source(bridge: &dyn Bridge, options: &Options) -> Result<Option<BridgeRef>, FrontendError> {
         let filename = &options.filename;
         let local = options.dockerfile_local.as_str();
-        let mut paths = vec![filename.clone(), format!("{filename}.dockerignore")];
-        paths.extend(lower_case(filename));
+        let path = in_root(filename);
+        let mut paths = vec![path.clone(), format!("{path}.dockerignore")];
+        paths.extend(lower_case(&path));
         let title = format!("[internal] load build definition from {filename}");
         let local = Local {
             name: local,
@@ -178,6 +180,11 @@ async fn read(bridge: &dyn Bridge, source: Option<&BridgeRef>, path: &str) -> Re
         Err(SolveError::NotFound(_) | SolveError::Worker(WorkerError::NotFound(_))) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A file name as a path relative to the root of the directory it is in.
+fn in_root(filename: &str) -> String {
+    clean(&format!("/{filename}")).trim_start_matches('/').to_owned()
 }
 
 /// `dockerfile` beside `Dockerfile`.

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use cairn_solver::frontend::FrontendResult;
+use cairn_solver::frontend::{FrontendRefs, FrontendResult};
+use cairn_solver::llb::decode;
 
 use crate::testing::{FakeBridge, build, render, solve};
 
@@ -612,4 +613,25 @@ fn images_are_looked_up_once() {
         .filter(|entry| entry.contains("metadata"))
         .count();
     assert_eq!(looked_up, 1);
+}
+
+/// What other programs that lower Dockerfiles name these steps, so that clients and caches agree on them.
+#[test]
+fn digests_are_those_of_other_frontends() {
+    let bridge = FakeBridge::new("FROM scratch\nCOPY f /f").session("i6spbtjuew9oa0t499odmn0x7");
+    let result = build(bridge, &[]).unwrap();
+    let FrontendRefs::Single(Some(reference)) = result.refs else {
+        panic!("one result")
+    };
+    let graph = decode(&reference.definition).unwrap().unwrap();
+    let copy = graph.vertex(graph.target().vertex);
+    let context = graph.vertex(copy.inputs[0].vertex);
+    assert_eq!(
+        context.digest.hex(),
+        "2131be25b90edb2eb842dfb9cefed78ccf00dc0bc5b8304a4f17b27207210871"
+    );
+    assert_eq!(
+        copy.digest.hex(),
+        "1703c76fb19070b5a41863002bc35796e914d80b8bfebff1d758bbcaf21fb03b"
+    );
 }

@@ -218,5 +218,5 @@ fn from_metadata(planned: &PlannedStage, name: String) -> OpMetadata {
 fn has_no_layers(config: &[u8]) -> bool {
     let config: Option<Value> = serde_json::from_slice(config).ok();
     let layers = config.as_ref().and_then(|config| config.pointer("/rootfs/diff_ids"));
-    layers.and_then(Value::as_array).is_some_and(Vec::is_empty)
+    layers.is_some_and(|layers| layers.is_null() || layers.as_array().is_some_and(Vec::is_empty))
 }
