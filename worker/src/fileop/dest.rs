@@ -53,9 +53,16 @@ impl Dest<'_> {
 
     /// Opens the directory at `path`, which holds no symbolic links, for changes.
     pub(super) fn writable(&self, path: &Path) -> io::Result<Writable> {
+        let Some(lower) = self.lower else {
+            return Ok(Writable {
+                upper: self.upper.open_dir_fd(path)?,
+                lower: None,
+            });
+        };
+        // Step by step: each directory on the way may be on one side only.
         let mut dir = Writable {
             upper: self.upper.open_dir_fd("")?,
-            lower: open_top(self.lower)?,
+            lower: Some(lower.open_dir_fd("")?),
         };
         for name in path.iter() {
             dir = dir.enter(name)?;
