@@ -116,7 +116,7 @@ impl Client {
             has_news: &has_news,
             cancel,
         };
-        let response = run.to_end().await?;
+        let response = run.drive().await?;
         Ok(Solved {
             reference,
             response: response.exporter_response,
@@ -140,7 +140,7 @@ where
     Serve: Future<Output = Result<(), tunnel::ServeError>>,
 {
     /// Drives all three until the build is over and its last news are here.
-    async fn to_end(mut self) -> Result<SolveResponse, ClientError> {
+    async fn drive(mut self) -> Result<SolveResponse, ClientError> {
         enum Event {
             Solved(Result<Response<SolveResponse>, Status>),
             NewsEnded(Result<(), Status>),

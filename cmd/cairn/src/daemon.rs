@@ -1,6 +1,7 @@
 //! The daemon that does the work: elsewhere, or inside this process.
 
 use std::path::Path;
+use std::time::Duration;
 
 use cairn_client::Client;
 use cairnd::config::{Config, ConfigFile, DEFAULT_FILE};
@@ -10,6 +11,9 @@ use tokio::runtime::{Builder, Runtime};
 use crate::error::CliError;
 use crate::target::{EmbeddedOptions, Target};
 use crate::ui;
+
+/// How long a daemon inside this process may take to put its things away.
+const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// A daemon that answers.
 pub(crate) struct Daemon {
@@ -29,7 +33,10 @@ impl Daemon {
                 let config = configure(&options)?;
                 let started = Box::pin(embedded::start(config)).await;
                 let embedded = started.map_err(|error| CliError::Embedded(error.into()))?;
-                Ok(Self { client: Client::from_channel(embedded.channel()), embedded: Some(embedded) })
+                Ok(Self {
+                    client: Client::from_channel(embedded.channel()),
+                    embedded: Some(embedded),
+                })
             }
         }
     }
@@ -41,8 +48,12 @@ impl Daemon {
 
     /// Lets go of it; one inside this process is stopped.
     pub(crate) async fn release(self) {
-        if let Some(embedded) = self.embedded {
-            embedded.shutdown().await;
+        let Some(embedded) = self.embedded else { return };
+        // Who presses ctrl-C now wants the process to end; so does who waited long enough.
+        tokio::select! {
+            () = embedded.shutdown() => {}
+            _ = tokio::signal::ctrl_c() => {}
+            () = tokio::time::sleep(SHUTDOWN) => {}
         }
     }
 }
@@ -59,7 +70,9 @@ fn configure(options: &EmbeddedOptions) -> Result<Config, CliError> {
     });
     let config = config.map_err(|error| CliError::Embedded(error.into()))?;
     for key in &config.ignored {
-        ui::remark(&format!("warning: the setting {key} is not supported and has no effect\n"));
+        ui::remark(&format!(
+            "warning: the setting {key} is not supported and has no effect\n"
+        ));
     }
     Ok(config)
 }
@@ -71,5 +84,8 @@ pub(crate) fn runtime(target: &Target) -> Result<Runtime, CliError> {
         Target::Embedded(_) => Builder::new_multi_thread(),
     };
     let runtime = builder.enable_all().build();
-    runtime.map_err(|source| CliError::System { action: "start threads", source })
+    runtime.map_err(|source| CliError::System {
+        action: "start threads",
+        source,
+    })
 }

@@ -14,7 +14,9 @@ use super::view::View;
 use crate::quantity;
 
 /// How long a talking vertex keeps others waiting.
-const FLOOR: Duration = Duration::from_secs(1);
+const FLOOR: Duration = Duration::from_secs(2);
+/// A pause as long as this ends its turn.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How often a transfer under way is mentioned.
 const MENTION: Duration = Duration::from_secs(5);
 
@@ -29,8 +31,21 @@ pub(super) struct PlainView<W> {
     finished: HashMap<usize, Option<SystemTime>>,
     /// When parts were mentioned last; none once they were reported as done.
     mentioned: HashMap<(usize, usize), Option<SystemTime>>,
-    /// Who has the floor, and since when.
-    current: Option<(usize, SystemTime)>,
+    current: Option<Floor>,
+}
+
+/// Who talks.
+struct Floor {
+    index: usize,
+    since: SystemTime,
+    last_line: SystemTime,
+}
+
+impl Floor {
+    fn is_kept(&self, now: SystemTime) -> bool {
+        let within = |since, limit| now.duration_since(since).is_ok_and(|passed| passed < limit);
+        within(self.since, FLOOR) && within(self.last_line, PAUSE)
+    }
 }
 
 impl<W: Write> PlainView<W> {
@@ -85,11 +100,16 @@ impl<W: Write> PlainView<W> {
     }
 
     fn flush(&mut self, progress: &Progress, now: SystemTime) -> io::Result<()> {
-        if let Some((index, since)) = self.current {
-            let spoke = self.write_waiting(index)?;
-            if self.finished.contains_key(&index) {
-                self.current = None;
-            } else if spoke && now.duration_since(since).is_ok_and(|since| since < FLOOR) {
+        if let Some(mut floor) = self.current.take() {
+            if self.write_waiting(floor.index)? {
+                floor.last_line = now;
+            }
+            let is_over = self.finished.contains_key(&floor.index);
+            let is_kept = floor.is_kept(now);
+            if !is_over {
+                self.current = Some(floor);
+            }
+            if !is_over && is_kept {
                 return Ok(());
             }
         }
@@ -108,8 +128,8 @@ impl<W: Write> PlainView<W> {
     }
 
     fn give_floor(&mut self, index: usize, progress: &Progress, now: SystemTime) -> io::Result<()> {
-        if let Some((previous, _)) = self.current.take() {
-            let number = self.numbers.get(&previous).copied().unwrap_or_default();
+        if let Some(previous) = self.current.take() {
+            let number = self.numbers.get(&previous.index).copied().unwrap_or_default();
             writeln!(self.out, "#{number} ...")?;
         }
         if !self.numbers.is_empty() {
@@ -120,7 +140,11 @@ impl<W: Write> PlainView<W> {
         writeln!(self.out, "#{number} {}", clean(&progress.vertices()[index].name))?;
         self.write_waiting(index)?;
         if !self.finished.contains_key(&index) {
-            self.current = Some((index, now));
+            self.current = Some(Floor {
+                index,
+                since: now,
+                last_line: now,
+            });
         }
         Ok(())
     }
@@ -176,11 +200,10 @@ impl<W: Write> View for PlainView<W> {
 
     fn finish(&mut self, progress: &Progress, now: SystemTime) -> io::Result<()> {
         while let Some(index) = self.waiting.keys().next().copied() {
-            match self.current {
-                Some((current, _)) if current == index => {
-                    self.write_waiting(index)?;
-                }
-                _ => self.give_floor(index, progress, now)?,
+            if self.current.as_ref().is_some_and(|floor| floor.index == index) {
+                self.write_waiting(index)?;
+            } else {
+                self.give_floor(index, progress, now)?;
             }
         }
         self.out.flush()

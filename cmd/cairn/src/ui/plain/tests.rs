@@ -59,32 +59,35 @@ fn two_that_talk_take_turns() {
         (0, Message::default().started(foo, 0).started(bar, 0)),
         (100, both(100)),
         (200, both(200)),
-        (1300, both(1300)),
-        (1400, both(1400)),
+        (1800, both(1800)),
+        (2300, both(2300)),
+        (2400, both(2400)),
         (
-            1500,
+            2500,
             Message::default()
-                .done(foo, 0, 1500)
-                .failed(bar, 0, 1500, "exit code: 2"),
+                .done(foo, 0, 2500)
+                .failed(bar, 0, 2500, "exit code: 2"),
         ),
     ]);
     insta::assert_snapshot!(shown, @r"
     #1 [foo 1/1] RUN foo
     #1 0.100 foo
     #1 0.200 foo
-    #1 1.300 foo
+    #1 1.800 foo
+    #1 2.300 foo
     #1 ...
 
     #2 [bar 1/1] RUN bar
     #2 0.100 bar
     #2 0.200 bar
-    #2 1.300 bar
-    #2 1.400 bar
+    #2 1.800 bar
+    #2 2.300 bar
+    #2 2.400 bar
     #2 ERROR: exit code: 2
 
     #1 [foo 1/1] RUN foo
-    #1 1.400 foo
-    #1 DONE 1.5s
+    #1 2.400 foo
+    #1 DONE 2.5s
     ");
 }
 

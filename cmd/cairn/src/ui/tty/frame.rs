@@ -106,9 +106,15 @@ impl Frame<'_> {
             .iter()
             .filter(|vertex| !over || vertex.state() != VertexState::Pending);
         let finished = counted.clone().filter(|vertex| !open(vertex.state())).count();
-        let failed = all.iter().any(|vertex| vertex.state() == VertexState::Failed);
+        let any = |state| all.iter().any(|vertex| vertex.state() == state);
+        let (failed, cancelled) = (any(VertexState::Failed), any(VertexState::Cancelled));
         let elapsed = quantity::seconds(self.elapsed);
-        let end = if over { " FINISHED" } else { "" };
+        let end = match over {
+            false => "",
+            true if failed => " FAILED",
+            true if cancelled => " CANCELED",
+            true => " FINISHED",
+        };
         let text = format!("[+] Building {elapsed} ({finished}/{}){end}", counted.count());
         let text = self.fit(&text);
         if failed { self.theme.bad(&text) } else { text }

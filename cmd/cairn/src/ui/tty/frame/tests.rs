@@ -118,7 +118,7 @@ fn the_last_picture_is_complete() {
         Message::default().failed(BAR, 1001, 3000, "context canceled"),
     ]);
     insta::assert_snapshot!(frame(&progress, 4, 60).last().join("\n"), @r"
-    [+] Building 5.0s (3/3) FINISHED
+    [+] Building 5.0s (3/3) FAILED
      => CACHED [base 1/2] FROM docker.io/library/debian     0.0s
      => ERROR [foo 1/1] RUN make foo                        2.0s
      => CANCELED [bar 1/1] RUN make bar                     2.0s
