@@ -49,6 +49,9 @@ pub(crate) struct Shared {
     pub(crate) sessions: SessionGroup,
 }
 
+/// The results of an execution, one per output.
+type Executed = Result<Vec<Option<Ref>>, WorkerError>;
+
 /// Runs builds on a worker, with an index of what is known.
 pub struct Engine {
     worker: Arc<dyn Worker>,
@@ -56,7 +59,7 @@ pub struct Engine {
     /// Sources being resolved; the text tells sessions apart where that matters.
     resolving: Flight<(VertexDigest, String), Shared, Result<ResolvedSource, WorkerError>>,
     /// Vertices being executed, and whether that is to be so even if they are recorded.
-    executing: Flight<(CacheKey, bool), Shared, Result<Vec<Option<Ref>>, WorkerError>>,
+    executing: Flight<(CacheKey, bool), Shared, Executed>,
     /// Contents being digested.
     digesting: Flight<CacheKey, Shared, Result<Digest, WorkerError>>,
 }

@@ -17,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 ///
 /// `S` is what joiners share besides the outcome, such as the progress so far.
 pub struct Flight<K, S, V> {
-    calls: Arc<Mutex<HashMap<K, Arc<Call<S, V>>>>>,
+    calls: Calls<K, S, V>,
 }
+
+type Calls<K, S, V> = Arc<Mutex<HashMap<K, Arc<Call<S, V>>>>>;
 
 struct Call<S, V> {
     shared: S,
@@ -32,7 +34,7 @@ struct Call<S, V> {
 pub struct Ticket<K: Hash + Eq + Clone, S, V> {
     key: K,
     call: Arc<Call<S, V>>,
-    calls: Arc<Mutex<HashMap<K, Arc<Call<S, V>>>>>,
+    calls: Calls<K, S, V>,
 }
 
 /// The work ended without an outcome: it panicked, or the runtime is shutting down.
@@ -123,7 +125,7 @@ where
 struct Landed<K: Hash + Eq, S, V> {
     key: K,
     call: Arc<Call<S, V>>,
-    calls: Arc<Mutex<HashMap<K, Arc<Call<S, V>>>>>,
+    calls: Calls<K, S, V>,
 }
 
 impl<K: Hash + Eq, S, V> Drop for Landed<K, S, V> {

@@ -345,3 +345,6 @@ impl Drop for StatusGuard {
         self.progress.status(status.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

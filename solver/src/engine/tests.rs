@@ -261,6 +261,25 @@ async fn an_input_that_comes_out_differently_does_not_poison_the_key_of_its_old_
 }
 
 #[tokio::test]
+async fn a_directory_that_was_received_is_used_as_it_is() {
+    let (engine, script) = engine();
+    script.makes_on_resolve.store(true, Ordering::SeqCst);
+    let mut write = Write::default();
+    let context = write.directory("context");
+    let copy = write.run("copy", &[(context, CONTENT)]);
+    let definition = write.finish(copy);
+    let want = |pin: &str| value("copy", &[pin.to_owned()]);
+    for (pin, copies) in [("local://context", 1), ("local://context", 1), ("changed", 2)] {
+        script.pin("local://context", pin);
+        let (outcome, build) = solve(&engine, &script, &definition).await;
+        assert_eq!(outcome.unwrap(), want(pin));
+        assert_eq!((script.runs("local://context"), script.runs("copy")), (0, copies));
+        let states = states(&build);
+        assert!(states["local://context"].completed.is_some() && !states["local://context"].cached);
+    }
+}
+
+#[tokio::test]
 async fn a_panic_of_the_worker_is_an_error() {
     let (engine, script) = engine();
     script.on("boom", |_| async { panic!("on purpose") });

@@ -2,6 +2,8 @@
 
 mod file;
 mod ops;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -210,11 +212,16 @@ fn order(parsed: &BTreeMap<VertexDigest, pb::Op>, target: &pb::Input) -> Result<
 }
 
 fn platform(vertex: VertexDigest, wire: &pb::Platform) -> Result<Platform, DecodeError> {
+    let has_slash = [&wire.os, &wire.architecture, &wire.variant]
+        .iter()
+        .any(|part| part.contains('/'));
     let mut text = format!("{}/{}", wire.os, wire.architecture);
     if !wire.variant.is_empty() {
         text = format!("{text}/{}", wire.variant);
     }
-    text.parse::<Platform>().map_err(|_| DecodeError::Platform(vertex))?;
+    if has_slash || text.parse::<Platform>().is_err() {
+        return Err(DecodeError::Platform(vertex));
+    }
     Ok(Platform {
         architecture: wire.architecture.clone(),
         os: wire.os.clone(),

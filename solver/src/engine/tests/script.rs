@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use crate::engine::{Build, BuildOptions, Engine};
 use crate::index::MemoryIndex;
 use crate::llb::{
-    Builder, ContentCache, Definition, ExecOp, ImageSource, Mount, MountKind, Op, OpMetadata, Output, SourceOp,
-    VertexDigest,
+    Builder, ContentCache, Definition, ExecOp, ImageSource, LocalSource, Mount, MountKind, Op, OpMetadata, Output,
+    SourceOp, VertexDigest,
 };
 use crate::progress::{Event, VertexState};
 use crate::worker::{
@@ -31,6 +31,8 @@ pub(super) struct Script {
     hooks: Mutex<HashMap<String, Hook>>,
     pins: Mutex<HashMap<String, String>>,
     missing_paths: Mutex<Vec<String>>,
+    /// Whether resolving a source makes its result, as receiving a directory does.
+    pub(super) makes_on_resolve: AtomicBool,
     store: Mutex<HashMap<ResultId, String>>,
     runs: Mutex<BTreeMap<String, usize>>,
     runs_by_vertex: Mutex<HashMap<VertexDigest, usize>>,
@@ -124,10 +126,11 @@ impl Worker for Script {
             Some(hook) => hook(context.clone()).await?,
             None => self.pins.lock().get(&name).cloned().unwrap_or_else(|| name.clone()),
         };
+        let is_made = self.makes_on_resolve.load(Ordering::SeqCst);
         Ok(ResolvedSource {
+            result: is_made.then(|| self.put(pin.clone())),
             pin,
             parts: BTreeMap::new(),
-            result: None,
         })
     }
 
@@ -204,6 +207,14 @@ impl Write {
             ..ImageSource::default()
         };
         self.0.source(SourceOp::Image(image), None, OpMetadata::default())
+    }
+
+    pub(super) fn directory(&mut self, name: &str) -> Output {
+        let local = LocalSource {
+            name: name.to_owned(),
+            ..LocalSource::default()
+        };
+        self.0.source(SourceOp::Local(local), None, OpMetadata::default())
     }
 
     pub(super) fn run(&mut self, name: &str, inputs: &[(Output, By)]) -> Output {

@@ -70,3 +70,84 @@ fn a_file_in_use_is_an_error() {
     let _first = RedbIndex::open(&path).unwrap();
     assert!(RedbIndex::open(&path).is_err());
 }
+
+mod crash;
+mod full;
+
+#[test]
+fn readers_and_writers_do_not_hurt_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = RedbIndex::open(&dir.path().join("index.redb")).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..4_u8 {
+            let index = &index;
+            scope.spawn(move || {
+                for n in 0..200_u8 {
+                    let key = CacheKey::from_bytes([n; 32]);
+                    let outputs = vec![Some(ResultId::new(format!("{writer}.{n}")))];
+                    index.record_results(&key, &Preimage::default(), &outputs).unwrap();
+                    index.record_content(&key, &Digest::sha256(&[n])).unwrap();
+                    // Whatever another one wrote meanwhile, it is a whole record of this key.
+                    let found = index.results(&key).unwrap().unwrap();
+                    let id = found[0].as_ref().unwrap().as_str();
+                    assert_eq!(id.split_once('.').unwrap().1, n.to_string());
+                    assert_eq!(index.content(&key).unwrap(), Some(Digest::sha256(&[n])));
+                    if n % 50 == 0 {
+                        index.flush().unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let last = |index: &RedbIndex| -> Vec<_> { (0..200).map(|n| index.results(&key(n)).unwrap().unwrap()).collect() };
+    let before = last(&index);
+    drop(index);
+    let again = RedbIndex::open(&dir.path().join("index.redb")).unwrap();
+    assert_eq!(last(&again), before, "the last write is the one that stays");
+}
+
+#[test]
+fn more_than_fits_into_one_batch_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.redb");
+    let key = |n: u32| CacheKey::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes());
+    {
+        let index = RedbIndex::open(&path).unwrap();
+        for n in 0..40_000 {
+            index.record_content(&key(n), &Digest::sha256(b"x")).unwrap();
+        }
+    }
+    let index = RedbIndex::open(&path).unwrap();
+    assert!((0..40_000).all(|n| index.content(&key(n)).unwrap().is_some()));
+}
+
+#[test]
+fn a_file_with_damage_anywhere_is_opened_or_put_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.redb");
+    {
+        let index = RedbIndex::open(&path).unwrap();
+        for n in 0..100 {
+            index.record_content(&key(n), &Digest::sha256(&[n])).unwrap();
+        }
+    }
+    let whole = std::fs::read(&path).unwrap();
+    for at in [0, 9, 64, 70, 100, 128, 200, 4096, 8192, whole.len() - 1] {
+        let mut damaged = whole.clone();
+        let end = (at + 16).min(damaged.len());
+        damaged[at..end].fill(0xa5);
+        std::fs::write(&path, &damaged).unwrap();
+        let index = RedbIndex::open(&path).unwrap();
+        for n in 0..100 {
+            let found = index.content(&key(n)).ok().flatten();
+            assert!(found.is_none_or(|found| found == Digest::sha256(&[n])), "at {at}");
+        }
+        index.record_content(&key(1), &Digest::sha256(b"new")).unwrap();
+    }
+    for len in [0, 1, 100, 4096, whole.len() / 2] {
+        std::fs::write(&path, &whole[..len]).unwrap();
+        let index = RedbIndex::open(&path).unwrap();
+        index.record_content(&key(1), &Digest::sha256(b"new")).unwrap();
+        index.flush().unwrap();
+    }
+}
