@@ -54,9 +54,16 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// How long to wait after try number `attempt` (from 0).
-    pub(super) fn pause(&self, attempt: u32, asked_for: Option<Duration>) -> Duration {
-        let own = self.first_pause.saturating_mul(1 << attempt.min(16));
+    /// How long to wait before another try, after `failures` of them in a row; `None` to give up. A server that
+    /// cannot be reached is given up at once while there are others to ask.
+    pub(super) fn pause_after(&self, error: &RegistryError, failures: u32, is_last: bool) -> Option<Duration> {
+        let is_worth_it = error.is_transient() && (is_last || !error.is_unreachable());
+        (is_worth_it && failures < self.attempts).then(|| self.pause(failures, error.retry_after()))
+    }
+
+    /// Doubles with every failure; longer when the server asks for it, within bounds.
+    pub(super) fn pause(&self, failures: u32, asked_for: Option<Duration>) -> Duration {
+        let own = self.first_pause.saturating_mul(1 << failures.saturating_sub(1).min(16));
         own.max(asked_for.unwrap_or_default()).min(self.max_pause)
     }
 }

@@ -74,20 +74,18 @@ impl Registry {
         call: &Exchange<'_>,
         is_last: bool,
     ) -> Result<Response, RegistryError> {
-        let policy = self.client.retry();
-        let mut attempt = 0;
+        let mut failures = 0;
         loop {
             let error = match self.exchange(endpoint, call).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            attempt += 1;
-            let give_up = !error.is_transient() || attempt >= policy.attempts || (error.is_unreachable() && !is_last);
-            if give_up {
+            failures += 1;
+            let Some(pause) = self.client.retry().pause_after(&error, failures, is_last) else {
                 return Err(error);
-            }
-            tracing::debug!(registry.host = %endpoint.host, error = %error, attempt, "trying again");
-            tokio::time::sleep(policy.pause(attempt - 1, error.retry_after())).await;
+            };
+            tracing::debug!(registry.host = %endpoint.host, error = %error, failures, "trying again");
+            tokio::time::sleep(pause).await;
         }
     }
 

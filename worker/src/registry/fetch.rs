@@ -95,12 +95,13 @@ impl Registry {
             let is_mismatch = matches!(error, RegistryError::Digest { .. });
             // What an earlier run left may be damaged; only a whole new transfer tells.
             let second_chance = is_mismatch && before > 0 && !std::mem::replace(&mut has_mismatched, true);
-            let may_retry = second_chance || error.is_transient();
-            if !may_retry || failures >= policy.attempts || (error.is_unreachable() && !is_last) {
-                return Err(error);
-            }
+            let pause = match policy.pause_after(&error, failures, is_last) {
+                Some(pause) => pause,
+                None if second_chance => policy.pause(failures, None),
+                None => return Err(error),
+            };
             tracing::debug!(registry.host = %endpoint.host, error = %error, failures, "going on with a blob");
-            tokio::time::sleep(policy.pause(failures - 1, error.retry_after())).await;
+            tokio::time::sleep(pause).await;
         }
     }
 

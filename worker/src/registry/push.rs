@@ -276,19 +276,18 @@ impl Registry {
         progress: Option<&Progress>,
         is_last: bool,
     ) -> Result<(), RegistryError> {
-        let policy = self.client.retry();
-        let mut attempt = 0;
+        let mut failures = 0;
         loop {
             let error = match self.upload_once(target, blob, store, progress, is_last).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            attempt += 1;
-            if !error.is_transient() || attempt >= policy.attempts || (error.is_unreachable() && !is_last) {
+            failures += 1;
+            let Some(pause) = self.client.retry().pause_after(&error, failures, is_last) else {
                 return Err(error);
-            }
-            tracing::debug!(registry.host = %target.endpoint.host, error = %error, attempt, "sending a blob again");
-            tokio::time::sleep(policy.pause(attempt - 1, error.retry_after())).await;
+            };
+            tracing::debug!(registry.host = %target.endpoint.host, error = %error, failures, "sending a blob again");
+            tokio::time::sleep(pause).await;
         }
     }
 

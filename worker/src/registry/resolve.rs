@@ -180,6 +180,7 @@ impl Registry {
         stored.ok_or_else(|| content_error(&name, ContentError::NotFound(config.digest)))
     }
 
+    /// Also an answer that breaks off is asked for again.
     async fn get_document(
         &self,
         reference: &Reference,
@@ -187,10 +188,31 @@ impl Registry {
         expected: Option<Digest>,
         is_last: bool,
     ) -> Result<Document, RegistryError> {
+        let mut failures = 0;
+        loop {
+            let error = match self.get_document_once(reference, endpoint, expected).await {
+                Ok(document) => return Ok(document),
+                Err(error) => error,
+            };
+            failures += 1;
+            let Some(pause) = self.client.retry().pause_after(&error, failures, is_last) else {
+                return Err(error);
+            };
+            tracing::debug!(registry.host = %endpoint.host, error = %error, failures, "asking again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn get_document_once(
+        &self,
+        reference: &Reference,
+        endpoint: &Endpoint,
+        expected: Option<Digest>,
+    ) -> Result<Document, RegistryError> {
         let name = reference.to_string();
         let call = document_call(reference, &name, endpoint, Method::GET)?;
         let call = call.as_exchange();
-        let response = self.exchange_with_retries(endpoint, &call, is_last).await?;
+        let response = self.exchange(endpoint, &call).await?;
         let delivered_as = response
             .headers()
             .get(CONTENT_TYPE)

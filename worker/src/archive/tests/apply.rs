@@ -2,6 +2,8 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn unpack(entries: &[(Entry, &[u8])]) -> Result<(tempfile::TempDir, Applied), ArchiveError> {
@@ -435,4 +437,103 @@ fn devices_can_be_left_out() {
     )
     .unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// Where links in [`no_archive_reaches_outside`] point to, before the test knows the directory.
+const OUTSIDE: &str = "/outside-of-the-root";
+
+/// Names and targets out of a small set, so that entries often meet.
+fn hostile_entry() -> impl Strategy<Value = Entry> {
+    let names = [
+        "a",
+        "b",
+        "a/b",
+        "a/b/c",
+        "b/c",
+        "a/victim",
+        ".wh.a",
+        "a/.wh.b",
+        "a/.wh..wh..opq",
+        "./",
+        "/a",
+        "a//b/.",
+    ];
+    let up = format!("{}{OUTSIDE}", "../".repeat(30));
+    let targets = [
+        OUTSIDE.to_owned(),
+        up,
+        "..".to_owned(),
+        "/".to_owned(),
+        "a".to_owned(),
+        "b/c".to_owned(),
+    ];
+    let parts = (
+        proptest::sample::select(names.to_vec()),
+        proptest::sample::select(targets.to_vec()),
+    );
+    (parts, 0_u32..6, 0_u32..0o10000).prop_map(|((name, target), kind, mode)| {
+        let kind = match kind {
+            0 => EntryKind::File,
+            1 => EntryKind::Directory,
+            2 => EntryKind::Hardlink(target.into_bytes()),
+            3 => EntryKind::Fifo,
+            _ => EntryKind::Symlink(target.into_bytes()),
+        };
+        Entry {
+            mtime: Mtime { seconds: 1, nanos: 0 },
+            ..Entry::new(name, kind, mode)
+        }
+    })
+}
+
+/// Everything that unpacking could change about a directory and what lies in it.
+fn state(dir: &Path) -> Vec<String> {
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.push(dir.to_path_buf());
+    files.sort();
+    let describe = |path: &PathBuf| {
+        let meta = fs::symlink_metadata(path).unwrap();
+        format!(
+            "{path:?} {:o} {} {} {}",
+            meta.mode(),
+            meta.uid(),
+            meta.ctime(),
+            meta.ctime_nsec()
+        )
+    };
+    files.iter().map(describe).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever an archive holds, nothing outside is made, changed or removed; and what was unpacked can be packed.
+    #[test]
+    fn no_archive_reaches_outside(entries in proptest::collection::vec(hostile_entry(), 0..12)) {
+        if !is_root() {
+            return Ok(());
+        }
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("victim"), b"untouched").unwrap();
+        fs::create_dir(outside.path().join("b")).unwrap();
+        let before = state(outside.path());
+        let real = outside.path().as_os_str().as_encoded_bytes();
+        let entries: Vec<(Entry, &[u8])> = entries
+            .into_iter()
+            .map(|mut entry| {
+                if let EntryKind::Symlink(target) | EntryKind::Hardlink(target) = &mut entry.kind
+                    && let Some(up) = target.strip_suffix(OUTSIDE.as_bytes())
+                {
+                    *target = [up, real].concat();
+                }
+                (entry, &b""[..])
+            })
+            .collect();
+        let (_dir, root) = temp_root();
+        let applied = apply(&archive(&entries)[..], &root, &ApplyOptions::default());
+        prop_assert_eq!(state(outside.path()), before);
+        if applied.is_ok() {
+            pack(&root, &PackOptions::default(), std::io::sink()).unwrap();
+        }
+    }
 }

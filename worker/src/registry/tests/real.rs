@@ -396,3 +396,22 @@ async fn a_document_is_what_the_registry_says_it_is() {
     assert!(store.list().unwrap().is_empty());
     assert!(Document::parse(Bytes::from_static(body.as_bytes()), None).is_ok());
 }
+
+#[tokio::test]
+async fn a_manifest_that_breaks_off_is_asked_for_again() {
+    let count = AtomicUsize::new(0);
+    let body = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let server = FakeServer::start(move |_| {
+        let reply = Reply::new(200).body(body);
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            reply.cut(10)
+        } else {
+            reply
+        }
+    })
+    .await;
+    let (_dir, store) = temp_store();
+    let name = format!("{}/a@{}", server.host, Digest::sha256(body.as_bytes()));
+    anonymous().document(&reference(&name), &store).await.unwrap();
+    assert_eq!(server.requests().len(), 2);
+}
