@@ -1,1 +1,35 @@
-//! (skeleton)
+//! What end-to-end tests and benchmarks stand on: the real programs as processes, real registries, real clients.
+//!
+//! A test opens a [`Lab`], which says what the test needs of this machine and holds everything that it makes; starts
+//! a [`Daemon`] in it; builds with [`Cairn`] or [`Buildx`]; and looks at what came out through [`Image`]. Nothing here
+//! knows how the programs work inside.
+//!
+//! The tests need base images and programs that `make test` provides; see [`lab`] for the environment it sets.
+
+mod buildx;
+mod cairn;
+mod clean;
+mod containerd;
+mod daemon;
+mod engine;
+mod image;
+pub mod lab;
+mod lines;
+pub mod llb;
+mod process;
+mod progress;
+mod registry;
+mod web;
+
+pub use buildx::Buildx;
+pub use cairn::{Cairn, Outcome, RunningBuild};
+pub use clean::{Leftovers, processes_with_variable};
+pub use containerd::Containerd;
+pub use daemon::Daemon;
+pub use engine::Engine;
+pub use image::Image;
+pub use lab::{Lab, Need};
+pub use process::{Finished, Program, wait_for_exit};
+pub use progress::{Interval, Progress, Vertex};
+pub use registry::Registry;
+pub use web::FixedAnswer;

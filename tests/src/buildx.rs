@@ -1,0 +1,76 @@
+//! Docker's own client, unmodified.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use crate::daemon::Daemon;
+use crate::engine::Engine;
+use crate::lab::{self, Lab};
+use crate::process::Program;
+
+/// The builder's name, in a configuration that nobody else uses.
+const BUILDER: &str = "under-test";
+
+/// A `docker-buildx` with a private configuration.
+#[derive(Debug, Clone)]
+pub struct Buildx {
+    home: PathBuf,
+    docker_host: String,
+    builder: &'static str,
+}
+
+impl Buildx {
+    /// One whose builder is `daemon`, through the remote driver.
+    ///
+    /// # Errors
+    /// If buildx is missing, or refuses.
+    pub fn remote(lab: &Lab, daemon: &Daemon) -> anyhow::Result<Self> {
+        // Nobody listens at this Docker host: the remote driver does without.
+        let buildx = Self {
+            home: lab.path("buildx"),
+            docker_host: format!("unix://{}", lab.path("no-docker.sock").display()),
+            builder: BUILDER,
+        };
+        std::fs::create_dir_all(&buildx.home)?;
+        let address = daemon.address();
+        buildx
+            .bare()?
+            .args(["create", "--name", BUILDER, "--driver", "remote", &address])
+            .output()?;
+        Ok(buildx)
+    }
+
+    /// One whose builder is the one inside Docker Engine.
+    ///
+    /// # Errors
+    /// If its configuration cannot be made.
+    pub fn engine(lab: &Lab, engine: &Engine) -> anyhow::Result<Self> {
+        let buildx = Self {
+            home: lab.path("buildx-engine"),
+            docker_host: engine.address(),
+            builder: "default",
+        };
+        std::fs::create_dir_all(&buildx.home)?;
+        Ok(buildx)
+    }
+
+    fn bare(&self) -> anyhow::Result<Program> {
+        let program = Program::new(lab::sid_program("docker-buildx")?)
+            .env("HOME", &self.home)
+            .env("DOCKER_CONFIG", self.home.join("docker"))
+            .env("BUILDX_CONFIG", self.home.join("buildx"))
+            .env("DOCKER_HOST", &self.docker_host)
+            .env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1");
+        Ok(["BUILDX_BUILDER", "BUILDKIT_HOST", "DOCKER_CONTEXT"]
+            .into_iter()
+            .fold(program, Program::without_env))
+    }
+
+    /// A command for its builder, such as `du`.
+    ///
+    /// # Errors
+    /// If buildx is missing.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> anyhow::Result<Program> {
+        Ok(self.bare()?.args(["--builder", self.builder]).args(args))
+    }
+}

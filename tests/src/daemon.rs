@@ -1,0 +1,150 @@
+//! The daemon under test.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::Signal;
+
+use crate::clean::Leftovers;
+use crate::lab::{self, Lab};
+use crate::process::{Program, Running};
+
+/// No start and no stop takes longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What the daemon logs once it listens.
+const READY: &str = "cairnd is ready";
+
+/// A `cairnd` of its own: private root, private socket.
+pub struct Daemon {
+    running: Running,
+    config: PathBuf,
+    root: PathBuf,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// Starts a daemon for which the base registry stands for docker.io and quay.io.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn start(lab: &Lab) -> anyhow::Result<Self> {
+        let config = lab::base_registry().map(|registry| lab::mirror_config(&registry));
+        Self::start_with(lab, &lab.path("root"), &config.unwrap_or_default())
+    }
+
+    /// Starts a daemon with its state in `root` and this configuration.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn start_with(lab: &Lab, root: &Path, config: &str) -> anyhow::Result<Self> {
+        let (file, socket) = (lab.path("cairnd.toml"), lab.path("cairnd.sock"));
+        std::fs::write(&file, config)?;
+        let running = spawn(&file, root, &socket)?;
+        let daemon = Self {
+            running,
+            config: file,
+            root: root.to_owned(),
+            socket,
+        };
+        daemon.await_ready()?;
+        Ok(daemon)
+    }
+
+    fn await_ready(&self) -> anyhow::Result<()> {
+        let ready = self.running.stderr.wait_for(0, PATIENCE, |line| line.contains(READY));
+        if ready.is_none() {
+            bail!("cairnd did not become ready:\n{}", self.running.stderr.text());
+        }
+        UnixStream::connect(&self.socket).context("cairnd says it is ready, but does not listen")?;
+        Ok(())
+    }
+
+    /// Its address, for clients.
+    pub fn address(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// Its state directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.running.is_running()
+    }
+
+    /// Its last words so far, for messages.
+    pub fn log(&self) -> String {
+        self.running.stderr.tail(60)
+    }
+
+    /// Asks it to stop, and waits.
+    ///
+    /// # Errors
+    /// If it does not stop in time.
+    pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        self.running.signal(Signal::TERM)?;
+        self.running
+            .wait(PATIENCE)
+            .with_context(|| format!("cairnd did not stop:\n{}", self.log()))
+    }
+
+    /// Kills it without a warning.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.running.signal(Signal::KILL)?;
+        self.running.wait(PATIENCE)?;
+        Ok(())
+    }
+
+    /// Starts it again, in the same place with the same configuration.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.running = spawn(&self.config, &self.root, &self.socket)?;
+        self.await_ready()
+    }
+
+    /// Mounts and contained processes that it has now.
+    pub fn leftovers(&self) -> Leftovers {
+        Leftovers::below(&self.root)
+    }
+}
+
+fn spawn(config: &Path, root: &Path, socket: &Path) -> anyhow::Result<Running> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context("failed to remove the socket"),
+        _ => {}
+    }
+    Program::new(lab::own_program("cairnd")?)
+        .args([
+            Path::new("--config"),
+            config,
+            Path::new("--root"),
+            root,
+            Path::new("--addr"),
+        ])
+        .args([format!("unix://{}", socket.display())])
+        .start()
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.running.is_running() && self.stop().is_err() {
+            let _killed = self.kill();
+        }
+    }
+}

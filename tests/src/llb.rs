@@ -1,0 +1,105 @@
+//! Build definitions by hand, well formed or not.
+
+use cairn_proto::pb;
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+
+/// Puts operations into a definition, each knowing the ones before it by their digests.
+#[derive(Default)]
+pub struct Graph {
+    ops: Vec<Vec<u8>>,
+}
+
+impl Graph {
+    /// Adds an operation; returns its digest.
+    pub fn add(&mut self, op: &pb::Op) -> String {
+        self.add_bytes(op.encode_to_vec())
+    }
+
+    /// Adds whatever is meant to be taken for an operation; returns its digest.
+    pub fn add_bytes(&mut self, bytes: Vec<u8>) -> String {
+        let digest = digest(&bytes);
+        self.ops.push(bytes);
+        digest
+    }
+
+    /// A definition that asks for output `index` of the operation `digest`.
+    pub fn asking_for(mut self, digest: &str, index: i64) -> pb::Definition {
+        self.add(&pb::Op {
+            inputs: vec![input(digest, index)],
+            ..pb::Op::default()
+        });
+        self.definition()
+    }
+
+    /// The definition as it is.
+    pub fn definition(self) -> pb::Definition {
+        pb::Definition {
+            def: self.ops.into_iter().map(Into::into).collect(),
+            ..pb::Definition::default()
+        }
+    }
+}
+
+/// An input of an operation.
+pub fn input(digest: &str, index: i64) -> pb::Input {
+    pb::Input {
+        digest: digest.to_owned(),
+        index,
+    }
+}
+
+/// An operation that takes an image.
+pub fn image(reference: &str) -> pb::Op {
+    let source = pb::SourceOp {
+        identifier: format!("docker-image://{reference}"),
+        ..pb::SourceOp::default()
+    };
+    pb::Op {
+        op: Some(pb::op::Op::Source(source)),
+        platform: Some(platform()),
+        ..pb::Op::default()
+    }
+}
+
+/// An operation that runs a command on the root file system `on`.
+pub fn run(on: pb::Input, command: &[&str]) -> pb::Op {
+    let exec = pb::ExecOp {
+        meta: Some(pb::Meta {
+            args: command.iter().map(|&word| word.to_owned()).collect(),
+            cwd: "/".to_owned(),
+            ..pb::Meta::default()
+        }),
+        mounts: vec![pb::Mount {
+            input: 0,
+            dest: "/".to_owned(),
+            output: 0,
+            ..pb::Mount::default()
+        }],
+        ..pb::ExecOp::default()
+    };
+    pb::Op {
+        inputs: vec![on],
+        op: Some(pb::op::Op::Exec(exec)),
+        platform: Some(platform()),
+        ..pb::Op::default()
+    }
+}
+
+/// The digest by which operations are known.
+pub fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+fn platform() -> pb::Platform {
+    pb::Platform {
+        os: "linux".to_owned(),
+        architecture: match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }
+        .to_owned(),
+        ..pb::Platform::default()
+    }
+}
