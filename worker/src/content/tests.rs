@@ -127,3 +127,51 @@ fn a_dropped_ingest_leaves_nothing_and_abort_removes_a_resumable_one() {
     assert_eq!(ingest_files(&dir), 0);
     assert!(store.resume("x").is_ok());
 }
+
+/// Set in the process that is to be killed: the store's directory.
+const VICTIM: &str = "CAIRN_TEST_KILLED_WRITER";
+
+/// Not a test of its own: the other half of [`killing_the_writer_leaves_only_whole_blobs`].
+#[test]
+#[ignore = "run by another test, in a process of its own"]
+fn killed_writer() {
+    let Some(dir) = std::env::var_os(VICTIM) else { return };
+    let store = ContentStore::open(Path::new(&dir), Durability::Relaxed).unwrap();
+    for n in 0_u32.. {
+        let bytes = n.to_le_bytes().repeat(50_000);
+        if n % 2 == 0 {
+            store.put(&bytes).unwrap();
+        } else {
+            let mut ingest = store.resume(&n.to_string()).unwrap();
+            ingest.write_all(&bytes).unwrap();
+            ingest.commit(None, None).unwrap();
+        }
+    }
+}
+
+#[test]
+fn killing_the_writer_leaves_only_whole_blobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "content::tests::killed_writer", "--ignored"])
+        .env(VICTIM, dir.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let blobs = dir.path().join("blobs/sha256");
+    let count = || fs::read_dir(&blobs).map_or(0, Iterator::count);
+    while count() < 20 {
+        assert!(writer.try_wait().unwrap().is_none(), "the writer ended by itself");
+        std::thread::yield_now();
+    }
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    let store = ContentStore::open(dir.path(), Durability::Synced).unwrap();
+    let blobs = store.list().unwrap();
+    assert!(blobs.len() >= 20);
+    for blob in blobs {
+        let bytes = store.read(&blob.digest, u64::MAX).unwrap();
+        assert_eq!((Digest::sha256(&bytes), bytes.len()), (blob.digest, 200_000));
+    }
+}
