@@ -1,4 +1,13 @@
 //! Submits builds to any daemon of this API, and follows them.
+//!
+//! A [`Client`] is a connection: to an [`Address`], over a stream, or over a channel to a daemon in the same
+//! process. [`Client::solve`] runs one build as one future: it serves what the build needs from this machine
+//! ([`SolveOptions`]), reports progress as [`ProgressEvent`]s, and ends with the exporters' answer ([`Solved`]) or
+//! with a [`ClientError`] that carries the daemon's typed [`ErrorDetails`]. [`Progress`] turns events into the
+//! state of the build, for whoever shows it.
+//!
+//! Nothing here prints, reads the environment or decides what to build. Everything a build offers to the daemon
+//! is named in its options; nothing else of this machine can be asked for.
 
 mod address;
 mod client;
