@@ -2,15 +2,18 @@
 //!
 //! Writes gather in memory, where reads find them at once; a thread of its own commits whatever has gathered in one
 //! transaction. redb's commits are atomic, so a crash loses at most the writes of the last moment. What cannot be
-//! committed (no room on the disk) is kept, up to a limit, and tried again with the next write.
+//! committed (no room on the disk) is kept, up to a limit, and tried again with a later write. redb refuses a database
+//! after a failed write, so it is opened anew for that.
 
 mod pending;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use ::redb::{Database, ReadableDatabase, TableDefinition};
+use parking_lot::RwLock;
 
 use self::pending::{Batch, Change, Pending};
 use super::{CacheIndex, IndexError, Outputs};
@@ -26,9 +29,37 @@ const CONTENTS: TableDefinition<'_, &[u8; 32], &[u8; 32]> = TableDefinition::new
 
 /// A [`super::CacheIndex`] on disk.
 pub struct RedbIndex {
-    database: Arc<Database>,
+    file: Arc<File>,
     pending: Arc<Pending>,
     writer: Option<JoinHandle<()>>,
+}
+
+/// Shortest time between two attempts to write after one failed: opening anew may have to read the whole file.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The file, open unless writing to it failed and it could not be opened again since.
+struct File {
+    path: PathBuf,
+    database: RwLock<Option<Database>>,
+}
+
+impl File {
+    fn with<T, E>(&self, work: impl FnOnce(&Database) -> Result<T, E>) -> Result<T, String>
+    where
+        E: ToString,
+    {
+        let database = self.database.read();
+        let database = database.as_ref().ok_or("the file is closed after a failed write")?;
+        work(database).map_err(|error| error.to_string())
+    }
+
+    fn reopen(&self) -> Result<(), String> {
+        let mut database = self.database.write();
+        // Closed first: two cannot have it open.
+        *database = None;
+        *database = Some(open_database(&self.path).map_err(Refused::into_message)?);
+        Ok(())
+    }
 }
 
 impl RedbIndex {
@@ -54,17 +85,20 @@ impl RedbIndex {
             }
             Err(Refused::Damaged(message)) => return Err(fail(message)),
         };
-        let database = Arc::new(database);
+        let file = Arc::new(File {
+            path: path.to_owned(),
+            database: RwLock::new(Some(database)),
+        });
         let pending = Arc::<Pending>::default();
         let writer = std::thread::Builder::new()
             .name("cache-index".to_owned())
             .spawn({
-                let (database, pending) = (database.clone(), pending.clone());
-                move || write_loop(&database, &pending)
+                let (file, pending) = (file.clone(), pending.clone());
+                move || write_loop(&file, &pending)
             })
             .map_err(|error| fail(error.to_string()))?;
         Ok(Self {
-            database,
+            file,
             pending,
             writer: Some(writer),
         })
@@ -78,11 +112,11 @@ impl RedbIndex {
     where
         T: serde::de::DeserializeOwned,
     {
-        let read = || -> Result<Option<Vec<u8>>, ::redb::Error> {
-            let table = self.database.begin_read()?.open_table(table)?;
+        let read = |database: &Database| -> Result<Option<Vec<u8>>, ::redb::Error> {
+            let table = database.begin_read()?.open_table(table)?;
             Ok(table.get(key.as_bytes())?.map(|value| value.value().to_vec()))
         };
-        let bytes = read().map_err(|error| access("read a record", error))?;
+        let bytes = self.file.with(read).map_err(|error| access("read a record", error))?;
         // A record of another version is as good as none.
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
@@ -156,13 +190,15 @@ impl CacheIndex for RedbIndex {
         if let Some(digest) = self.pending.content(key) {
             return Ok(Some(digest));
         }
-        let read = || -> Result<Option<Digest>, ::redb::Error> {
-            let table = self.database.begin_read()?.open_table(CONTENTS)?;
+        let read = |database: &Database| -> Result<Option<Digest>, ::redb::Error> {
+            let table = database.begin_read()?.open_table(CONTENTS)?;
             Ok(table
                 .get(key.as_bytes())?
                 .map(|hash| Digest::from_sha256(*hash.value())))
         };
-        read().map_err(|error| access("read a content digest", error))
+        self.file
+            .with(read)
+            .map_err(|error| access("read a content digest", error))
     }
 
     fn record_content(&self, key: &CacheKey, digest: &Digest) -> Result<(), IndexError> {
@@ -193,12 +229,24 @@ impl Drop for RedbIndex {
     }
 }
 
-fn write_loop(database: &Database, pending: &Pending) {
+fn write_loop(file: &File, pending: &Pending) {
     let _ended = pending.end_on_drop();
+    let mut failed: Option<(Instant, String)> = None;
     while let Some(batch) = pending.next() {
-        let outcome = commit(database, &batch).map_err(|error| error.to_string());
-        if let Err(error) = &outcome {
-            tracing::error!(error, writes = batch.len(), "failed to write the cache index");
+        let outcome = match &failed {
+            Some((when, error)) if when.elapsed() < RETRY_AFTER => Err(error.clone()),
+            Some(_) => file
+                .reopen()
+                .and_then(|()| file.with(|database| commit(database, &batch))),
+            None => file.with(|database| commit(database, &batch)),
+        };
+        match &outcome {
+            Ok(()) => failed = None,
+            Err(error) if failed.as_ref().is_none_or(|(when, _)| when.elapsed() >= RETRY_AFTER) => {
+                tracing::error!(error, writes = batch.len(), "failed to write the cache index");
+                failed = Some((Instant::now(), error.clone()));
+            }
+            Err(_) => {}
         }
         pending.settle(&batch, outcome);
     }
