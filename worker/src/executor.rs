@@ -1,5 +1,33 @@
 //! Running processes in containers.
 //!
-//! - [`user`]: who a process runs as, looked up in the root file system.
+//! | module | part |
+//! |---|---|
+//! | `run` | carrying out an `ExecOp`: mounts, grants, outputs |
+//! | `rootfs` | putting together what a process sees |
+//! | [`user`], `rlimit`, `resolv` | who it is, what it may use, whom it can find |
+//! | `process` | the finished description of a process, and the seam to whatever runs it |
+//! | [`spec`] | the one place that decides on confinement, as an OCI runtime specification |
+//! | `oci_runtime` | running it with runc or crun |
+//!
+//! Invariants: whatever runs is described by a [`ProcessSpec`] and confined by [`spec`]; paths in images and caches are
+//! only resolved through [`crate::sys::Root`]; a run leaves nothing behind, however it or the daemon ends.
 
+mod cgroup;
+mod oci_runtime;
+mod process;
+mod resolv;
+mod rlimit;
+mod rootfs;
+mod run;
+pub mod spec;
 pub mod user;
+
+pub use oci_runtime::{OciRuntime, RuntimeKind};
+pub use process::{
+    Executor, ExecutorError, ExitStatus, LateMount, Network, OutputSink, OutputStream, ProcessIo, ProcessSpec,
+};
+pub use resolv::DnsConfig;
+pub use rlimit::{Rlimit, RlimitError};
+pub use rootfs::RootfsError;
+pub use run::{ExecError, ExecRequest, ExecRunner, Grants};
+pub use user::{User, UserError};

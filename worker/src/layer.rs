@@ -37,6 +37,7 @@ pub use error::LayerError;
 pub use list::LayerList;
 pub use mounted::Mounted;
 pub use prune::PruneOptions;
+pub(crate) use record::random_hex as random_name;
 pub use record::{Blob, Describe, LayerId, LayerRecord, ResultRecord};
 pub use store::LayerStore;
 pub use unpack::Unpacker;

@@ -34,7 +34,8 @@ pub struct CacheRequest {
 }
 
 impl CacheRequest {
-    fn key(&self) -> String {
+    /// Hash of what names the directories. Whoever locks several does so in this order.
+    pub(crate) fn key(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(self.id.len() as u64).to_le_bytes());
         hasher.update(self.id.as_bytes());

@@ -59,7 +59,7 @@ impl fmt::Display for LayerId {
 }
 
 /// 128 random bits as text.
-pub(super) fn random_hex() -> String {
+pub(crate) fn random_hex() -> String {
     let mut bytes = [0u8; 16];
     let mut filled = 0;
     while filled < bytes.len() {

@@ -4,15 +4,15 @@
 //! that nothing propagates to other namespaces (where it would outlive the unmount). A guard unmounts when dropped;
 //! what a killed daemon left is found in `/proc/self/mountinfo` by the next one.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, mount_remount,
-    move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
 };
 
 use super::at;
@@ -90,47 +90,149 @@ pub struct Restrictions {
     pub noexec: bool,
 }
 
-impl Restrictions {
-    fn flags(self) -> MountFlags {
-        let mut flags = MountFlags::empty();
-        flags.set(MountFlags::RDONLY, self.readonly);
-        flags.set(MountFlags::NOSUID, self.nosuid);
-        flags.set(MountFlags::NODEV, self.nodev);
-        flags.set(MountFlags::NOEXEC, self.noexec);
-        flags
-    }
-}
-
 /// Makes an open file or directory appear at `target`, a trusted path of the same type.
-///
-/// The source is pinned by its descriptor: what its path leads to meanwhile does not matter.
 pub fn bind(source: impl AsFd, target: &Path, restrictions: Restrictions) -> io::Result<MountGuard> {
+    let tree = clone_tree(source)?;
+    tree.restrict(restrictions)?;
+    tree.attach_path(target)
+}
+
+/// A mount that is nowhere yet. Gone when dropped unless attached.
+#[derive(Debug)]
+pub struct DetachedMount(OwnedFd);
+
+/// Clones the mount that an open file or directory lies in, with that as its root. Pinned by the descriptor: what its
+/// path leads to meanwhile does not matter. Needs Linux 5.12, as does all that is detached.
+pub fn clone_tree(source: impl AsFd) -> io::Result<DetachedMount> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree: OwnedFd = match open_tree(&source, "", flags) {
-        Ok(tree) => tree,
-        // A seccomp profile or kernel without the new calls.
-        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
-            return bind_by_path(source, target, restrictions);
-        }
-        Err(error) => return Err(error.into()),
+    let tree = DetachedMount(open_tree(source, "", flags)?);
+    let private = MountAttr {
+        propagation: libc::MS_PRIVATE,
+        ..MountAttr::default()
     };
-    attach(&tree, target)?;
-    restrict(target, restrictions)
+    tree.set_attributes(&private)?;
+    Ok(tree)
 }
 
-fn bind_by_path(source: impl AsFd, target: &Path, restrictions: Restrictions) -> io::Result<MountGuard> {
-    rustix::mount::mount_bind(at::proc_path(source.as_fd()), target)?;
-    restrict(target, restrictions)
-}
-
-fn restrict(target: &Path, restrictions: Restrictions) -> io::Result<MountGuard> {
-    let guard = MountGuard::new(target);
-    // A bind mount of a shared mount joins its peer group.
-    mount_change(target, MountPropagationFlags::PRIVATE)?;
-    if restrictions != Restrictions::default() {
-        mount_remount(target, MountFlags::BIND | restrictions.flags(), "")?;
+/// Makes an empty file system in memory. `size` is its limit in bytes; 0 for the kernel's default.
+pub fn detached_tmpfs(size: u64, mode: u32) -> io::Result<DetachedMount> {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&fs, "source", "tmpfs")?;
+    fsconfig_set_string(&fs, "mode", format!("{:o}", mode & 0o7777))?;
+    if size > 0 {
+        fsconfig_set_string(&fs, "size", size.to_string())?;
     }
-    Ok(guard)
+    fsconfig_create(&fs)?;
+    Ok(DetachedMount(fsmount(
+        &fs,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?))
+}
+
+/// `struct mount_attr` of `mount_setattr(2)`.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+impl DetachedMount {
+    /// Forbids more than is forbidden already.
+    pub fn restrict(&self, restrictions: Restrictions) -> io::Result<()> {
+        let mut set = MountAttrFlags::empty();
+        set.set(MountAttrFlags::MOUNT_ATTR_RDONLY, restrictions.readonly);
+        set.set(MountAttrFlags::MOUNT_ATTR_NOSUID, restrictions.nosuid);
+        set.set(MountAttrFlags::MOUNT_ATTR_NODEV, restrictions.nodev);
+        set.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, restrictions.noexec);
+        if set.is_empty() {
+            return Ok(());
+        }
+        self.set_attributes(&MountAttr {
+            set: set.bits().into(),
+            ..MountAttr::default()
+        })
+    }
+
+    fn set_attributes(&self, attributes: &MountAttr) -> io::Result<()> {
+        // SAFETY: the descriptor is open, the path is a live, terminated string, and `attributes` is a live structure
+        // of the size given, laid out as the kernel documents; it is only read.
+        let rc = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                self.0.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                std::ptr::from_ref(attributes),
+                size_of::<MountAttr>(),
+            )
+        };
+        if rc == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// Mounts it on `name` in `parent`: an existing directory or file of the same type, and no symbolic link.
+    pub fn attach(self, parent: OwnedFd, name: &OsStr) -> io::Result<AttachedMount> {
+        let target = at::open(&parent, name, rustix::fs::OFlags::PATH, 0)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&self.0, "", target, "", flags)?;
+        Ok(AttachedMount {
+            parent,
+            name: name.to_owned(),
+            mounted: true,
+        })
+    }
+
+    /// Mounts it on a trusted path.
+    pub fn attach_path(self, target: &Path) -> io::Result<MountGuard> {
+        attach(&self.0, target)?;
+        Ok(MountGuard::new(target))
+    }
+}
+
+/// A mount inside an untrusted tree, undone when this is dropped. It is found by the directory it is in and its name
+/// there, never by a path from above.
+#[derive(Debug)]
+#[must_use = "the mount is undone when this is dropped"]
+pub struct AttachedMount {
+    parent: OwnedFd,
+    name: OsString,
+    mounted: bool,
+}
+
+impl AttachedMount {
+    /// Unmounts now.
+    pub fn detach(mut self) -> io::Result<()> {
+        self.undo()
+    }
+
+    fn undo(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.mounted) {
+            return Ok(());
+        }
+        let mut path = OsString::from(at::proc_path(self.parent.as_fd()));
+        path.push("/");
+        path.push(&self.name);
+        match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            // The mount point was removed in another namespace, and the mount with it.
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for AttachedMount {
+    fn drop(&mut self) {
+        if let Err(error) = self.undo() {
+            tracing::warn!(name = ?self.name, %error, "could not unmount");
+        }
+    }
 }
 
 /// Puts a detached mount at `target`.
@@ -142,19 +244,6 @@ pub(crate) fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
         target,
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )?)
-}
-
-/// Mounts an empty file system in memory at `target`. `size` is its limit in bytes; 0 for the kernel's default.
-pub fn tmpfs(target: &Path, size: u64, mode: u32, restrictions: Restrictions) -> io::Result<MountGuard> {
-    let mut options = format!("mode={:o}", mode & 0o7777);
-    if size > 0 {
-        options.push_str(&format!(",size={size}"));
-    }
-    let options = CString::new(options)?;
-    mount("tmpfs", target, "tmpfs", restrictions.flags(), options.as_c_str())?;
-    let guard = MountGuard::new(target);
-    mount_change(target, MountPropagationFlags::PRIVATE)?;
-    Ok(guard)
 }
 
 /// Makes mounts below `dir` invisible to other mount namespaces, for as long as the guard lives.
@@ -258,7 +347,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let point = dir.path().join("with blank");
         std::fs::create_dir(&point).unwrap();
-        std::mem::forget(tmpfs(&point, 4096, 0o755, Restrictions::default()).unwrap());
+        std::mem::forget(detached_tmpfs(4096, 0o755).unwrap().attach_path(&point).unwrap());
         assert_eq!(unmount_below(dir.path()).unwrap(), 1);
         assert_eq!(unmount_below(dir.path()).unwrap(), 0);
     }

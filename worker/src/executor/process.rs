@@ -1,0 +1,160 @@
+//! What is run, and the seam to whatever runs it.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cairn_solver::llb::{LinuxResources, SecurityMode};
+use tokio_util::sync::CancellationToken;
+
+use super::rlimit::Rlimit;
+use super::user::User;
+
+/// A process and its surroundings, decided down to the last number: nothing in it needs looking up any more.
+#[derive(Clone, Debug)]
+pub struct ProcessSpec {
+    /// Mounted root file system, a path of the daemon's own, with everything that is to be visible in it mounted
+    /// below. Its mount points for `/proc`, `/sys` and `/dev` are directories.
+    pub rootfs: PathBuf,
+    /// Whether `/` is read-only; mounts below it are as they are.
+    pub rootfs_readonly: bool,
+    /// What is mounted below `/dev` and `/sys`, which every container gets anew; parents first.
+    pub late_mounts: Vec<LateMount>,
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<String>,
+    /// Working directory, absolute and clean; exists.
+    pub cwd: String,
+    /// Ids.
+    pub user: User,
+    /// Host name.
+    pub hostname: String,
+    /// Resource limits of the process.
+    pub rlimits: Vec<Rlimit>,
+    /// Network access.
+    pub network: Network,
+    /// Confinement.
+    pub security: SecurityMode,
+    /// Control group to be in, clean and relative; empty for the default.
+    pub cgroup_parent: String,
+    /// Control group limits; 0 and empty for none.
+    pub resources: LinuxResources,
+}
+
+/// Network access of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// The host's.
+    Host,
+    /// A loopback interface of its own.
+    None,
+}
+
+/// A mount in a file system that only the container has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateMount {
+    /// Where, absolute and clean.
+    pub dest: PathBuf,
+    /// File or directory to mount, a path of the daemon's own.
+    pub source: PathBuf,
+    /// Whether it is read-only.
+    pub readonly: bool,
+}
+
+/// Where output came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl OutputStream {
+    /// The number clients know it by.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Stdout => 1,
+            Self::Stderr => 2,
+        }
+    }
+}
+
+/// Takes what a process writes, as it comes.
+pub trait OutputSink: Send + Sync + 'static {
+    /// Takes some bytes. Must not block.
+    fn output(&self, stream: OutputStream, data: Bytes);
+}
+
+/// Input and output of a process.
+pub struct ProcessIo {
+    /// Standard input; `None` for an empty one.
+    pub stdin: Option<OwnedFd>,
+    /// Takes the output.
+    pub sink: Arc<dyn OutputSink>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitStatus {
+    /// Exit code; 128 + n for signal n.
+    pub code: u32,
+    /// Whether the kernel killed something in it for want of memory, as far as can be told.
+    pub out_of_memory: bool,
+}
+
+/// Why a process could not be run, as opposed to having run and failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// It was cancelled; everything it left is cleaned up.
+    #[error("context canceled")]
+    Cancelled,
+    /// There is no usable runtime program.
+    #[error("no usable container runtime: {0}")]
+    NoRuntime(String),
+    /// The runtime program could not start the process.
+    #[error("{runtime} could not start the process: {message}")]
+    Start {
+        /// Which program.
+        runtime: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// A system call or file operation of ours failed.
+    #[error("failed to {doing}")]
+    Io {
+        /// What was attempted, and on what.
+        doing: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A runtime specification could not be made.
+    #[error("failed to build the runtime specification: {0}")]
+    Spec(String),
+}
+
+impl ExecutorError {
+    pub(super) fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source }
+    }
+}
+
+/// Runs processes in containers.
+#[async_trait]
+pub trait Executor: Send + Sync + 'static {
+    /// Runs a process to its end. When `cancel` fires, it and all its descendants are killed and cleaned up before
+    /// [`ExecutorError::Cancelled`] is returned.
+    ///
+    /// # Cancel safety
+    /// Dropping the future also kills and cleans up, but nobody waits for it then.
+    async fn run(
+        &self,
+        process: &ProcessSpec,
+        io: ProcessIo,
+        cancel: &CancellationToken,
+    ) -> Result<ExitStatus, ExecutorError>;
+}

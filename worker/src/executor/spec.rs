@@ -1,0 +1,358 @@
+//! The one place where OCI runtime specifications are made.
+//!
+//! Whatever runs — build steps, frontends, debug shells — is confined by what is decided here: Docker's default
+//! capabilities, seccomp profile, masked and read-only paths. [`SecurityMode`] has two values and a `match` on it is
+//! complete, so that no third way around the confinement can come in from outside.
+
+use std::path::{Path, PathBuf};
+
+use cairn_solver::llb::{LinuxResources, SecurityMode};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Arch, Capabilities, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDevice,
+    LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder,
+    LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, LinuxSeccomp, Mount,
+    MountBuilder, PosixRlimit, PosixRlimitBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+
+use super::process::{ExecutorError, Network, ProcessSpec};
+
+/// Version of the OCI runtime specification that is written.
+const OCI_VERSION: &str = "1.0.2";
+
+/// Docker's default capabilities.
+const CAPABILITIES: [Capability; 14] = [
+    Capability::AuditWrite,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Mknod,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// Capabilities there are, by number, as in `linux/capability.h`.
+const ALL_CAPABILITIES: [Capability; 41] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+];
+
+/// Paths that show nothing.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Paths that cannot be written.
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Devices of the host that an unconfined process gets, if they exist.
+const HOST_DEVICES: [&str; 4] = ["/dev/fuse", "/dev/kvm", "/dev/loop-control", "/dev/net/tun"];
+
+/// Docker's default profile for processes without privileges, but for the architectures.
+const SECCOMP: &str = include_str!("seccomp.json");
+
+/// Makes the specification of a process. Without `cgroup` it is in the daemon's control group, without limits.
+pub fn runtime_spec(process: &ProcessSpec, cgroup: Option<&Path>) -> Result<Spec, ExecutorError> {
+    build(process, cgroup).map_err(|error| ExecutorError::Spec(error.to_string()))
+}
+
+fn build(process: &ProcessSpec, cgroup: Option<&Path>) -> Result<Spec, OciSpecError> {
+    let root = RootBuilder::default()
+        .path(&process.rootfs)
+        .readonly(process.rootfs_readonly)
+        .build()?;
+    let user = UserBuilder::default()
+        .uid(process.user.uid)
+        .gid(process.user.gid)
+        .additional_gids(process.user.groups.clone())
+        .build()?;
+    let rlimits: Vec<PosixRlimit> = process
+        .rlimits
+        .iter()
+        .map(|limit| {
+            PosixRlimitBuilder::default()
+                .typ(limit.kind)
+                .soft(limit.soft)
+                .hard(limit.hard)
+                .build()
+        })
+        .collect::<Result<_, _>>()?;
+    let run = ProcessBuilder::default()
+        .terminal(false)
+        .user(user)
+        .args(process.args.clone())
+        .env(process.env.clone())
+        .cwd(&process.cwd)
+        .capabilities(capabilities(process.security)?)
+        .rlimits(rlimits)
+        .no_new_privileges(false)
+        .build()?;
+    let mut linux = LinuxBuilder::default().namespaces(namespaces(process.network)?);
+    let mut resources = LinuxResourcesBuilder::default().devices(device_rules(process.security)?);
+    if let Some(cgroup) = cgroup {
+        linux = linux.cgroups_path(cgroup);
+        resources = limits(resources, &process.resources)?;
+    }
+    linux = linux.resources(resources.build()?);
+    linux = match process.security {
+        SecurityMode::Sandbox => linux
+            .seccomp(seccomp()?)
+            .masked_paths(MASKED.map(str::to_owned).to_vec())
+            .readonly_paths(READONLY.map(str::to_owned).to_vec()),
+        SecurityMode::Insecure => linux
+            .masked_paths(Vec::new())
+            .readonly_paths(Vec::new())
+            .devices(host_devices()?),
+    };
+    SpecBuilder::default()
+        .version(OCI_VERSION)
+        .root(root)
+        .process(run)
+        .hostname(process.hostname.clone())
+        .mounts(mounts(process)?)
+        .linux(linux.build()?)
+        .build()
+}
+
+/// Inheritable and ambient sets are always empty: files with inheritable capabilities must not gain by them.
+fn capabilities(security: SecurityMode) -> Result<oci_spec::runtime::LinuxCapabilities, OciSpecError> {
+    let held: Capabilities = match security {
+        SecurityMode::Sandbox => CAPABILITIES.into_iter().collect(),
+        SecurityMode::Insecure => own_capabilities(),
+    };
+    LinuxCapabilitiesBuilder::default()
+        .bounding(held.clone())
+        .effective(held.clone())
+        .permitted(held)
+        .inheritable(Capabilities::new())
+        .ambient(Capabilities::new())
+        .build()
+}
+
+/// All that the daemon has itself; naming another, or one the kernel does not know, would fail the start.
+fn own_capabilities() -> Capabilities {
+    let held = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| permitted(&status))
+        .unwrap_or(0);
+    ALL_CAPABILITIES
+        .into_iter()
+        .enumerate()
+        .filter(|(number, _)| held >> number & 1 == 1)
+        .map(|(_, c)| c)
+        .collect()
+}
+
+/// The set of permitted capabilities in `/proc/PID/status`.
+fn permitted(status: &str) -> Option<u64> {
+    let set = status.lines().find_map(|line| line.strip_prefix("CapPrm:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
+}
+
+/// A control group namespace always: the host's groups must not be there to be written.
+fn namespaces(network: Network) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    let mut kinds = vec![
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Cgroup,
+    ];
+    match network {
+        Network::Host => {}
+        Network::None => kinds.push(LinuxNamespaceType::Network),
+    }
+    kinds
+        .into_iter()
+        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+        .collect()
+}
+
+fn seccomp() -> Result<LinuxSeccomp, OciSpecError> {
+    let mut profile: LinuxSeccomp = serde_json::from_str(SECCOMP).map_err(OciSpecError::SerDe)?;
+    let architectures = if cfg!(target_arch = "x86_64") {
+        vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]
+    } else if cfg!(target_arch = "aarch64") {
+        vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm]
+    } else {
+        vec![Arch::ScmpArchNative]
+    };
+    profile.set_architectures(Some(architectures));
+    Ok(profile)
+}
+
+/// Nothing but what the runtime always allows (null, zero, full, random, urandom, tty, ptmx); or everything.
+fn device_rules(security: SecurityMode) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+    let allow = match security {
+        SecurityMode::Sandbox => false,
+        SecurityMode::Insecure => true,
+    };
+    Ok(vec![
+        LinuxDeviceCgroupBuilder::default().allow(allow).access("rwm").build()?,
+    ])
+}
+
+fn host_devices() -> Result<Vec<LinuxDevice>, OciSpecError> {
+    let mut devices = Vec::new();
+    for path in HOST_DEVICES {
+        let Ok(stat) = rustix::fs::stat(path) else { continue };
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::CharacterDevice {
+            continue;
+        }
+        let device = LinuxDeviceBuilder::default()
+            .path(path)
+            .typ(LinuxDeviceType::C)
+            .major(i64::from(rustix::fs::major(stat.st_rdev)))
+            .minor(i64::from(rustix::fs::minor(stat.st_rdev)))
+            .file_mode(0o666u32)
+            .uid(0u32)
+            .gid(0u32);
+        devices.push(device.build()?);
+    }
+    Ok(devices)
+}
+
+fn limits(builder: LinuxResourcesBuilder, resources: &LinuxResources) -> Result<LinuxResourcesBuilder, OciSpecError> {
+    let mut memory = LinuxMemoryBuilder::default();
+    if resources.memory > 0 {
+        memory = memory.limit(resources.memory);
+    }
+    if resources.memory_swap != 0 {
+        memory = memory.swap(resources.memory_swap);
+    }
+    let mut cpu = LinuxCpuBuilder::default();
+    if resources.cpu_shares > 0 {
+        cpu = cpu.shares(resources.cpu_shares);
+    }
+    if resources.cpu_period > 0 {
+        cpu = cpu.period(resources.cpu_period);
+    }
+    if resources.cpu_quota != 0 {
+        cpu = cpu.quota(resources.cpu_quota);
+    }
+    if !resources.cpuset_cpus.is_empty() {
+        cpu = cpu.cpus(resources.cpuset_cpus.clone());
+    }
+    if !resources.cpuset_mems.is_empty() {
+        cpu = cpu.mems(resources.cpuset_mems.clone());
+    }
+    Ok(builder.memory(memory.build()?).cpu(cpu.build()?))
+}
+
+fn mounts(process: &ProcessSpec) -> Result<Vec<Mount>, OciSpecError> {
+    let sys_access = match process.security {
+        SecurityMode::Sandbox => "ro",
+        SecurityMode::Insecure => "rw",
+    };
+    let system: [(&str, &str, &[&str]); 7] = [
+        ("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        ("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        (
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        (
+            "/dev/shm",
+            "tmpfs",
+            &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+        ),
+        ("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        ("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys_access]),
+        (
+            "/sys/fs/cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", sys_access],
+        ),
+    ];
+    let mut mounts = Vec::new();
+    for (dest, kind, options) in system {
+        // What is asked for at the same place takes the place.
+        if process.late_mounts.iter().any(|late| late.dest == Path::new(dest)) {
+            continue;
+        }
+        mounts.push(mount(
+            Path::new(dest),
+            kind,
+            Path::new(kind),
+            options.iter().map(|&o| o.to_owned()).collect(),
+        )?);
+    }
+    for late in &process.late_mounts {
+        let access = if late.readonly { "ro" } else { "rw" };
+        let options = ["bind", "private", "nosuid", "nodev", access]
+            .map(str::to_owned)
+            .to_vec();
+        mounts.push(mount(&late.dest, "bind", &late.source, options)?);
+    }
+    Ok(mounts)
+}
+
+fn mount(dest: &Path, kind: &str, source: &Path, options: Vec<String>) -> Result<Mount, OciSpecError> {
+    MountBuilder::default()
+        .destination(dest)
+        .typ(kind)
+        .source(PathBuf::from(source))
+        .options(options)
+        .build()
+}
+
+#[cfg(test)]
+mod tests;
