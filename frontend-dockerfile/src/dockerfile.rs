@@ -1,5 +1,8 @@
 //! A Dockerfile as a whole: global arguments and stages.
 
+use std::collections::HashMap;
+
+use crate::checks::CheckConfig;
 use crate::error::DockerfileError;
 use crate::instruction::{From, Instruction, Kind};
 use crate::syntax::{self, Directives};
@@ -31,6 +34,13 @@ pub struct Stage {
     pub instructions: Vec<Instruction>,
 }
 
+impl Stage {
+    /// The `FROM` and what follows.
+    pub fn all(&self) -> impl Iterator<Item = &Instruction> {
+        std::iter::once(&self.instruction).chain(&self.instructions)
+    }
+}
+
 impl Dockerfile {
     /// Most stages that one file may have.
     pub const MAX_STAGES: usize = 20_000;
@@ -55,6 +65,20 @@ impl Dockerfile {
                 .push(DockerfileError::whole("dockerfile contains no stages to build"));
         }
         file
+    }
+
+    /// What comments say about checks of the instruction below, by its first line.
+    pub(crate) fn local_checks(&self) -> HashMap<u32, CheckConfig> {
+        let all = self.global_args.iter().chain(self.stages.iter().flat_map(Stage::all));
+        let configs = all.filter_map(|instruction| {
+            let value = instruction
+                .comments
+                .iter()
+                .find_map(|comment| comment.strip_prefix("check="))?;
+            let config = CheckConfig::parse(value.split(' ').next().unwrap_or_default()).ok()?;
+            Some((instruction.lines.first, config))
+        });
+        configs.collect()
     }
 
     fn add(&mut self, instruction: Instruction) {

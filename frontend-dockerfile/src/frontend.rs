@@ -7,7 +7,7 @@ mod epoch;
 mod inputs;
 mod metadata;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use cairn_solver::worker::ImageQuery;
 use futures_util::future::{try_join, try_join_all};
 use tokio::sync::{Mutex, OnceCell};
 
+use crate::checks::{self, CheckConfig, Finding};
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
 use crate::lower::{self, Lowered, Surroundings};
@@ -96,6 +97,7 @@ impl Build<'_> {
         if let Some(error) = file.errors.first() {
             return Err(self.located(error.clone()));
         }
+        let checks = self.check_config()?;
         let platforms = match self.options.platforms.as_slice() {
             [] => vec![self.host.clone()],
             asked => asked.to_vec(),
@@ -105,7 +107,14 @@ impl Build<'_> {
         let mut built = Vec::with_capacity(plans.len());
         for (platform, planned) in platforms.into_iter().zip(plans) {
             let epoch = planned.epoch;
-            let lowered = self.lower(&file, planned, ignore.clone())?;
+            let mut found = checks::findings(&file);
+            found.extend_from_slice(&planned.plan.findings);
+            let mut lowered = self.lower(&file, planned, ignore.clone())?;
+            found.append(&mut lowered.findings);
+            // Every platform is built from the same text, so the first one says it all.
+            if built.is_empty() {
+                self.report(&file, &checks, found)?;
+            }
             built.push((platform, (lowered, epoch)));
         }
         self.result(built).await
@@ -132,6 +141,41 @@ impl Build<'_> {
             Some(lines) => self.located(DockerfileError::at(lines, message)),
             None => FrontendError::Option(format!("failed with build-arg:BUILDKIT_SYNTAX = {value}: {message}")),
         })
+    }
+
+    /// Which checks count. The build argument, even if empty, replaces the directive.
+    fn check_config(&self) -> Result<CheckConfig, FrontendError> {
+        if let Some(asked) = self.options.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
+            return CheckConfig::parse(asked).map_err(|cause| {
+                FrontendError::Option(format!("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {cause}"))
+            });
+        }
+        let Some(directive) = syntax::check_directive(&self.inputs.file.data) else {
+            return Ok(CheckConfig::default());
+        };
+        let value = directive.value.split(' ').next().unwrap_or_default();
+        CheckConfig::parse(value).map_err(|cause| {
+            self.located(DockerfileError::at(
+                directive.lines,
+                format!("failed to parse check options: {cause}"),
+            ))
+        })
+    }
+
+    /// Tells the client what checks found, and fails if that is what they were asked for.
+    fn report(&self, file: &Dockerfile, config: &CheckConfig, found: Vec<Finding>) -> Result<(), FrontendError> {
+        let found = checks::select(found, config, file);
+        for finding in &found {
+            self.bridge.warn(self.inputs.vertex, finding.warning(&self.inputs.file));
+        }
+        if !config.error || found.is_empty() {
+            return Ok(());
+        }
+        let rules: BTreeSet<&str> = found.iter().map(|finding| finding.rule.name).collect();
+        let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+        Err(self.located(DockerfileError::whole(format!(
+            "lint violation found for rules: {rules}"
+        ))))
     }
 
     /// Plans one platform and finds out all that is needed to lower it.

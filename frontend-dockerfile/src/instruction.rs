@@ -30,6 +30,10 @@ pub struct Instruction {
     pub lines: Lines,
     /// Comments above it.
     pub comments: Vec<String>,
+    /// The last line, if there was an empty line inside a continuation.
+    pub empty_continuation: Option<u32>,
+    /// Whether keys and values are in the form `key value`.
+    pub legacy_form: bool,
 }
 
 /// What an instruction says.
@@ -106,6 +110,8 @@ impl Instruction {
             text: node.text.clone(),
             lines: node.lines,
             comments: node.comments.clone(),
+            empty_continuation: node.empty_continuation,
+            legacy_form: matches!(node.args, Args::Pairs { legacy: true, .. }),
         })
     }
 

@@ -11,6 +11,7 @@ pub mod expand;
 pub mod instruction;
 pub mod syntax;
 
+mod checks;
 mod csv;
 mod dockerfile;
 mod error;
@@ -28,6 +29,9 @@ mod remote;
 mod suggest;
 #[cfg(test)]
 mod testing;
+
+/// Version of the Dockerfile language that is implemented, as the language's own releases are numbered.
+pub const VERSION: &str = "1.26";
 
 pub use dockerfile::{Dockerfile, Stage};
 pub use error::DockerfileError;

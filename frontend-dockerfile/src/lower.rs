@@ -25,9 +25,12 @@ mod workdir;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use cairn_patterns::PatternSet;
 use cairn_solver::llb::{Definition, LocalSource, OpMetadata, SourceFile};
 
+use crate::checks::{Finding, Rule};
 use crate::error::DockerfileError;
+use crate::location::Lines;
 use crate::options::Options;
 use crate::plan::{Base, Plan};
 
@@ -62,6 +65,8 @@ pub(crate) struct Lowered {
     pub(crate) config: Bytes,
     /// Config of the image that the target is based on.
     pub(crate) base_config: Option<Bytes>,
+    /// What checks found on the way.
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// Lowers `plan`, whose images have all been resolved.
@@ -71,6 +76,8 @@ pub(crate) fn lower(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Lowe
         around: surroundings,
         arena: Arena::default(),
         budget: Budget::default(),
+        findings: Vec::new(),
+        ignored: PatternSet::new(&surroundings.ignore).ok(),
         states: (0..plan.stages.len()).map(|_| None).collect(),
     };
     // Stages that stand for images come last in the plan, but everyone may use them.
@@ -89,6 +96,9 @@ struct Lowering<'a> {
     around: &'a Surroundings<'a>,
     arena: Arena,
     budget: Budget,
+    findings: Vec<Finding>,
+    /// The ignore rules of the build context, for checks.
+    ignored: Option<PatternSet>,
     /// What each lowered stage came to.
     states: Vec<Option<StageState>>,
 }
@@ -113,7 +123,12 @@ impl Lowering<'_> {
             definition: state.root.map(|root| self.arena.finish(root, &self.around.file)),
             config: state.image.to_json(),
             base_config,
+            findings: self.findings,
         })
+    }
+
+    fn find(&mut self, rule: &'static Rule, lines: Lines, message: impl Into<String>) {
+        self.findings.push(Finding::new(rule, lines, message));
     }
 
     fn base_config(&self, mut index: usize) -> Option<Bytes> {

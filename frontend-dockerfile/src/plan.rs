@@ -4,6 +4,7 @@
 //! carries as triggers may ask for more images; then [`crate::lower`] turns the plan into a graph.
 
 mod arguments;
+mod checks;
 mod context;
 mod cycle;
 mod resolve;
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use cairn_solver::{Digest, Platform};
 
+use crate::checks::Finding;
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
 use crate::instruction::{Instruction, Kind};
@@ -40,6 +42,8 @@ pub(crate) struct Plan {
     images: HashMap<String, usize>,
     /// Whether step names carry the stage's label.
     pub(crate) shows_labels: bool,
+    /// What checks found.
+    pub(crate) findings: Vec<Finding>,
 }
 
 #[derive(Debug)]
@@ -121,8 +125,11 @@ impl Plan {
             named: HashMap::new(),
             images: HashMap::new(),
             shows_labels: false,
+            findings: Vec::new(),
         };
+        let defaults = GlobalArgs::defaults(file, options, platform, host);
         for index in 0..file.stages.len() {
+            plan.check_from(&file.stages[index], defaults.as_ref());
             let stage = plan.stage(file, options, index)?;
             if let Some(name) = &stage.name {
                 plan.named.entry(name.clone()).or_default().push(index);

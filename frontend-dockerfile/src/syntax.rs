@@ -12,7 +12,7 @@ mod reader;
 mod words;
 
 pub use args::{Args, KeyValue};
-pub use directive::{Directive, Directives, external_syntax};
+pub use directive::{Directive, Directives, check_directive, external_syntax};
 pub use heredoc::Heredoc;
 pub use node::{FlagWord, Node};
 pub use reader::{SyntaxTree, parse};

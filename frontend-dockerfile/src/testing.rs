@@ -126,7 +126,9 @@ impl Bridge for FakeBridge {
         }
     }
 
-    fn warn(&self, _: Digest, _: Warning) {}
+    fn warn(&self, _: Digest, warning: Warning) {
+        self.note(format!("W {}", String::from_utf8_lossy(&warning.short)));
+    }
 }
 
 /// Runs the frontend.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cairn_patterns::{clean, ignorefile};
 use cairn_solver::frontend::{Bridge, BridgeRef, FrontendError};
 use cairn_solver::llb::{Builder, Differ, LocalSource, OpMetadata, SourceFile, SourceOp};
-use cairn_solver::{SolveError, WorkerError};
+use cairn_solver::{Digest, SolveError, WorkerError};
 
 use crate::error::DockerfileError;
 use crate::location::Lines;
@@ -20,6 +20,8 @@ const MAX_DOCKERFILE_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Inputs {
     pub(super) file: SourceFile,
+    /// The step that loaded it.
+    pub(super) vertex: Digest,
     /// Content of the ignore file beside the Dockerfile.
     own_ignore: Option<Bytes>,
 }
@@ -28,7 +30,7 @@ impl Inputs {
     pub(super) async fn read(bridge: &dyn Bridge, options: &Options) -> Result<Self, FrontendError> {
         let filename = options.filename.as_str();
         let path = in_root(filename);
-        let source = Self::dockerfile_source(bridge, options).await?;
+        let (source, vertex) = Self::dockerfile_source(bridge, options).await?;
         let own_ignore = format!("{path}.dockerignore");
         let data = match read(bridge, source.as_ref(), &path).await? {
             Some(data) => Some(data),
@@ -53,7 +55,11 @@ impl Inputs {
             language: "Dockerfile".to_owned(),
         };
         let own_ignore = read(bridge, source.as_ref(), &own_ignore).await?;
-        Ok(Self { file, own_ignore })
+        Ok(Self {
+            file,
+            vertex,
+            own_ignore,
+        })
     }
 
     /// The ignore rules of the build context. A file beside the Dockerfile wins over the one in the context, even if it
@@ -70,7 +76,10 @@ impl Inputs {
         ignore_rules(bridge, options, local).await
     }
 
-    async fn dockerfile_source(bridge: &dyn Bridge, options: &Options) -> Result<Option<BridgeRef>, FrontendError> {
+    async fn dockerfile_source(
+        bridge: &dyn Bridge,
+        options: &Options,
+    ) -> Result<(Option<BridgeRef>, Digest), FrontendError> {
         let filename = &options.filename;
         let local = options.dockerfile_local.as_str();
         let path = in_root(filename);
@@ -120,7 +129,7 @@ struct Local<'a> {
 /// The rules in a directory's `.dockerignore`.
 async fn ignore_rules(bridge: &dyn Bridge, options: &Options, local: Local<'_>) -> Result<Vec<String>, FrontendError> {
     const NAME: &str = ".dockerignore";
-    let source = sync(bridge, options, &local, vec![NAME.to_owned()]).await?;
+    let (source, _) = sync(bridge, options, &local, vec![NAME.to_owned()]).await?;
     match read(bridge, source.as_ref(), NAME).await? {
         Some(bytes) => parse_ignore(NAME, &bytes),
         None => Ok(Vec::new()),
@@ -154,7 +163,7 @@ async fn sync(
     options: &Options,
     local: &Local<'_>,
     paths: Vec<String>,
-) -> Result<Option<BridgeRef>, FrontendError> {
+) -> Result<(Option<BridgeRef>, Digest), FrontendError> {
     let session = options
         .local_sessions
         .get(local.name)
@@ -169,7 +178,7 @@ async fn sync(
     };
     let mut builder = Builder::new();
     let output = builder.source(SourceOp::Local(source), None, OpMetadata::named(&local.title));
-    Ok(bridge.solve(builder.finish(output)).await?)
+    Ok((bridge.solve(builder.finish(output)).await?, output.vertex()))
 }
 
 /// Reads a file; `None` if it is not there.

@@ -635,3 +635,147 @@ fn digests_are_those_of_other_frontends() {
         "1703c76fb19070b5a41863002bc35796e914d80b8bfebff1d758bbcaf21fb03b"
     );
 }
+
+/// The rules that fire, in order.
+fn warnings(dockerfile: &str, options: &[(&str, &str)]) -> Vec<String> {
+    let bridge = Arc::new(FakeBridge::new(dockerfile).file("context", ".dockerignore", "*.txt"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    if let Err(error) = runtime.block_on(solve(&bridge, options)) {
+        panic!("{dockerfile:?}: {error}");
+    }
+    let log = bridge.log.lock().unwrap();
+    log.iter()
+        .filter_map(|entry| entry.strip_prefix("W "))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn checks_find_what_they_are_for() {
+    for (dockerfile, options, want) in [
+        ("FROM scratch\nENV a=b", &[][..], &[][..]),
+        ("FROM scratch\nENV a=b \\\n\n  c=d", &[], &["NoEmptyContinuation"]),
+        ("FROM scratch\nCMD a", &[], &["JSONArgsRecommended"]),
+        ("FROM scratch\nSHELL [\"/bin/x\"]\nCMD a", &[], &[]),
+        ("# check=skip=JSONArgsRecommended\nFROM scratch\nCMD a", &[], &[]),
+        ("#!/x\n# check=skip=all\nFROM scratch\nCMD a", &[], &[]),
+        ("  # check=skip=all\nFROM scratch\nCMD a", &[], &["JSONArgsRecommended"]),
+        (
+            "# check=skip=jsonargsrecommended\nFROM scratch\nCMD a",
+            &[],
+            &["JSONArgsRecommended"],
+        ),
+        (
+            "# check=skip=Foo, JSONArgsRecommended\nFROM scratch\nCMD a",
+            &[],
+            &["JSONArgsRecommended"],
+        ),
+        ("FROM scratch\n# check=skip=JSONArgsRecommended\nCMD a", &[], &[]),
+        ("FROM scratch\n# check=skip=JSONArgsRecommended\n\nCMD a", &[], &[]),
+        (
+            "FROM scratch\n# check=skip=JSONArgsRecommended\n#\nCMD a",
+            &[],
+            &["JSONArgsRecommended"],
+        ),
+        (
+            "FROM scratch\nCMD a",
+            &[(
+                "build-arg:BUILDKIT_DOCKERFILE_CHECK",
+                "skip=A, JSONArgsRecommended ; error = true",
+            )],
+            &[],
+        ),
+        (
+            "# check=experimental=InvalidDefinitionDescription\n# not desc\nARG foo=1\nFROM scratch",
+            &[],
+            &["InvalidDefinitionDescription"],
+        ),
+        ("from scratch\nENV a=b", &[], &["ConsistentInstructionCasing"]),
+        ("from scratch\nENV a=b\nenv c=d", &[], &["ConsistentInstructionCasing"]),
+        ("FROM scratch as a", &[], &["FromAsCasing"]),
+        ("From scratch as a", &[], &["ConsistentInstructionCasing"]),
+        (
+            "FROM scratch AS Foo\nCOPY a /\nFROM foo\nCOPY b /",
+            &[],
+            &["StageNameCasing"],
+        ),
+        ("FROM scratch AS a\nFROM scratch AS a", &[], &["DuplicateStageName"]),
+        (
+            "FROM scratch AS scratch\nCOPY a /1\nFROM scratch",
+            &[],
+            &["ReservedStageName"],
+        ),
+        ("FROM scratch\nENV MY_TOKEN=x", &[], &["SecretsUsedInArgOrEnv"]),
+        ("FROM scratch\nENV PUBLIC_KEY=x TOKENX=1 SSH_KEY_FILE=f", &[], &[]),
+        (
+            "FROM scratch\nEXPOSE 80/TCP 81:81",
+            &[],
+            &["ExposeProtoCasing", "ExposeInvalidFormat"],
+        ),
+        ("FROM scratch\nEXPOSE $X", &[], &[]),
+        ("FROM scratch\nENV PATH=$PATHH", &[], &["UndefinedVar"]),
+        (
+            "FROM scratch\nENV a b  c=$d \"q\"",
+            &[],
+            &["LegacyKeyValueFormat", "UndefinedVar"],
+        ),
+        ("FROM scratch\nARG v\nENV r=$v", &[], &[]),
+        (
+            "FROM --platform=$TARGETPLATFORM scratch",
+            &[],
+            &["RedundantTargetPlatform"],
+        ),
+        ("FROM --platform=linux/amd64 scratch AS build-amd64", &[], &[]),
+        (
+            "FROM --platform=linux/arm64 alpine",
+            &[],
+            &["FromPlatformFlagConstDisallowed", "InvalidBaseImagePlatform"],
+        ),
+        ("FROM ${Y:-scratch}", &[], &["UndefinedArgInFrom"]),
+        (
+            "ARG T\nFROM alpine:$T",
+            &[("build-arg:T", "latest")],
+            &["InvalidDefaultArgInFrom"],
+        ),
+        ("FROM scratch AS a\nCMD x\nFROM scratch", &[], &[]),
+        ("FROM scratch\nMAINTAINER a b <c@d>", &[], &["MaintainerDeprecated"]),
+        (
+            "FROM scratch\nWORKDIR a\nWORKDIR b\nWORKDIR ..",
+            &[],
+            &["WorkdirRelativePath"],
+        ),
+        ("FROM scratch\nCOPY a.txt /", &[], &["CopyIgnoredFile"]),
+    ] {
+        let found = warnings(dockerfile, options);
+        let rules: Vec<&str> = found.iter().map(|text| text.split(':').next().unwrap()).collect();
+        assert_eq!(rules, want, "{dockerfile:?}");
+    }
+}
+
+#[test]
+fn findings_say_what_and_where() {
+    assert_eq!(
+        warnings("FROM scratch\nENV PATH=$PATHH", &[]),
+        ["UndefinedVar: Usage of undefined variable '$PATHH' (did you mean $PATH?) (line 2)"]
+    );
+    let twice = warnings("FROM scratch\nENTRYPOINT [\"a\"]\nENTRYPOINT [\"b\"]", &[]);
+    assert_eq!(
+        twice,
+        [
+            "MultipleInstructionsDisallowed: Multiple ENTRYPOINT instructions should not be used in the same stage because \
+          only the last one will be used (line 2)"
+        ]
+    );
+}
+
+#[test]
+fn findings_can_be_made_errors() {
+    let want = "lint violation found for rules: JSONArgsRecommended";
+    assert_eq!(error("# check=error=true\nFROM scratch\nCMD a", &[]), want);
+    let replaced = [("build-arg:BUILDKIT_DOCKERFILE_CHECK", "error=true")];
+    assert_eq!(error("# check=skip=all\nFROM scratch\nCMD a", &replaced), want);
+    assert_eq!(
+        error("# check=foo\nFROM scratch", &[]),
+        "failed to parse check options: invalid check option \"foo\""
+    );
+}

@@ -1,5 +1,6 @@
 //! Instructions that change nothing but the image config.
 
+use crate::checks::{EXPOSE_INVALID_FORMAT, EXPOSE_PROTO_CASING, JSON_ARGS_RECOMMENDED};
 use crate::error::DockerfileError;
 use crate::gofmt;
 use crate::instruction::{CommandLine, Healthcheck, Kind, Pair};
@@ -22,13 +23,16 @@ impl Lowering<'_> {
             Kind::Cmd(command) => {
                 let argv = argv(state, command);
                 state.image.set_cmd(&argv);
-                state.has_own_cmd = true;
+                self.check_form(state, step, command);
+                self.only_last(state.commands.cmd.replace(lines), &step.instruction.word);
                 format!("CMD {}", gofmt::quoted_list(&argv))
             }
             Kind::Entrypoint(command) => {
                 let argv = argv(state, command);
                 state.image.set_entrypoint(&argv);
-                if !state.has_own_cmd {
+                self.check_form(state, step, command);
+                self.only_last(state.commands.entrypoint.replace(lines), &step.instruction.word);
+                if state.commands.cmd.is_none() {
                     state.image.clear_cmd();
                 }
                 format!("ENTRYPOINT {}", gofmt::quoted_list(&argv))
@@ -66,6 +70,7 @@ impl Lowering<'_> {
                 format!("STOPSIGNAL {name}")
             }
             Kind::Healthcheck(check) => {
+                self.only_last(state.commands.healthcheck.replace(lines), &step.instruction.word);
                 state.image.set_healthcheck(check);
                 show_healthcheck(check)
             }
@@ -111,6 +116,7 @@ impl Lowering<'_> {
                     format!("invalid environment variable {}", gofmt::quote(key)),
                 ));
             }
+            self.check_secret("ENV", key, lines);
             state.env.set(key, value);
             state.image.set_env(key, value);
         }
@@ -125,6 +131,7 @@ impl Lowering<'_> {
                 .map_err(|error| DockerfileError::at(lines, error.to_string()))?
                 .words;
             for word in &words {
+                self.check_port(word, lines);
                 let ports = expose::ports(word).map_err(|message| DockerfileError::at(lines, message))?;
                 self.budget.charge(ports.len() * 32, lines)?;
                 all.extend(ports);
@@ -132,6 +139,30 @@ impl Lowering<'_> {
         }
         all.iter().for_each(|port| state.image.expose(port));
         Ok(format!("EXPOSE [{}]", all.join(" ")))
+    }
+}
+
+impl Lowering<'_> {
+    fn check_form(&mut self, state: &StageState, step: &Step, command: &CommandLine) {
+        if matches!(command, CommandLine::Shell(_)) && state.image.shell().is_none() {
+            let word = &step.instruction.word;
+            let message =
+                format!("JSON arguments recommended for {word} to prevent unintended behavior related to OS signals");
+            self.find(&JSON_ARGS_RECOMMENDED, step.instruction.lines, message);
+        }
+    }
+
+    fn check_port(&mut self, word: &str, lines: Lines) {
+        let (ports, proto) = word.split_once('/').unwrap_or((word, ""));
+        if proto.chars().any(char::is_uppercase) {
+            let message = format!("Defined protocol '{word}' in EXPOSE instruction should be lowercase");
+            self.find(&EXPOSE_PROTO_CASING, lines, message);
+        }
+        if ports.contains(':') {
+            let message =
+                format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{word}'");
+            self.find(&EXPOSE_INVALID_FORMAT, lines, message);
+        }
     }
 }
 

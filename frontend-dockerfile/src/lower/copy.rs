@@ -4,6 +4,7 @@ use cairn_solver::llb::{
     ActionInput, Chown, CopyAction, FileAction, FileActionKind, FileOp, Op, OpMetadata, ProgressGroup,
 };
 
+use crate::checks::COPY_IGNORED_FILE;
 use crate::error::DockerfileError;
 use crate::expand::Expander;
 use crate::instruction::{Copy, CopySource};
@@ -58,6 +59,9 @@ impl Lowering<'_> {
         let mut op = CopyOp::new(root);
         let template = template(&said.dest, &state.cwd, copy, owner, mode.as_ref());
         for source in &said.sources {
+            if from.is_none() {
+                self.check_ignored(source, is_add, lines);
+            }
             let from = from.unwrap_or_else(|| Source::Node(self.context()));
             let action = path_action(&template, source, copy, is_add);
             if let Source::Node(node) = from {
@@ -119,12 +123,7 @@ impl Lowering<'_> {
         if !heredoc.expand {
             return Ok(body);
         }
-        let expanded = Expander::heredoc_body().expand(&body, &state.env);
-        let value = expanded
-            .map_err(|error| DockerfileError::at(lines, error.to_string()))?
-            .value;
-        self.budget.charge(value.len(), lines)?;
-        Ok(value)
+        self.expand_as(Expander::heredoc_body(), state, &body, lines)
     }
 
     fn check_sources(&self, copy: &Copy, said: &Expanded, is_add: bool) -> Result<(), String> {
@@ -157,6 +156,27 @@ impl Lowering<'_> {
             return Err("keep-git-dir requires a git source".to_owned());
         }
         Ok(())
+    }
+
+    fn check_ignored(&mut self, source: &str, is_add: bool, lines: Lines) {
+        let path = path::source(source);
+        let shown = path.trim_start_matches('/');
+        let is_ignored = match (&self.ignored, shown) {
+            (None, _) => false,
+            (Some(ignored), _) if ignored.has_exclusions() => false,
+            (_, "") => self
+                .around
+                .ignore
+                .iter()
+                .any(|rule| matches!(rule.as_str(), "*" | "**" | "**/*")),
+            (Some(ignored), _) => ignored.matches(shown),
+        };
+        if is_ignored {
+            let word = if is_add { "Add" } else { "Copy" };
+            let shown = if shown.is_empty() { "." } else { shown };
+            let message = format!("Attempting to {word} file \"{shown}\" that is excluded by .dockerignore");
+            self.find(&COPY_IGNORED_FILE, lines, message);
+        }
     }
 
     /// What `--from` refers to; `None` without it.

@@ -22,6 +22,11 @@ impl Env {
         self.order.insert(at, key.to_owned());
     }
 
+    /// Names that have a value.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.order.values().map(String::as_str)
+    }
+
     /// `NAME=value`, for processes.
     pub(super) fn entries(&self) -> Vec<String> {
         self.order

@@ -1,8 +1,13 @@
 //! Beginning a stage, and going through its instructions.
 
+use cairn_solver::Platform;
 use cairn_solver::llb::{ImageSource, Op, OpMetadata, SourceOp};
 use serde_json::Value;
 
+use crate::checks::{
+    INVALID_BASE_IMAGE_PLATFORM, MULTIPLE_INSTRUCTIONS_DISALLOWED, SECRETS_USED_IN_ARG_OR_ENV, UNDEFINED_VAR,
+    names_a_secret,
+};
 use crate::error::DockerfileError;
 use crate::expand::{Expander, Variables};
 use crate::image::ImageConfig;
@@ -10,11 +15,12 @@ use crate::instruction::{ArgDecl, Kind};
 use crate::location::Lines;
 use crate::plan::{Base, PlannedStage, Resolved, Step};
 use crate::reference::ImageRef;
+use crate::suggest::suggestion;
 
 use super::Lowering;
 use super::env::Env;
 use super::names::StepNames;
-use super::state::StageState;
+use super::state::{Commands, StageState};
 
 impl Lowering<'_> {
     pub(super) fn stage(&mut self, index: usize) -> Result<StageState, DockerfileError> {
@@ -41,7 +47,8 @@ impl Lowering<'_> {
             env: Env::default(),
             cwd: "/".to_owned(),
             args: Vec::new(),
-            has_own_cmd: false,
+            commands: Commands::default(),
+            has_workdir: false,
             names,
             ignore_cache,
         };
@@ -95,7 +102,7 @@ impl Lowering<'_> {
         let mut state = StageState {
             names,
             ignore_cache,
-            has_own_cmd: false,
+            commands: Commands::default(),
             ..before.clone()
         };
         // The triggers have joined this stage's own instructions.
@@ -119,6 +126,9 @@ impl Lowering<'_> {
         state.image = ImageConfig::from_base(&resolved.config)
             .map_err(|error| DockerfileError::at(lines, format!("{}: {error}", planned.written)))?;
         state.image.take_triggers();
+        if index < self.plan.declared {
+            self.check_platform(planned, &resolved.config, lines);
+        }
         if has_no_layers(&resolved.config) {
             return Ok(());
         }
@@ -156,6 +166,7 @@ impl Lowering<'_> {
     fn arg(&mut self, state: &mut StageState, declared: &[ArgDecl], lines: Lines) -> Result<(), DockerfileError> {
         let mut shown = vec!["ARG".to_owned()];
         for arg in declared {
+            self.check_secret("ARG", &arg.name, lines);
             let value = match (self.around.options.build_args.get(&arg.name), &arg.default) {
                 // What these two ask for is no value of the build.
                 _ if matches!(
@@ -185,12 +196,64 @@ impl Lowering<'_> {
 
     /// Expands a word with the variables of the stage.
     pub(super) fn expand(&mut self, state: &StageState, text: &str, lines: Lines) -> Result<String, DockerfileError> {
-        let expanded = Expander::new(self.around.escape).expand(text, &state.env);
-        let value = expanded
-            .map_err(|error| DockerfileError::at(lines, error.to_string()))?
-            .value;
-        self.budget.charge(value.len() + 32, lines)?;
-        Ok(value)
+        self.expand_as(Expander::new(self.around.escape), state, text, lines)
+    }
+
+    pub(super) fn expand_as(
+        &mut self,
+        expander: Expander,
+        state: &StageState,
+        text: &str,
+        lines: Lines,
+    ) -> Result<String, DockerfileError> {
+        let expanded = expander
+            .expand(text, &state.env)
+            .map_err(|error| DockerfileError::at(lines, error.to_string()))?;
+        self.budget.charge(expanded.value.len() + 32, lines)?;
+        for name in &expanded.unmatched {
+            if !state.args.iter().any(|(declared, _)| declared == name) {
+                let near = suggestion(name, state.env.names()).replace("mean ", "mean $");
+                self.find(
+                    &UNDEFINED_VAR,
+                    lines,
+                    format!("Usage of undefined variable '${name}'{near}"),
+                );
+            }
+        }
+        Ok(expanded.value)
+    }
+
+    pub(super) fn check_secret(&mut self, word: &str, name: &str, lines: Lines) {
+        if names_a_secret(name) {
+            let message = format!("Do not use ARG or ENV instructions for sensitive data ({word} \"{name}\")");
+            self.find(&SECRETS_USED_IN_ARG_OR_ENV, lines, message);
+        }
+    }
+
+    /// Notes a second instruction of a kind of which only the last one counts.
+    pub(super) fn only_last(&mut self, before: Option<Lines>, word: &str) {
+        if let Some(before) = before {
+            let message = format!(
+                "Multiple {word} instructions should not be used in the same stage because only the last one will be used"
+            );
+            self.find(&MULTIPLE_INSTRUCTIONS_DISALLOWED, before, message);
+        }
+    }
+
+    fn check_platform(&mut self, planned: &PlannedStage, config: &[u8], lines: Lines) {
+        let config: Value = serde_json::from_slice(config).unwrap_or_default();
+        let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (os, architecture) = (text("os"), text("architecture"));
+        let expected = &planned.platform;
+        if os.is_empty() || architecture.is_empty() || (os == expected.os && architecture == expected.architecture) {
+            return;
+        }
+        let got = Platform::new(&os, &architecture, &text("variant"));
+        let message = format!(
+            "Base image {} was pulled with platform \"{got}\", expected \"{expected}\" for current build",
+            planned.written
+        );
+        self.find(&INVALID_BASE_IMAGE_PLATFORM, lines, message);
     }
 
     pub(super) fn history(&self, state: &mut StageState, created_by: &str, empty_layer: bool) {

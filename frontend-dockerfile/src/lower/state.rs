@@ -3,6 +3,7 @@
 use cairn_solver::llb::OpMetadata;
 
 use crate::image::ImageConfig;
+use crate::location::Lines;
 
 use super::arena::NodeId;
 use super::env::Env;
@@ -21,12 +22,22 @@ pub(super) struct StageState {
     pub(super) cwd: String,
     /// Arguments in the order in which they were first declared, with their own values.
     pub(super) args: Vec<(String, Option<String>)>,
-    /// Whether there was a `CMD` in this very stage.
-    pub(super) has_own_cmd: bool,
+    /// Commands given in this very stage.
+    pub(super) commands: Commands,
+    /// Whether the working directory was set in this file.
+    pub(super) has_workdir: bool,
     /// Numbers its steps.
     pub(super) names: StepNames,
     /// Whether its steps are run whatever is known of them.
     pub(super) ignore_cache: bool,
+}
+
+/// Where commands of which only the last one counts were given.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Commands {
+    pub(super) cmd: Option<Lines>,
+    pub(super) entrypoint: Option<Lines>,
+    pub(super) healthcheck: Option<Lines>,
 }
 
 impl StageState {

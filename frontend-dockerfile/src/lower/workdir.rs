@@ -2,6 +2,7 @@
 
 use cairn_solver::llb::{ActionInput, FileAction, FileActionKind, FileOp, Op};
 
+use crate::checks::WORKDIR_RELATIVE_PATH;
 use crate::error::DockerfileError;
 use crate::expand::Expander;
 use crate::plan::Step;
@@ -20,6 +21,12 @@ impl Lowering<'_> {
         let expander = Expander::new(self.around.escape);
         let text = names::display(&step.instruction.text, expander, &state.env, step.is_trigger);
         let expanded = self.expand(state, written, lines)?;
+        if !state.has_workdir && !expanded.is_empty() && !expanded.starts_with('/') {
+            let message =
+                format!("Relative workdir \"{expanded}\" can have unexpected results if the base image changes");
+            self.find(&WORKDIR_RELATIVE_PATH, lines, message);
+        }
+        state.has_workdir = true;
         if expanded.starts_with('/') {
             // An absolute path stays as it is written, also in the image.
             state.cwd.clone_from(&expanded);

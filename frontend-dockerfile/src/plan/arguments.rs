@@ -81,6 +81,20 @@ impl GlobalArgs {
         Ok(args)
     }
 
+    /// The arguments as they would be without any build argument; `None` if they could not be worked out then.
+    pub(super) fn defaults(file: &Dockerfile, options: &Options, target: &Platform, host: &Platform) -> Option<Self> {
+        let options = Options {
+            target: options.target.clone(),
+            ..Options::default()
+        };
+        Self::new(file, &options, target, host).ok()
+    }
+
+    /// Whether the file declares an argument of that name before its first stage.
+    pub(super) fn declares(&self, name: &str) -> bool {
+        self.declared.contains(name)
+    }
+
     /// Names that have a value.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)

@@ -84,12 +84,17 @@ impl DirectiveReader {
 /// behind a `#!` line, or as member of a JSON object.
 pub fn external_syntax(bytes: &[u8]) -> Option<Directive> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    in_comments(bytes, "#")
-        .or_else(|| in_comments(bytes, "//"))
+    in_comments(bytes, "#", "syntax")
+        .or_else(|| in_comments(bytes, "//", "syntax"))
         .or_else(|| in_json(bytes))
 }
 
-fn in_comments(bytes: &[u8], mark: &str) -> Option<Directive> {
+/// What a file asks for with `# check=`. Unlike `escape` it may stand behind a `#!` line, but not be indented.
+pub fn check_directive(bytes: &[u8]) -> Option<Directive> {
+    in_comments(bytes, "#", "check")
+}
+
+fn in_comments(bytes: &[u8], mark: &str, wanted: &str) -> Option<Directive> {
     for line in lines(bytes) {
         if line.number == 1 && line.raw.starts_with(b"#!") {
             continue;
@@ -97,13 +102,13 @@ fn in_comments(bytes: &[u8], mark: &str) -> Option<Directive> {
         let text = str::from_utf8(line.content()).ok()?;
         let (name, value) = split(text, mark)?;
         match name.as_str() {
-            "syntax" => {
+            name if name == wanted => {
                 return Some(Directive {
                     value: value.to_owned(),
                     lines: Lines::one(line.number),
                 });
             }
-            "escape" | "check" => {}
+            "escape" | "check" | "syntax" => {}
             _ => return None,
         }
     }

@@ -1,0 +1,143 @@
+//! Rules that look at the text alone.
+
+use std::collections::HashSet;
+
+use crate::dockerfile::{Dockerfile, Stage};
+use crate::instruction::{Instruction, Kind};
+
+use super::{
+    CONSISTENT_INSTRUCTION_CASING, DUPLICATE_STAGE_NAME, FROM_AS_CASING, Finding, INVALID_DEFINITION_DESCRIPTION,
+    LEGACY_KEY_VALUE_FORMAT, MAINTAINER_DEPRECATED, NO_EMPTY_CONTINUATION, RESERVED_STAGE_NAME, STAGE_NAME_CASING,
+};
+use crate::location::Lines;
+
+/// What can be said about a file without building it.
+pub(crate) fn findings(file: &Dockerfile) -> Vec<Finding> {
+    let all = || file.global_args.iter().chain(file.stages.iter().flat_map(Stage::all));
+    let mut found = Vec::new();
+    for line in all().filter_map(|instruction| instruction.empty_continuation) {
+        found.push(Finding::new(
+            &NO_EMPTY_CONTINUATION,
+            Lines::one(line),
+            "Empty continuation line",
+        ));
+    }
+    for instruction in all() {
+        own(instruction, &mut found);
+    }
+    stage_names(file, &mut found);
+    casing(file, &mut found);
+    found
+}
+
+fn own(instruction: &Instruction, found: &mut Vec<Finding>) {
+    let lines = instruction.lines;
+    match &instruction.kind {
+        Kind::From(from) => {
+            let words: Vec<&str> = instruction
+                .text
+                .split_whitespace()
+                .filter(|word| !word.starts_with("--"))
+                .collect();
+            if let [keyword, _, r#as, name, ..] = words.as_slice() {
+                if name.chars().any(char::is_uppercase) {
+                    found.push(Finding::new(
+                        &STAGE_NAME_CASING,
+                        lines,
+                        format!("Stage name '{name}' should be lowercase"),
+                    ));
+                }
+                let same = (is_lower(keyword) && is_lower(r#as)) || (is_upper(keyword) && is_upper(r#as));
+                if (is_lower(keyword) || is_upper(keyword)) && !same {
+                    found.push(Finding::new(
+                        &FROM_AS_CASING,
+                        lines,
+                        format!("'{}' and '{keyword}' keywords' casing do not match", r#as),
+                    ));
+                }
+            }
+            if let Some(name) = &from.name {
+                description(instruction, "FROM", &[name], found);
+            }
+        }
+        Kind::Arg(declared) => {
+            let names: Vec<&str> = declared.iter().map(|arg| arg.name.as_str()).collect();
+            description(instruction, "ARG", &names, found);
+        }
+        Kind::Maintainer(_) => {
+            let message = "Maintainer instruction is deprecated in favor of using label";
+            found.push(Finding::new(&MAINTAINER_DEPRECATED, lines, message));
+        }
+        Kind::Env(_) | Kind::Label(_) if instruction.legacy_form => {
+            let word = &instruction.word;
+            let message = format!("\"{word} key=value\" should be used instead of legacy \"{word} key value\" format");
+            found.push(Finding::new(&LEGACY_KEY_VALUE_FORMAT, lines, message));
+        }
+        _ => {}
+    }
+}
+
+fn description(instruction: &Instruction, word: &str, names: &[&str], found: &mut Vec<Finding>) {
+    let Some(comment) = instruction
+        .comments
+        .last()
+        .filter(|comment| !comment.starts_with("check="))
+    else {
+        return;
+    };
+    let first = comment.split(' ').next().unwrap_or_default();
+    if names.contains(&first) {
+        return;
+    }
+    let key = match names {
+        [name] => name,
+        _ => "<arg_key>",
+    };
+    let message = format!("Comment for {word} should follow the format: `# {key} <description>`");
+    found.push(Finding::new(
+        &INVALID_DEFINITION_DESCRIPTION,
+        instruction.lines,
+        message,
+    ));
+}
+
+fn stage_names(file: &Dockerfile, found: &mut Vec<Finding>) {
+    let mut seen = HashSet::new();
+    for stage in &file.stages {
+        let Some(name) = &stage.from.name else { continue };
+        if !seen.insert(name) {
+            let message = format!("Duplicate stage name \"{name}\", stage names should be unique");
+            found.push(Finding::new(&DUPLICATE_STAGE_NAME, stage.instruction.lines, message));
+        }
+        if matches!(name.as_str(), "scratch" | "context") {
+            let message = format!("Stage name should not use the same name as reserved stage \"{name}\"");
+            found.push(Finding::new(&RESERVED_STAGE_NAME, stage.instruction.lines, message));
+        }
+    }
+}
+
+fn casing(file: &Dockerfile, found: &mut Vec<Finding>) {
+    let all = || file.stages.iter().flat_map(Stage::all);
+    let lower = all().filter(|instruction| is_lower(&instruction.word)).count();
+    let upper = all().filter(|instruction| is_upper(&instruction.word)).count();
+    let (fits, majority): (fn(&str) -> bool, _) = if lower > upper {
+        (is_lower, "lowercase")
+    } else {
+        (is_upper, "uppercase")
+    };
+    for instruction in all().filter(|instruction| !fits(&instruction.word)) {
+        let message = format!(
+            "Command '{}' should match the case of the command majority ({majority})",
+            instruction.word
+        );
+        found.push(Finding::new(&CONSISTENT_INSTRUCTION_CASING, instruction.lines, message));
+    }
+}
+
+fn is_lower(word: &str) -> bool {
+    !word.chars().any(char::is_uppercase)
+}
+
+fn is_upper(word: &str) -> bool {
+    !word.chars().any(char::is_lowercase)
+}

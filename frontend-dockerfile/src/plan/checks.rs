@@ -1,0 +1,78 @@
+//! Checks of `FROM`.
+
+use crate::checks::{
+    FROM_PLATFORM_FLAG_CONST_DISALLOWED, Finding, INVALID_DEFAULT_ARG_IN_FROM, REDUNDANT_TARGET_PLATFORM, Rule,
+    UNDEFINED_ARG_IN_FROM,
+};
+use crate::dockerfile::Stage;
+use crate::expand::Variables;
+use crate::platform;
+use crate::reference::ImageRef;
+use crate::suggest::suggestion;
+
+use super::{GlobalArgs, Plan};
+
+impl Plan {
+    /// Looks at the `FROM` of a stage. `defaults` are the arguments without what the build was given.
+    pub(super) fn check_from(&mut self, stage: &Stage, defaults: Option<&GlobalArgs>) {
+        let lines = stage.instruction.lines;
+        let mut found = Vec::new();
+        let mut find = |rule: &'static Rule, message: String| found.push(Finding::new(rule, lines, message));
+        for text in [Some(&stage.from.base), stage.from.platform.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let Ok(expanded) = self.args.expander.expand(text, &self.args) else {
+                continue;
+            };
+            for name in expanded.unmatched.iter().filter(|name| !self.args.declares(name)) {
+                let near = suggestion(name, self.args.names());
+                find(
+                    &UNDEFINED_ARG_IN_FROM,
+                    format!("FROM argument '{name}' is not declared{near}"),
+                );
+            }
+        }
+        if let Some(written) = &stage.from.platform
+            && let Ok(expanded) = self.args.expander.expand(written, &self.args)
+        {
+            let mut names = expanded.matched.iter().chain(&expanded.unmatched);
+            match (names.next().map(String::as_str), names.next()) {
+                (None, _) if platform_is_news(&expanded.value, stage, self) => {
+                    let message = format!(
+                        "FROM --platform flag should not use constant value \"{}\"",
+                        expanded.value
+                    );
+                    find(&FROM_PLATFORM_FLAG_CONST_DISALLOWED, message);
+                }
+                (Some("TARGETPLATFORM"), None) if self.args.get("TARGETPLATFORM") == Some(&expanded.value) => {
+                    let message = format!(
+                        "Setting platform to predefined {written} in FROM is redundant as this is the default behavior"
+                    );
+                    find(&REDUNDANT_TARGET_PLATFORM, message);
+                }
+                _ => {}
+            }
+        }
+        if let Some(defaults) = defaults
+            && let Ok(expanded) = defaults.expander.expand(&stage.from.base, defaults)
+            && ImageRef::parse(&expanded.value).is_err()
+        {
+            let message = format!(
+                "Default value for ARG {} results in empty or invalid base image name",
+                stage.from.base
+            );
+            find(&INVALID_DEFAULT_ARG_IN_FROM, message);
+        }
+        self.findings.append(&mut found);
+    }
+}
+
+/// Whether a constant platform says something that the stage's name does not.
+fn platform_is_news(value: &str, stage: &Stage, plan: &Plan) -> bool {
+    let Ok(platform) = platform::parse(value, &plan.platform) else {
+        return false;
+    };
+    let name = stage.from.name.as_deref().unwrap_or_default();
+    !name.contains(&platform.os) && !name.contains(&platform.architecture)
+}
