@@ -17,6 +17,7 @@ pub struct Buildx {
     home: PathBuf,
     docker_host: String,
     builder: &'static str,
+    build_options: &'static [&'static str],
 }
 
 impl Buildx {
@@ -30,6 +31,7 @@ impl Buildx {
             home: lab.path("buildx"),
             docker_host: format!("unix://{}", lab.path("no-docker.sock").display()),
             builder: BUILDER,
+            build_options: &[],
         };
         std::fs::create_dir_all(&buildx.home)?;
         let address = daemon.address();
@@ -49,6 +51,8 @@ impl Buildx {
             home: lab.path("buildx-engine"),
             docker_host: engine.address(),
             builder: "default",
+            // The engine has no network of its own here, as `cairnd` has none yet.
+            build_options: &["--network", "host"],
         };
         std::fs::create_dir_all(&buildx.home)?;
         Ok(buildx)
@@ -72,5 +76,13 @@ impl Buildx {
     /// If buildx is missing.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> anyhow::Result<Program> {
         Ok(self.bare()?.args(["--builder", self.builder]).args(args))
+    }
+
+    /// `build`, to which options and a context are to be added.
+    ///
+    /// # Errors
+    /// If buildx is missing.
+    pub fn build(&self) -> anyhow::Result<Program> {
+        Ok(self.command(["build"])?.args(self.build_options))
     }
 }

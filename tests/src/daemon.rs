@@ -1,12 +1,12 @@
 //! The daemon under test.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rustix::process::Signal;
 
 use crate::clean::Leftovers;
@@ -24,6 +24,7 @@ pub struct Daemon {
     config: PathBuf,
     root: PathBuf,
     socket: PathBuf,
+    answered: Duration,
 }
 
 impl Daemon {
@@ -44,23 +45,30 @@ impl Daemon {
         let (file, socket) = (lab.path("cairnd.toml"), lab.path("cairnd.sock"));
         std::fs::write(&file, config)?;
         let running = spawn(&file, root, &socket)?;
-        let daemon = Self {
+        let mut daemon = Self {
             running,
             config: file,
             root: root.to_owned(),
             socket,
+            answered: Duration::ZERO,
         };
         daemon.await_ready()?;
         Ok(daemon)
     }
 
-    fn await_ready(&self) -> anyhow::Result<()> {
+    fn await_ready(&mut self) -> anyhow::Result<()> {
         let ready = self.running.stderr.wait_for(0, PATIENCE, |line| line.contains(READY));
         if ready.is_none() {
             bail!("cairnd did not become ready:\n{}", self.running.stderr.text());
         }
-        UnixStream::connect(&self.socket).context("cairnd says it is ready, but does not listen")?;
+        http2_settings(&self.socket).context("cairnd says it is ready, but does not answer")?;
+        self.answered = self.running.started.elapsed();
         Ok(())
+    }
+
+    /// From its start to its first answer.
+    pub fn time_to_answer(&self) -> Duration {
+        self.answered
     }
 
     /// Its address, for clients.
@@ -122,6 +130,18 @@ impl Daemon {
     pub fn leftovers(&self) -> Leftovers {
         Leftovers::below(&self.root)
     }
+}
+
+/// Opens an HTTP/2 connection and waits for the first frame of the other side.
+fn http2_settings(socket: &Path) -> anyhow::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // The preface, and an empty frame of settings.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")?;
+    let mut header = [0; 9];
+    stream.read_exact(&mut header)?;
+    ensure!(header[3] == 4, "the first frame is of type {}", header[3]);
+    Ok(())
 }
 
 fn spawn(config: &Path, root: &Path, socket: &Path) -> anyhow::Result<Running> {

@@ -19,6 +19,7 @@ pub struct Engine {
     running: Running,
     dir: PathBuf,
     socket: PathBuf,
+    answered: Duration,
 }
 
 impl Engine {
@@ -45,7 +46,12 @@ impl Engine {
             .args(["--pidfile", &dir.join("pid").display().to_string()])
             .args(["--host", &format!("unix://{}", socket.display())])
             .start()?;
-        let engine = Self { running, dir, socket };
+        let mut engine = Self {
+            running,
+            dir,
+            socket,
+            answered: Duration::ZERO,
+        };
         let ready = engine
             .running
             .stderr
@@ -54,7 +60,13 @@ impl Engine {
             bail!("dockerd did not become ready:\n{}", engine.running.stderr.text());
         }
         UnixStream::connect(&engine.socket).context("dockerd says it is ready, but does not listen")?;
+        engine.answered = engine.running.started.elapsed();
         Ok(engine)
+    }
+
+    /// From its start to the moment it could be talked to.
+    pub fn time_to_answer(&self) -> Duration {
+        self.answered
     }
 
     /// Its address, for clients.

@@ -1,0 +1,28 @@
+//! Many measurements of one thing.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+
+/// At least one measurement, sorted.
+pub(crate) struct Samples(Vec<Duration>);
+
+impl Samples {
+    pub(crate) fn new(mut samples: Vec<Duration>) -> anyhow::Result<Self> {
+        ensure!(!samples.is_empty(), "nothing was measured");
+        samples.sort_unstable();
+        Ok(Self(samples))
+    }
+
+    pub(crate) fn min(&self) -> Duration {
+        self.0[0]
+    }
+
+    pub(crate) fn median(&self) -> Duration {
+        self.0[self.0.len() / 2]
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+}
