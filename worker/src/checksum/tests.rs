@@ -264,7 +264,7 @@ fn deep_directories_need_no_stack() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let deep: String = "d/".repeat(1500);
+    let deep: String = "d/".repeat(600);
     let root = Root::open(dir.path()).unwrap();
     root.create_dir_all(Path::new(&deep), 0o755).unwrap();
     digest(&root, "r", &at("/")).unwrap();

@@ -140,80 +140,77 @@ enum FrameState {
 }
 
 enum Step {
-    Visit {
-        source: Located,
-        target: PathBuf,
-        filter: Option<FilterState>,
-        is_top: bool,
-    },
+    Visit(Box<Visit>),
     Leave,
+}
+
+struct Visit {
+    source: Located,
+    target: PathBuf,
+    filter: Option<FilterState>,
+    is_top: bool,
 }
 
 impl Copier<'_, '_, '_> {
     fn run(&mut self, source: &Located, target: PathBuf) -> Result<(), FileOpError> {
         // Patterns are about what is below a directory.
         let filter = self.rules.filter.as_ref().filter(|_| source.node.is_dir());
-        let top = Step::Visit {
+        let top = Visit {
             source: source.clone(),
             target,
             filter: filter.map(Filter::top),
             is_top: true,
         };
-        let mut pending = vec![top];
+        let mut pending = vec![Step::Visit(Box::new(top))];
         while let Some(step) = pending.pop() {
             if (self.rules.is_cancelled)() {
                 return Err(FileOpError::Cancelled);
             }
             match step {
                 Step::Leave => self.leave()?,
-                Step::Visit {
-                    source,
-                    target,
-                    filter,
-                    is_top,
-                } => {
-                    let counts = is_top || filter.as_ref().is_none_or(FilterState::counts);
-                    if source.node.is_dir() {
-                        let enter = is_top || filter.as_ref().is_none_or(|f| counts || f.may_count_below());
-                        if enter {
-                            self.enter(source, target, filter, counts, &mut pending)?;
-                        }
-                    } else if counts {
-                        self.make_frames()?;
-                        self.leaf(&source, &target)?;
-                    }
-                }
+                Step::Visit(visit) => self.visit(*visit, &mut pending)?,
             }
         }
         Ok(())
     }
 
-    fn enter(
-        &mut self,
-        source: Located,
-        target: PathBuf,
-        filter: Option<FilterState>,
-        counts: bool,
-        pending: &mut Vec<Step>,
-    ) -> Result<(), FileOpError> {
+    fn visit(&mut self, visit: Visit, pending: &mut Vec<Step>) -> Result<(), FileOpError> {
+        let filter = visit.filter.as_ref();
+        let counts = visit.is_top || filter.is_none_or(FilterState::counts);
+        if visit.source.node.is_dir() {
+            let enters = counts || filter.is_some_and(FilterState::may_count_below);
+            return if enters {
+                self.enter(visit, counts, pending)
+            } else {
+                Ok(())
+            };
+        }
+        if !counts {
+            return Ok(());
+        }
+        self.make_frames()?;
+        self.leaf(&visit.source, &visit.target)
+    }
+
+    fn enter(&mut self, visit: Visit, counts: bool, pending: &mut Vec<Step>) -> Result<(), FileOpError> {
         pending.push(Step::Leave);
-        if filter.as_ref().is_none_or(FilterState::may_count_below) || self.frames.is_empty() {
-            let children = view::children(self.view, &source);
-            let children = children.map_err(FileOpError::path("readdir", &source.path))?;
+        if visit.is_top || visit.filter.as_ref().is_none_or(FilterState::may_count_below) {
+            let children = view::children(self.view, &visit.source);
+            let children = children.map_err(FileOpError::path("readdir", &visit.source.path))?;
             pending.extend(children.into_iter().rev().map(|child| {
                 let name = child.path.file_name().unwrap_or_default();
-                let below = filter.as_ref().zip(self.rules.filter.as_ref());
-                Step::Visit {
-                    target: target.join(name),
-                    filter: below.map(|(state, filter)| filter.enter(state, name)),
+                let around = visit.filter.as_ref().zip(self.rules.filter.as_ref());
+                Step::Visit(Box::new(Visit {
+                    target: visit.target.join(name),
+                    filter: around.map(|(state, filter)| filter.enter(state, name)),
                     source: child,
                     is_top: false,
-                }
+                }))
             }));
         }
         self.frames.push(Frame {
-            source,
-            target,
+            source: visit.source,
+            target: visit.target,
             state: FrameState::Waiting,
         });
         if counts { self.make_frames() } else { Ok(()) }

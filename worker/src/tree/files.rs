@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 
 use super::identity::{self, FileKey, FileMeta};
 
-/// Where files lie, in 256 directories named by the first byte of the key.
+/// Where files lie, in directories named by the first byte of the key and made when they are needed.
 const FILES: &str = "files";
 /// Where files are written.
 const TEMPORARY: &str = "tmp";
@@ -48,13 +48,7 @@ impl FileStore {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs::create_dir(path.join(TEMPORARY))?,
         }
-        let files = path.join(FILES);
-        crate::sys::root::create_private_dirs(&files)?;
-        if !files.join("ff").exists() {
-            for shard in 0..=255u8 {
-                crate::sys::root::create_private_dirs(&files.join(hex::encode([shard])))?;
-            }
-        }
+        crate::sys::root::create_private_dirs(&path.join(FILES))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             root: rustix::fs::open(path, flags, Mode::empty())?,
@@ -133,7 +127,11 @@ impl FileStore {
         use std::os::unix::fs::MetadataExt;
         for shard in 0..=255u8 {
             let dir = self.path.join(FILES).join(hex::encode([shard]));
-            for entry in fs::read_dir(dir)? {
+            let entries = match fs::read_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
                 let entry = entry?;
                 let Some(key) = parse_name(shard, &entry.file_name()) else {
                     tracing::warn!(path = ?entry.path(), "unknown file in the file store");
@@ -176,9 +174,21 @@ impl FileStore {
             }
         }
         rustix::fs::futimens(file, &timestamps(meta.mtime_ns))?;
-        rustix::fs::renameat(&self.root, temporary.name.as_str(), &self.root, name(key).as_str())?;
+        self.name_file(&temporary.name, key)?;
         temporary.is_kept = true;
         Ok(())
+    }
+
+    fn name_file(&self, temporary: &str, key: &FileKey) -> io::Result<()> {
+        let rename = || rustix::fs::renameat(&self.root, temporary, &self.root, name(key).as_str());
+        match rename() {
+            Err(rustix::io::Errno::NOENT) => {
+                let shard = self.path.join(FILES).join(hex::encode(&key.0[..1]));
+                crate::sys::root::create_private_dirs(&shard)?;
+                Ok(rename()?)
+            }
+            done => Ok(done?),
+        }
     }
 }
 

@@ -224,7 +224,7 @@ pub struct Empty;
 
 impl View for Empty {
     fn root(&self) -> io::Result<Node> {
-        Ok(super::store::top_node())
+        Ok(super::handle::top_node())
     }
 
     fn child(&self, _dir: &Located, _name: &OsStr) -> io::Result<Option<Node>> {

@@ -2,7 +2,10 @@
 
 use super::*;
 
-fn copies(rows: &[(&str, &str, &str, CopyAction, Result<&str, &str>)]) {
+/// What is shown, destination, source, copy, outcome.
+type Row<'a> = (&'a str, &'a str, &'a str, CopyAction, Result<&'a str, &'a str>);
+
+fn copies(rows: &[Row<'_>]) {
     if !is_root_or_skip() {
         return;
     }

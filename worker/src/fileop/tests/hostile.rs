@@ -162,7 +162,7 @@ fn deep_directories_need_neither_stack_nor_descriptors() {
         return;
     }
     let mut bench = Bench::new("", "");
-    let deep = "d/".repeat(1200);
+    let deep = "d/".repeat(600);
     Root::open(bench.path("in1"))
         .unwrap()
         .create_dir_all(Path::new(&deep), 0o755)

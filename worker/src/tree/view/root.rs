@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{Located, View};
-use crate::sys::{self, FileKind, Metadata, Root, at};
+use crate::sys::{FileKind, Metadata, Root, at};
 use crate::tree::node::{Node, NodeKind, Origin, Xattrs, is_portable_xattr};
 
 /// Files from here on are hashed on all processors.
@@ -43,7 +43,7 @@ impl View for Root {
     }
 
     fn xattrs(&self, at: &Located) -> io::Result<Xattrs> {
-        let all = sys::Root::xattrs(self, &at.path)?;
+        let all = Self::xattrs(self, &at.path)?;
         let text = all
             .into_iter()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
