@@ -779,3 +779,25 @@ fn findings_can_be_made_errors() {
         "failed to parse check options: invalid check option \"foo\""
     );
 }
+
+#[test]
+fn forms_that_look_odd_are_fine() {
+    for dockerfile in [
+        "FROM \"scratch\"",
+        "FROM scratch AS a_b.c-d",
+        "FROM --platform= scratch",
+        "FROM scratch\nADD --keep-git-dir a /b",
+        "FROM scratch\nADD --unpack=false t.tar /x",
+        "FROM scratch\nHEALTHCHECK --bogus none",
+        "FROM scratch\nUSER a b",
+        "FROM scratch\nCOPY --chmod= a /x",
+        "FROM scratch\nSTOPSIGNAL --x sigrtmin+3",
+        "FROM alpine\nRUN -- echo a",
+        "FROM alpine\nRUN",
+        "FROM alpine\nRUN --mount=type=foo,target=/m ls\nFROM scratch",
+        "FROM alpine\nARG ty=cache\nRUN --mount=type=$ty,target=/m touch /m/x",
+    ] {
+        let result = build(FakeBridge::new(dockerfile), &[]);
+        assert!(result.is_ok(), "{dockerfile:?}: {}", render(&result));
+    }
+}

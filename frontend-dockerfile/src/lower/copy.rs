@@ -147,14 +147,7 @@ impl Lowering<'_> {
             };
             return Err(message.to_owned());
         }
-        if copy.keep_git_dir.is_some()
-            && said
-                .sources
-                .iter()
-                .all(|source| source_kind(source) == SourceKind::Path)
-        {
-            return Err("keep-git-dir requires a git source".to_owned());
-        }
+        // `--keep-git-dir` speaks of git sources only; beside paths it has never meant anything.
         Ok(())
     }
 
