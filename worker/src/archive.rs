@@ -21,10 +21,10 @@ mod tests;
 mod whiteout;
 mod writer;
 
-pub use apply::{Applied, ApplyOptions, apply};
+pub use apply::{Applied, ApplyOptions, apply, extract};
 pub use entry::{Device, Entry, EntryKind, Mtime, Segment};
 pub use error::ArchiveError;
 pub use pack::{PackOptions, pack};
-pub use reader::TarReader;
+pub use reader::{TarReader, is_tar_header};
 pub use whiteout::OverlayXattrs;
 pub use writer::TarWriter;

@@ -33,6 +33,7 @@ mod place;
 
 pub use chain::apply;
 pub use error::FileOpError;
+pub(crate) use error::reason;
 pub use mode::{ModeChange, ModeSyntax};
 pub use mounts::{Base, FileOpMounts, LayerMount, MountError, Unpack};
 pub use owner::Owner;

@@ -149,10 +149,10 @@ pub struct GcPolicySection {
 pub struct RegistrySection {
     /// Hosts (`host[:port][/path]`) asked first.
     pub mirrors: Vec<String>,
-    /// Whether to talk plain HTTP.
-    pub http: bool,
+    /// Whether to talk plain HTTP; by default only to this machine itself.
+    pub http: Option<bool>,
     /// Whether certificates are not checked.
-    pub insecure: bool,
+    pub insecure: Option<bool>,
     /// Certificate authorities, as PEM files.
     pub ca: Vec<PathBuf>,
     /// Keys nobody reads.

@@ -1,1 +1,31 @@
+//! The daemon: the build API on sockets, or inside another program.
+//!
+//! Calls are translated, handed on, and their outcomes translated back; what is decided is decided below, in the
+//! solver and the worker.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`config`] | the configuration file and what it means |
+//! | [`DaemonServer`] | a daemon on its sockets |
+//! | [`embedded`] | a daemon inside another program |
+//! | `control`, `gateway`, `services` | the services |
+//! | `solve`, `jobs` | one build, and all of them |
+//! | [`telemetry`] | logs and traces |
+//! | `convert`, `failure` | what the wire has other types for |
+
 pub mod config;
+mod control;
+mod convert;
+mod daemon;
+pub mod embedded;
+mod failure;
+mod gateway;
+mod jobs;
+mod registries;
+mod server;
+mod services;
+mod solve;
+pub mod telemetry;
+
+pub use daemon::StartError;
+pub use server::DaemonServer;

@@ -38,6 +38,15 @@ pub struct ApplyOptions<'a> {
     pub overlay_xattrs: OverlayXattrs,
     /// Leave out devices instead of failing, for user namespaces, where nobody can make them.
     pub skip_devices: bool,
+    /// Take the archive for what it is, not for a layer: see [`extract`].
+    plain: Option<Plain>,
+}
+
+/// How to unpack an archive that is no layer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Plain {
+    /// Replaces the owner of every entry.
+    owner: Option<(u32, u32)>,
 }
 
 /// What was unpacked.
@@ -59,6 +68,23 @@ pub struct Applied {
 /// # Errors
 /// [`ArchiveError`]; what was made until then stays.
 pub fn apply<R: Read>(tar: R, root: &Root, options: &ApplyOptions<'_>) -> Result<Applied, ArchiveError> {
+    unpack(tar, root, options)
+}
+
+/// Extracts an archive that is no layer into `root`, where there may be files already: directories merge, anything
+/// else is replaced. Names that mean deletion in layers are ordinary here. `owner` replaces the owner of every entry.
+///
+/// # Errors
+/// As [`apply`].
+pub fn extract<R: Read>(tar: R, root: &Root, owner: Option<(u32, u32)>) -> Result<Applied, ArchiveError> {
+    let options = ApplyOptions {
+        plain: Some(Plain { owner }),
+        ..ApplyOptions::default()
+    };
+    unpack(tar, root, &options)
+}
+
+fn unpack<R: Read>(tar: R, root: &Root, options: &ApplyOptions<'_>) -> Result<Applied, ArchiveError> {
     let mut reader = TarReader::new(tar);
     let mut unpacker = Unpacker {
         root,
@@ -71,7 +97,10 @@ pub fn apply<R: Read>(tar: R, root: &Root, options: &ApplyOptions<'_>) -> Result
         buffer: vec![0; 256 * 1024],
     };
     unpacker.start()?;
-    while let Some(entry) = reader.next_entry()? {
+    while let Some(mut entry) = reader.next_entry()? {
+        if let Some((uid, gid)) = options.plain.and_then(|plain| plain.owner) {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
         unpacker.entry(&entry, &mut reader)?;
     }
     reader.into_rest()?;
@@ -131,6 +160,9 @@ impl<'a> Unpacker<'a> {
         let Some(name) = path.file_name() else {
             return self.layer_root(entry);
         };
+        if self.options.plain.is_some() {
+            return self.create(&path, name, entry, data);
+        }
         if path
             .iter()
             .rev()
@@ -221,7 +253,7 @@ impl<'a> Unpacker<'a> {
             EntryKind::Directory if keeps_existing => {}
             EntryKind::Directory => {
                 at::mkdir(&parent.fd, name, 0o700).map_err(ArchiveError::file("create directory", &entry.path))?;
-                if existing.is_some() {
+                if existing.is_some() && self.options.plain.is_none() {
                     self.make_opaque(&real, &entry.path)?;
                 }
             }

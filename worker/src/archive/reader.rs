@@ -18,6 +18,12 @@ const MAX_META: u64 = 1 << 20;
 /// The most headers that may stand in front of one entry.
 const MAX_META_HEADERS: usize = 64;
 
+/// Whether `start`, the first bytes of a file, is a tar's first header. An archive without entries does not count.
+pub fn is_tar_header(start: &[u8]) -> bool {
+    let block = start.first_chunk::<BLOCK>();
+    block.is_some_and(|block| block.iter().any(|byte| *byte != 0) && header::checksum_holds(block))
+}
+
 /// Reads the entries of an archive in order; `Read` gives the current entry's data.
 ///
 /// For a sparse entry the data is the packed segments, see [`Entry::sparse`].

@@ -121,7 +121,7 @@ pub(super) fn shown(path: &Path) -> String {
 }
 
 /// The system's words for an error, without Rust's addition of the number.
-pub(super) fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     if error.raw_os_error().is_none() {
         return text;

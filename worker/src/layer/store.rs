@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_solver::ResultId;
+use cairn_solver::{Digest, ResultId};
 use cairn_solver::flight::Flight;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -217,6 +217,12 @@ impl LayerStore {
     /// What is known about a layer.
     pub fn layer(&self, id: &LayerId) -> Result<Option<LayerRecord>, LayerError> {
         self.inner.db.get(LAYERS, id.as_str())
+    }
+
+    /// The blobs of all layers.
+    pub fn blobs(&self) -> Result<HashSet<Digest>, LayerError> {
+        let records = self.inner.db.all::<LayerRecord>(LAYERS)?;
+        Ok(records.into_iter().filter_map(|(_, record)| Some(record.blob?.digest)).collect())
     }
 
     /// [`LayerStore::layer`] for each of a list, bottom first.

@@ -42,7 +42,7 @@ fn a_file_in_buildkitds_layout_is_understood() {
     assert_eq!(config.gc.len(), 1);
     assert_eq!(config.gc[0].keep_duration, Some(Duration::from_secs(48 * 3600)));
     assert_eq!(config.registries["docker.io"].mirrors, ["mirror.example:5000"]);
-    assert!(config.registries["mirror.example:5000"].http);
+    assert_eq!(config.registries["mirror.example:5000"].http, Some(true));
     assert!(config.ignored.is_empty());
 }
 

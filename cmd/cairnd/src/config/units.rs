@@ -60,7 +60,7 @@ impl std::str::FromStr for DiskSpace {
         };
         let number: f64 = number.parse().map_err(|_| fail())?;
         let bytes = number * f64::from(2_u32).powi(shift);
-        if bytes.is_finite() && bytes >= 0.0 && bytes < 9e18 {
+        if (0.0..9e18).contains(&bytes) {
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,

@@ -1,0 +1,133 @@
+//! The daemon without its sockets: what there is one of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cairn_session::SessionManager;
+use cairn_solver::index::RedbIndex;
+use cairn_solver::{Engine, Frontend};
+use cairn_worker::embedded::{EmbeddedConfig, EmbeddedWorker};
+use cairn_worker::service::WorkerService;
+
+use crate::config::{Config, GcPolicySection};
+use crate::jobs::Jobs;
+
+/// Everything that calls work with. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Daemon {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) worker: Arc<dyn WorkerService>,
+    pub(crate) sessions: SessionManager,
+    pub(crate) jobs: Jobs,
+    pub(crate) frontends: Arc<BTreeMap<&'static str, Arc<dyn Frontend>>>,
+    pub(crate) config: Arc<Config>,
+}
+
+/// Why a daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory cannot be used.
+    #[error("failed to use state directory {path}: {message}")]
+    Root {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// The cache index cannot be used.
+    #[error(transparent)]
+    Index(#[from] cairn_solver::index::IndexError),
+    /// The worker cannot start.
+    #[error("failed to start the worker: {0}")]
+    Worker(String),
+    /// An address cannot be listened on.
+    #[error("failed to listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Serving ended with an error.
+    #[error("failed to serve: {0}")]
+    Serve(String),
+}
+
+impl Daemon {
+    /// Opens the state directory and starts the worker.
+    pub(crate) async fn open(config: Config) -> Result<Self, StartError> {
+        let root = config.root.clone();
+        let fail = |message: String| StartError::Root {
+            path: root.clone(),
+            message,
+        };
+        make_private_dir(&config.root).map_err(|error| fail(error.to_string()))?;
+        let sessions = SessionManager::default();
+        let worker_config = EmbeddedConfig {
+            root: config.root.join("worker"),
+            labels: config.labels.clone(),
+            runtime: config.runtime.clone(),
+            max_parallelism: config.max_parallelism,
+            registries: crate::registries::hosts(&config.registries),
+        };
+        let worker = EmbeddedWorker::open(worker_config, sessions.clone()).await;
+        let worker = worker.map_err(|error| StartError::Worker(error.to_string()))?;
+        let index_path = config.root.join("cache.redb");
+        let index = tokio::task::spawn_blocking(move || RedbIndex::open(&index_path)).await;
+        let index = index.map_err(|error| StartError::Worker(error.to_string()))??;
+        let worker = Arc::new(worker);
+        let dockerfile: Arc<dyn Frontend> = Arc::new(cairn_dockerfile::DockerfileFrontend::default());
+        Ok(Self {
+            engine: Engine::new(worker.clone(), Arc::new(index)),
+            worker,
+            sessions,
+            jobs: Jobs::default(),
+            frontends: Arc::new(BTreeMap::from([("dockerfile.v0", dockerfile)])),
+            config: Arc::new(config),
+        })
+    }
+
+    /// Removes what the policies say, once.
+    pub(crate) async fn collect_garbage(&self) {
+        for policy in &self.config.gc {
+            let request = prune_request(policy, self.worker.disk_size());
+            match self.worker.prune(&request).await {
+                Ok(removed) if removed.is_empty() => {}
+                Ok(removed) => {
+                    let bytes: u64 = removed.iter().map(|record| record.size).sum();
+                    tracing::info!(records = removed.len(), bytes, "removed unused results");
+                }
+                Err(error) => tracing::warn!(%error, "failed to remove unused results"),
+            }
+        }
+    }
+
+    /// Writes down what is only in memory.
+    pub(crate) async fn flush(&self) {
+        let index = self.engine.index().clone();
+        match tokio::task::spawn_blocking(move || index.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "failed to write the cache index"),
+            Err(error) => tracing::error!(%error, "failed to write the cache index"),
+        }
+    }
+}
+
+fn prune_request(policy: &GcPolicySection, disk: u64) -> cairn_worker::service::PruneRequest {
+    let bytes = |space: Option<crate::config::DiskSpace>| space.map_or(0, |space| space.bytes(disk));
+    cairn_worker::service::PruneRequest {
+        filters: policy.filters.clone(),
+        all: policy.all,
+        keep_duration: policy.keep_duration.unwrap_or_default(),
+        reserved_space: bytes(policy.reserved_space),
+        max_used_space: bytes(policy.max_used_space),
+        min_free_space: bytes(policy.min_free_space),
+    }
+}
+
+/// Makes a directory that only its owner can enter: layers hold other users' files and setuid programs.
+fn make_private_dir(path: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+}

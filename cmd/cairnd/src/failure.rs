@@ -1,0 +1,251 @@
+//! Why a call failed, as clients are told: a code, a message, and typed details.
+//!
+//! Every detail is JSON inside a `google.protobuf.Any`, under the type names that clients of this API know.
+
+use base64::Engine as _;
+use cairn_proto::{pb, rpc};
+use cairn_solver::llb::{SourceFile, SourceRange};
+use cairn_solver::{FrontendError, SolveError, WorkerError};
+use prost::Message;
+use serde_json::{Map, Value, json};
+use tonic::{Code, Status};
+
+const TYPE_PREFIX: &str = "github.com/moby/buildkit/";
+
+/// A failed call.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    code: Code,
+    message: String,
+    details: Vec<prost_types::Any>,
+}
+
+impl Failure {
+    /// A failure without details.
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            details: Vec::new(),
+        }
+    }
+
+    /// Something the client asked for that makes no sense or is not supported.
+    pub(crate) fn unknown(message: impl Into<String>) -> Self {
+        Self::new(Code::Unknown, message)
+    }
+
+    /// The same failure, said to be of a frontend.
+    pub(crate) fn of_frontend(mut self, name: &str) -> Self {
+        self.attach("errdefs.Frontend+json", &json!({ "name": name }));
+        self
+    }
+
+    /// The message alone.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The form it has inside messages.
+    pub(crate) fn to_wire(&self) -> rpc::Status {
+        rpc::Status {
+            code: self.code.into(),
+            message: self.message.clone(),
+            details: self.details.clone(),
+        }
+    }
+
+    fn attach(&mut self, kind: &str, value: &Value) {
+        self.details.push(prost_types::Any {
+            type_url: format!("{TYPE_PREFIX}{kind}"),
+            value: value.to_string().into_bytes(),
+        });
+    }
+
+    fn attach_source(&mut self, file: &SourceFile, ranges: &[SourceRange]) {
+        self.attach(
+            "errdefs.Source+json",
+            &json!({
+                "info": source_info(file),
+                "ranges": ranges.iter().map(range).collect::<Vec<_>>(),
+            }),
+        );
+    }
+}
+
+/// Leaves zero values out, as receivers expect.
+fn object(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+    let is_zero = |value: &Value| match value {
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_i64() == Some(0),
+        _ => false,
+    };
+    let fields = fields.into_iter().filter(|(_, value)| !is_zero(value));
+    Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>())
+}
+
+fn source_info(file: &SourceFile) -> Value {
+    object([
+        ("filename", Value::from(file.filename.as_str())),
+        (
+            "data",
+            Value::from(base64::engine::general_purpose::STANDARD.encode(&file.data)),
+        ),
+        ("language", Value::from(file.language.as_str())),
+    ])
+}
+
+fn range(range: &SourceRange) -> Value {
+    let position = |line: u32, character: u32| {
+        object([("line", Value::from(line)), ("character", Value::from(character))])
+    };
+    json!({
+        "start": position(range.start_line, range.start_character),
+        "end": position(range.end_line, range.end_character),
+    })
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        if failure.details.is_empty() {
+            return Self::new(failure.code, failure.message);
+        }
+        let details = failure.to_wire().encode_to_vec();
+        Self::with_details(failure.code, failure.message, details.into())
+    }
+}
+
+impl From<rpc::Status> for Failure {
+    fn from(status: rpc::Status) -> Self {
+        Self {
+            code: Code::from_i32(status.code),
+            message: status.message,
+            details: status.details,
+        }
+    }
+}
+
+impl From<WorkerError> for Failure {
+    fn from(error: WorkerError) -> Self {
+        SolveError::Worker(error).into()
+    }
+}
+
+impl From<SolveError> for Failure {
+    fn from(error: SolveError) -> Self {
+        let code = match &error {
+            SolveError::Cancelled | SolveError::Worker(WorkerError::Cancelled) => Code::Cancelled,
+            SolveError::Worker(WorkerError::NotFound(_)) | SolveError::NotFound(_) => Code::NotFound,
+            _ => Code::Unknown,
+        };
+        let mut failure = Self::new(code, error.to_string());
+        if let SolveError::Vertex(vertex) = &error {
+            for (file, location) in &vertex.places {
+                failure.attach_source(file, &location.ranges);
+            }
+            failure.attach("errdefs.Vertex+json", &json!({ "digest": vertex.vertex.to_string() }));
+            if let WorkerError::Exit { code, .. } = &vertex.source {
+                failure.attach("gatewayapi.ExitMessage+json", &json!({ "Code": code }));
+            }
+        }
+        failure
+    }
+}
+
+impl From<FrontendError> for Failure {
+    fn from(error: FrontendError) -> Self {
+        let message = error.to_string();
+        match error {
+            FrontendError::Solve(error) => error.into(),
+            FrontendError::Option(message) => Self::unknown(message),
+            FrontendError::Input { file, locations, .. } => {
+                let mut failure = Self::unknown(message);
+                for location in &locations {
+                    failure.attach_source(&file, &location.ranges);
+                }
+                failure
+            }
+            FrontendError::SolveAt {
+                source,
+                file,
+                locations,
+            } => {
+                let mut failure = Self::from(source);
+                for location in &locations {
+                    failure.attach_source(&file, &location.ranges);
+                }
+                failure
+            }
+        }
+    }
+}
+
+/// The wire form of a source file, for warnings.
+pub(crate) fn wire_source_info(file: &SourceFile) -> pb::SourceInfo {
+    pb::SourceInfo {
+        filename: file.filename.clone(),
+        data: file.data.clone(),
+        definition: None,
+        language: file.language.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cairn_solver::llb::SourceLocation;
+    use cairn_solver::{Digest, VertexError};
+
+    use super::*;
+
+    #[test]
+    fn a_failed_process_points_at_its_line() {
+        let range = SourceRange {
+            start_line: 3,
+            end_line: 3,
+            ..SourceRange::default()
+        };
+        let error = SolveError::Vertex(Arc::new(VertexError {
+            vertex: Digest::sha256(b"v"),
+            name: "RUN false".to_owned(),
+            source: WorkerError::Exit {
+                command: "false".to_owned(),
+                code: 1,
+                cause: None,
+            },
+            places: vec![(
+                SourceFile {
+                    filename: "Dockerfile".to_owned(),
+                    data: "FROM a\n".into(),
+                    language: "Dockerfile".to_owned(),
+                },
+                SourceLocation {
+                    file: 0,
+                    ranges: vec![range],
+                },
+            )],
+        }));
+        let status = Status::from(Failure::from(error));
+        assert_eq!(status.code(), Code::Unknown);
+        assert!(status.message().ends_with("did not complete successfully: exit code: 1"));
+        let wire = rpc::Status::decode(status.details()).unwrap();
+        let kinds: Vec<&str> = wire
+            .details
+            .iter()
+            .map(|detail| detail.type_url.strip_prefix(TYPE_PREFIX).unwrap())
+            .collect();
+        assert_eq!(
+            kinds,
+            ["errdefs.Source+json", "errdefs.Vertex+json", "gatewayapi.ExitMessage+json"]
+        );
+        let source: Value = serde_json::from_slice(&wire.details[0].value).unwrap();
+        assert_eq!(
+            source,
+            json!({
+                "info": { "filename": "Dockerfile", "data": "RlJPTSBhCg==", "language": "Dockerfile" },
+                "ranges": [{ "start": { "line": 3 }, "end": { "line": 3 } }],
+            })
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! Builds by the id that clients gave them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_solver::llb::Definition;
+use cairn_solver::{Build, BuildBridge, FrontendResult};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tonic::Code;
+
+use crate::failure::Failure;
+
+/// How long the events of a build can be asked for after its end.
+const LINGER: Duration = Duration::from_secs(10);
+/// How long a status request waits for its build.
+pub(crate) const STATUS_WAIT: Duration = Duration::from_secs(6);
+/// How long a gateway call waits for its build.
+pub(crate) const GATEWAY_WAIT: Duration = Duration::from_secs(3);
+
+/// A build and what its client does with it.
+pub(crate) struct Job {
+    pub(crate) build: Arc<Build>,
+    pub(crate) bridge: Arc<BuildBridge>,
+    /// Definitions given by name.
+    pub(crate) inputs: BTreeMap<String, Definition>,
+    /// Where the client's answer goes, when the client drives the build itself.
+    answer: Mutex<Option<oneshot::Sender<Result<FrontendResult, Failure>>>>,
+}
+
+impl Job {
+    /// A job, and what its client will return.
+    pub(crate) fn new(
+        build: Arc<Build>,
+        inputs: BTreeMap<String, Definition>,
+    ) -> (Self, oneshot::Receiver<Result<FrontendResult, Failure>>) {
+        let (sender, answer) = oneshot::channel();
+        let job = Self {
+            bridge: BuildBridge::new(build.clone()),
+            build,
+            inputs,
+            answer: Mutex::new(Some(sender)),
+        };
+        (job, answer)
+    }
+
+    /// Takes what the client came to.
+    pub(crate) fn answer(&self, outcome: Result<FrontendResult, Failure>) -> Result<(), Failure> {
+        let sender = self.answer.lock().take();
+        let sender = sender.ok_or_else(|| Failure::unknown("gateway result is already set"))?;
+        // A build that is over already needs no answer.
+        drop(sender.send(outcome));
+        Ok(())
+    }
+}
+
+/// The builds of a daemon. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Jobs(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    jobs: Mutex<HashMap<String, Arc<Job>>>,
+    /// Told of every registration.
+    appeared: Notify,
+}
+
+impl Jobs {
+    /// Registers a build until shortly after the handle is dropped.
+    ///
+    /// # Errors
+    /// If there is a build of that id.
+    pub(crate) fn register(&self, id: &str, job: Job) -> Result<JobHandle, Failure> {
+        if id.is_empty() {
+            return Err(Failure::new(Code::InvalidArgument, "a build needs an id"));
+        }
+        let job = Arc::new(job);
+        let mut jobs = self.0.jobs.lock();
+        if jobs.contains_key(id) {
+            return Err(Failure::new(Code::AlreadyExists, format!("job ID {id} exists")));
+        }
+        jobs.insert(id.to_owned(), job.clone());
+        drop(jobs);
+        self.0.appeared.notify_waiters();
+        Ok(JobHandle {
+            id: id.to_owned(),
+            job,
+            jobs: self.clone(),
+        })
+    }
+
+    /// Finds a build, waiting for it to appear.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub(crate) async fn get(&self, id: &str, wait: Duration) -> Result<Arc<Job>, Failure> {
+        let found = async {
+            loop {
+                let mut appeared = std::pin::pin!(self.0.appeared.notified());
+                // Listening starts before looking, so that no registration falls in between.
+                appeared.as_mut().enable();
+                if let Some(job) = self.find(id) {
+                    return job;
+                }
+                appeared.await;
+            }
+        };
+        tokio::time::timeout(wait, found)
+            .await
+            .map_err(|_| Failure::new(Code::NotFound, format!("no such job {id}")))
+    }
+
+    fn find(&self, id: &str) -> Option<Arc<Job>> {
+        self.0.jobs.lock().get(id).cloned()
+    }
+
+    /// Ends all builds.
+    pub(crate) fn close_all(&self) {
+        let jobs: Vec<Arc<Job>> = self.0.jobs.lock().values().cloned().collect();
+        for job in jobs {
+            job.build.close();
+        }
+    }
+
+    fn remove(&self, id: &str, job: &Arc<Job>) {
+        let mut jobs = self.0.jobs.lock();
+        if jobs.get(id).is_some_and(|known| Arc::ptr_eq(known, job)) {
+            jobs.remove(id);
+        }
+    }
+}
+
+/// A registered build. Dropping it ends the build; its events stay for a while.
+pub(crate) struct JobHandle {
+    id: String,
+    pub(crate) job: Arc<Job>,
+    jobs: Jobs,
+}
+
+impl Drop for JobHandle {
+    fn drop(&mut self) {
+        self.job.build.close();
+        let (jobs, id, job) = (self.jobs.clone(), self.id.clone(), self.job.clone());
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return jobs.remove(&id, &job);
+        };
+        // Ends by itself; at most `LINGER` after the runtime's last build.
+        runtime.spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            jobs.remove(&id, &job);
+        });
+    }
+}

@@ -1,0 +1,182 @@
+//! A daemon on its sockets.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::config::{Address, Config};
+use crate::daemon::{Daemon, StartError};
+use crate::services;
+
+/// How long calls in progress may take to end after the daemon is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long the daemon waits after a build before it looks for what to remove.
+const GC_DELAY: Duration = Duration::from_secs(60);
+
+/// A daemon that listens, but does not serve yet.
+pub struct DaemonServer {
+    daemon: Daemon,
+    listeners: Vec<Listener>,
+    /// Held for as long as the state directory is in use.
+    _lock: fs::File,
+}
+
+enum Listener {
+    Unix(UnixListener, SocketFile),
+    Tcp(TcpListener),
+}
+
+/// The file of a unix socket; removed when the daemon ends.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), %error, "failed to remove the socket");
+        }
+    }
+}
+
+impl DaemonServer {
+    /// Opens the state directory and binds all addresses.
+    ///
+    /// # Errors
+    /// [`StartError`]: the directory is in use or unusable, the worker cannot start, an address cannot be bound.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let lock = lock_root(&config.root)?;
+        let mut listeners = Vec::new();
+        for address in &config.addresses {
+            let listener = listen(address, config.socket_owner).await;
+            listeners.push(listener.map_err(|source| StartError::Listen {
+                address: address.to_string(),
+                source,
+            })?);
+        }
+        let daemon = Daemon::open(config).await?;
+        Ok(Self {
+            daemon,
+            listeners,
+            _lock: lock,
+        })
+    }
+
+    /// Serves until `stop` fires, then lets calls end for a few seconds.
+    ///
+    /// # Errors
+    /// [`StartError::Serve`] if a socket fails.
+    pub async fn serve(self, stop: CancellationToken) -> Result<(), StartError> {
+        let mut servers = JoinSet::new();
+        let mut sockets = Vec::new();
+        for listener in self.listeners {
+            let server = Server::builder().add_routes(services::routes(&self.daemon));
+            let stopped = stop.clone().cancelled_owned();
+            match listener {
+                Listener::Unix(listener, file) => {
+                    sockets.push(file);
+                    let incoming = UnixListenerStream::new(listener);
+                    servers.spawn(server.serve_with_incoming_shutdown(incoming, stopped));
+                }
+                Listener::Tcp(listener) => {
+                    let incoming = TcpListenerStream::new(listener);
+                    servers.spawn(server.serve_with_incoming_shutdown(incoming, stopped));
+                }
+            }
+        }
+        let collector = collect_garbage(&self.daemon, &stop);
+        let served = async {
+            while let Some(ended) = servers.join_next().await {
+                ended
+                    .map_err(|error| StartError::Serve(error.to_string()))?
+                    .map_err(|error| StartError::Serve(error.to_string()))?;
+            }
+            Ok(())
+        };
+        let drained = async {
+            stop.cancelled().await;
+            self.daemon.jobs.close_all();
+            tokio::time::sleep(DRAIN).await;
+        };
+        let outcome = tokio::select! {
+            outcome = served => outcome,
+            () = drained => Ok(()),
+            () = collector => Ok(()),
+        };
+        self.daemon.flush().await;
+        outcome
+    }
+}
+
+/// Removes unused results now and then, while nothing is being built. Never ends.
+async fn collect_garbage(daemon: &Daemon, stop: &CancellationToken) {
+    loop {
+        tokio::time::sleep(GC_DELAY).await;
+        if !stop.is_cancelled() && daemon.engine.is_idle() {
+            daemon.collect_garbage().await;
+        }
+    }
+}
+
+/// Makes the state directory this daemon's own.
+pub(crate) fn lock_root(root: &Path) -> Result<fs::File, StartError> {
+    let fail = |message: String| StartError::Root {
+        path: root.to_owned(),
+        message,
+    };
+    fs::create_dir_all(root).map_err(|error| fail(error.to_string()))?;
+    let path = root.join("cairnd.lock");
+    let file = fs::File::create(&path).map_err(|error| fail(error.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(fail("another daemon is using it".to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(fail(error.to_string())),
+    }
+}
+
+async fn listen(address: &Address, owner: (Option<u32>, Option<u32>)) -> io::Result<Listener> {
+    match address {
+        Address::Tcp(host) => Ok(Listener::Tcp(TcpListener::bind(host).await?)),
+        Address::Unix(path) => {
+            if let Some(dir) = path.parent()
+                && !dir.exists()
+            {
+                fs::create_dir_all(dir)?;
+                fs::set_permissions(dir, fs::Permissions::from_mode(0o770))?;
+            }
+            remove_stale(path).await?;
+            let listener = UnixListener::bind(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+            if let (uid, gid) = owner
+                && (uid.is_some() || gid.is_some())
+            {
+                std::os::unix::fs::chown(path, uid, gid)?;
+            }
+            Ok(Listener::Unix(listener, SocketFile(path.clone())))
+        }
+    }
+}
+
+/// Removes a socket that nobody listens on any more, and nothing else.
+async fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "something that is no socket is in its place",
+        )),
+        Ok(_) => match tokio::net::UnixStream::connect(path).await {
+            Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon listens there")),
+            Err(_) => fs::remove_file(path),
+        },
+    }
+}

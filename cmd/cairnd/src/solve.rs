@@ -1,0 +1,258 @@
+//! One Solve call from beginning to end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use cairn_proto::control::{CacheOptions, Exporter, SolveRequest, SolveResponse};
+use cairn_proto::exporter::exporter_server;
+use cairn_solver::llb::Definition;
+use cairn_solver::{BuildOptions, Entitlement, FrontendRefs, FrontendRequest, FrontendResult, SolveError, WorkerError};
+use cairn_worker::service::{self, ExportInput, ExportRefs, ExporterRequest};
+use futures_util::future::try_join_all;
+use tonic::Code;
+
+use crate::daemon::Daemon;
+use crate::failure::Failure;
+use crate::jobs::Job;
+
+/// Method by which a client offers exporters of its own.
+const FIND_EXPORTERS: &str = "/moby.exporter.v1.Exporter/FindExporters";
+/// Output versions that can be asked for; 0 is the newest.
+const COMPATIBILITY_VERSIONS: [i64; 4] = [0, 10, 20, 30];
+
+/// What is built.
+enum Work {
+    /// A graph; `None` is scratch.
+    Definition(Definition),
+    /// What a frontend makes of the options.
+    Frontend(String),
+    /// What the client makes of it, through the gateway.
+    Client,
+}
+
+/// Carries out a Solve call.
+///
+/// # Cancel safety
+/// Dropping the future gives the build up.
+pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<SolveResponse, Failure> {
+    refuse_unsupported(daemon, &request).await?;
+    let exporters = exporters(daemon, &mut request)?;
+    let entitlements = entitlements(daemon, &request.entitlements)?;
+    let work = match (request.definition.take(), request.frontend.as_str()) {
+        (Some(_), frontend) if !frontend.is_empty() => {
+            return Err(Failure::unknown("cannot solve with both Definition and Frontend specified"));
+        }
+        (Some(definition), _) => Work::Definition(Definition::from_wire(definition)),
+        (None, "") => Work::Client,
+        (None, frontend) => Work::Frontend(frontend.to_owned()),
+    };
+    let inputs: BTreeMap<String, Definition> = std::mem::take(&mut request.frontend_inputs)
+        .into_iter()
+        .map(|(name, definition)| (name, Definition::from_wire(definition)))
+        .collect();
+    let build = daemon.engine.build(BuildOptions {
+        session: request.session.clone(),
+        entitlements,
+    });
+    let (job, answer) = Job::new(build.clone(), inputs.clone());
+    let handle = daemon.jobs.register(&request.r#ref, job)?;
+    let job = &handle.job;
+    report_cache_imports(job, request.cache.as_ref());
+
+    let result = match work {
+        Work::Definition(definition) => {
+            let reference = cairn_solver::Bridge::solve(&*job.bridge, definition).await?;
+            FrontendResult {
+                refs: FrontendRefs::Single(reference),
+                ..FrontendResult::default()
+            }
+        }
+        Work::Frontend(name) => {
+            let request = FrontendRequest {
+                options: request.frontend_attrs.clone(),
+                inputs,
+            };
+            run_frontend(daemon, job, &name, request).await?
+        }
+        Work::Client => answer
+            .await
+            .map_err(|_| Failure::new(Code::Cancelled, SolveError::Cancelled.to_string()))??,
+    };
+    let input = evaluate(job, result).await?;
+    let mut response = export(job, &exporters, &input).await?;
+    for (key, value) in &input.metadata {
+        if key.starts_with("frontend.") || key.starts_with("result.") {
+            response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
+        }
+    }
+    drop(handle);
+    Ok(SolveResponse {
+        exporter_response: response,
+    })
+}
+
+/// Runs a frontend of this daemon.
+pub(crate) async fn run_frontend(
+    daemon: &Daemon,
+    job: &Job,
+    name: &str,
+    request: FrontendRequest,
+) -> Result<FrontendResult, Failure> {
+    // Clients ask for the built-in frontend in this way too.
+    let name = match (name, request.options.get("source").map(String::as_str)) {
+        ("gateway.v0", Some("dockerfile.v0")) => "dockerfile.v0",
+        _ => name,
+    };
+    let Some(frontend) = daemon.frontends.get(name) else {
+        return Err(if name == "gateway.v0" {
+            Failure::unknown("frontends from images are not supported by this daemon")
+        } else {
+            Failure::unknown(format!("invalid frontend: {name}"))
+        });
+    };
+    let outcome = frontend.solve(job.bridge.clone(), request).await;
+    outcome.map_err(|error| Failure::from(error).of_frontend(name))
+}
+
+/// Makes all results of a frontend, at the same time.
+async fn evaluate(job: &Job, result: FrontendResult) -> Result<ExportInput, Failure> {
+    let make = async |reference: Option<cairn_solver::BridgeRef>| match reference {
+        None => Ok(None),
+        Some(reference) => job.bridge.evaluate(&reference).await,
+    };
+    let refs = match result.refs {
+        FrontendRefs::Single(reference) => ExportRefs::Single(make(reference).await?),
+        FrontendRefs::Platforms(refs) => {
+            let made = refs
+                .into_iter()
+                .map(async |(platform, reference)| Ok::<_, SolveError>((platform, make(reference).await?)));
+            ExportRefs::Platforms(try_join_all(made).await?.into_iter().collect())
+        }
+    };
+    Ok(ExportInput {
+        refs,
+        metadata: result.metadata,
+    })
+}
+
+/// Runs all exporters at the same time and joins what they say; later ones win.
+async fn export(
+    job: &Job,
+    exporters: &[Box<dyn service::Exporter>],
+    input: &ExportInput,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let exports = exporters.iter().enumerate().map(async |(index, exporter)| {
+        let key = format!("{}-export-{index}", job.build.session());
+        let step = job.build.step(&key, exporter.title());
+        let context = step.context();
+        step.finish(exporter.export(input, &context).await)
+    });
+    let responses = try_join_all(exports).await?;
+    Ok(responses.into_iter().flatten().collect())
+}
+
+fn exporters(daemon: &Daemon, request: &mut SolveRequest) -> Result<Vec<Box<dyn service::Exporter>>, Failure> {
+    let mut wanted = std::mem::take(&mut request.exporters);
+    if wanted.is_empty() && !request.exporter_deprecated.is_empty() {
+        wanted.push(Exporter {
+            r#type: std::mem::take(&mut request.exporter_deprecated),
+            attrs: std::mem::take(&mut request.exporter_attrs_deprecated),
+        });
+    }
+    let epoch = request
+        .frontend_attrs
+        .get("build-arg:SOURCE_DATE_EPOCH")
+        .filter(|text| text.parse::<i64>().is_ok());
+    let docker_types = !matches!(request.compatibility_version, 0 | 30);
+    let exporters = wanted.into_iter().enumerate().map(|(index, mut exporter)| {
+        if let Some(epoch) = epoch {
+            exporter
+                .attrs
+                .entry("source-date-epoch".to_owned())
+                .or_insert_with(|| epoch.clone());
+        }
+        if docker_types && exporter.r#type != "oci" {
+            exporter
+                .attrs
+                .entry("oci-mediatypes".to_owned())
+                .or_insert_with(|| "false".to_owned());
+        }
+        daemon.worker.exporter(&ExporterRequest {
+            index,
+            kind: exporter.r#type,
+            attrs: exporter.attrs,
+            session: request.session.clone(),
+        })
+    });
+    Ok(exporters.collect::<Result<_, WorkerError>>()?)
+}
+
+fn entitlements(daemon: &Daemon, names: &[String]) -> Result<BTreeSet<Entitlement>, Failure> {
+    let allow = |name: &String| {
+        Entitlement::from_name(name)
+            .filter(|entitlement| daemon.config.allowed_entitlements.contains(entitlement))
+            .ok_or_else(|| {
+                Failure::unknown(format!(
+                    "granting entitlement {name} is not allowed by build daemon configuration"
+                ))
+            })
+    };
+    names.iter().map(allow).collect()
+}
+
+/// Says no to what would otherwise be ignored.
+async fn refuse_unsupported(daemon: &Daemon, request: &SolveRequest) -> Result<(), Failure> {
+    let unsupported = |what: &str| Err(Failure::unknown(format!("{what} not supported by this daemon")));
+    if !COMPATIBILITY_VERSIONS.contains(&request.compatibility_version) {
+        return Err(Failure::unknown(format!(
+            "unsupported compatibility version {}",
+            request.compatibility_version
+        )));
+    }
+    if request.source_policy.as_ref().is_some_and(|policy| !policy.rules.is_empty())
+        || !request.source_policy_session.is_empty()
+    {
+        return unsupported("source policies are");
+    }
+    if request.proxy_network {
+        return unsupported("proxied networking is");
+    }
+    if let Some(cache) = &request.cache {
+        let kind = cache.exports.first().map(|entry| entry.r#type.as_str());
+        if kind.is_some() || !cache.export_ref_deprecated.is_empty() {
+            let kind = kind.unwrap_or("registry");
+            return Err(Failure::unknown(format!("unknown cache exporter: {kind:?}")));
+        }
+    }
+    let attestation = request
+        .frontend_attrs
+        .iter()
+        .find(|(key, value)| key.starts_with("attest:") && !value.contains("disabled=true"));
+    if let Some((key, _)) = attestation {
+        return unsupported(&format!("attestations are (option {key})"));
+    }
+    if request.enable_session_exporter {
+        let session = daemon.sessions.get(&request.session, cairn_session::LOOKUP_TIMEOUT).await;
+        if session.is_ok_and(|session| session.supports(FIND_EXPORTERS)) {
+            return unsupported(&format!("exporters of clients ({}) are", exporter_server::SERVICE_NAME));
+        }
+    }
+    Ok(())
+}
+
+/// A cache that cannot be imported does not fail the build, but the user is told.
+fn report_cache_imports(job: &Arc<Job>, cache: Option<&CacheOptions>) {
+    let Some(cache) = cache else { return };
+    let legacy = cache.import_refs_deprecated.iter().cloned();
+    let named = cache.imports.iter().map(|entry| {
+        let name = entry.attrs.get("ref").or_else(|| entry.attrs.get("src"));
+        name.cloned().unwrap_or_else(|| entry.r#type.clone())
+    });
+    for name in legacy.chain(named).collect::<BTreeSet<_>>() {
+        let title = format!("importing cache manifest from {name}");
+        let step = job.build.step(&title, &title);
+        let error = WorkerError::Unsupported("importing caches is not supported by this daemon".to_owned());
+        // The step carries the error; the build goes on.
+        let _reported = step.finish::<()>(Err(error));
+    }
+}

@@ -1,0 +1,48 @@
+//! Exporters of the embedded worker.
+
+mod attrs;
+mod blobs;
+mod directory;
+mod image;
+mod pipe;
+mod tarball;
+
+use cairn_solver::worker::WorkerError;
+
+use super::EmbeddedWorker;
+use crate::service::{Exporter, ExporterRequest};
+
+pub(super) use blobs::LayerBlobs;
+
+/// Sets up the exporter that a request names.
+pub(super) fn exporter(worker: &EmbeddedWorker, request: &ExporterRequest) -> Result<Box<dyn Exporter>, WorkerError> {
+    let target = Target {
+        worker: worker.clone(),
+        index: u32::try_from(request.index).map_err(|_| WorkerError::Invalid("too many exporters".to_owned()))?,
+        session: request.session.clone(),
+    };
+    let attrs = attrs::Attrs::new(&request.kind, &request.attrs);
+    match request.kind.as_str() {
+        "image" | "oci" | "docker" => Ok(Box::new(image::ImageExporter::new(target, &request.kind, &attrs)?)),
+        "local" => Ok(Box::new(directory::DirectoryExporter::new(target, &attrs)?)),
+        "tar" => Ok(Box::new(tarball::TarExporter::new(target, &attrs)?)),
+        other => Err(WorkerError::Invalid(format!("exporter {other:?} could not be found"))),
+    }
+}
+
+/// Where an exporter's output goes.
+#[derive(Clone)]
+struct Target {
+    worker: EmbeddedWorker,
+    /// Which of the build's outputs it is.
+    index: u32,
+    session: String,
+}
+
+impl Target {
+    /// The client's session.
+    async fn session(&self) -> Result<cairn_session::Session, WorkerError> {
+        let found = self.worker.0.sessions.get(&self.session, cairn_session::LOOKUP_TIMEOUT).await;
+        found.map_err(|error| super::failed(&error))
+    }
+}

@@ -1,0 +1,162 @@
+//! File operations on layers.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+
+use cairn_solver::llb::{FileOp, Vertex};
+use cairn_solver::worker::{CallContext, Ref, WorkerError};
+
+use super::results::MountedView;
+use super::{EmbeddedWorker, blocking, failed};
+use crate::compression::{self, Limits};
+use crate::fileop::{self, Base, FileOpError, FileOpMounts, LayerMount, MountError, Unpack};
+use crate::layer::{Describe, LayerList, Mounted, WritableLayer};
+use crate::sys::Root;
+use crate::tree::View;
+
+impl EmbeddedWorker {
+    /// Applies a file operation.
+    pub(super) async fn change_files(
+        &self,
+        op: &FileOp,
+        vertex: &Vertex,
+        inputs: &[Option<Ref>],
+        context: &CallContext,
+    ) -> Result<Vec<Option<Ref>>, WorkerError> {
+        let describe = Describe {
+            description: vertex.name(),
+            record_type: "regular".to_owned(),
+        };
+        let (worker, op, inputs, cancel) = (self.clone(), op.clone(), inputs.to_vec(), context.cancel.clone());
+        blocking(move || {
+            let mut mounts = LayerMounts {
+                worker: &worker,
+                inputs: &inputs,
+                describe,
+                held: Vec::new(),
+            };
+            let is_cancelled = || cancel.is_cancelled();
+            let made = fileop::apply(&op, &mut mounts, &ArchiveUnpack, &is_cancelled);
+            let made = made.map_err(|error| match error {
+                FileOpError::Cancelled => WorkerError::Cancelled,
+                error if error.is_not_found() => WorkerError::NotFound(error.to_string()),
+                error => failed(&error),
+            })?;
+            made.iter().map(|list| worker.record(list)).collect()
+        })
+        .await
+    }
+}
+
+/// The layers of one file operation.
+struct LayerMounts<'a> {
+    worker: &'a EmbeddedWorker,
+    inputs: &'a [Option<Ref>],
+    describe: Describe,
+    /// Mounts that are looked into until the operation ends.
+    held: Vec<Mounted>,
+}
+
+impl LayerMounts<'_> {
+    fn list(&self, base: Base<'_, LayerList>) -> Result<LayerList, MountError> {
+        Ok(match base {
+            Base::Scratch => self.worker.0.layers.scratch(),
+            Base::Input(index) => self.worker.layers_of(self.inputs[index].as_ref())?,
+            Base::Result(list) => list.clone(),
+        })
+    }
+}
+
+impl FileOpMounts for LayerMounts<'_> {
+    type Layer = OpenLayer;
+    type Result = LayerList;
+
+    fn begin(&mut self, base: Base<'_, LayerList>) -> Result<OpenLayer, MountError> {
+        let parents = self.list(base)?;
+        let lower = if parents.is_empty() {
+            None
+        } else {
+            Some(self.worker.0.layers.mount_readonly(&parents)?)
+        };
+        Ok(OpenLayer {
+            layer: self.worker.0.layers.prepare(&parents)?,
+            lower,
+            mounted: None,
+        })
+    }
+
+    fn source(&mut self, of: Base<'_, LayerList>) -> Result<Arc<dyn View>, MountError> {
+        if let Base::Input(index) = of {
+            return Ok(self.worker.view(self.inputs[index].as_ref())?);
+        }
+        let list = self.list(of)?;
+        Ok(Arc::new(MountedView(self.worker.0.layers.mount_readonly(&list)?)))
+    }
+
+    fn accounts(&mut self, of: Base<'_, LayerList>) -> Result<Arc<Root>, MountError> {
+        let list = self.list(of)?;
+        let mounted = self.worker.0.layers.mount_readonly(&list)?;
+        let root = mounted.root().try_clone()?;
+        self.held.push(mounted);
+        Ok(Arc::new(root))
+    }
+
+    fn commit(&mut self, layer: OpenLayer) -> Result<LayerList, MountError> {
+        let OpenLayer { layer, lower, mounted } = layer;
+        drop(lower);
+        if let Some(mounted) = mounted {
+            mounted.unmount()?;
+        }
+        Ok(layer.commit(&self.describe)?)
+    }
+}
+
+/// A layer that is being changed.
+struct OpenLayer {
+    layer: WritableLayer,
+    lower: Option<Mounted>,
+    mounted: Option<Mounted>,
+}
+
+impl LayerMount for OpenLayer {
+    fn upper(&self) -> &Root {
+        self.layer.upper()
+    }
+
+    fn lower(&self) -> Option<&Root> {
+        self.lower.as_ref().map(Mounted::root)
+    }
+
+    fn mount(&mut self) -> Result<Root, MountError> {
+        let mounted = self.layer.mount()?;
+        let root = mounted.root().try_clone()?;
+        self.mounted = Some(mounted);
+        Ok(root)
+    }
+}
+
+/// Extracts tar archives, compressed or not, as ADD does.
+struct ArchiveUnpack;
+
+impl Unpack for ArchiveUnpack {
+    fn is_archive(&self, file: &mut File) -> io::Result<bool> {
+        /// A tar's first header, with its mark at 257.
+        const HEADER: u64 = 512;
+        let Ok(tar) = compression::decompress(&mut *file, Limits::default()) else {
+            return Ok(false);
+        };
+        let mut header = Vec::new();
+        let read = tar.take(HEADER).read_to_end(&mut header);
+        file.seek(SeekFrom::Start(0))?;
+        // Data that only looks compressed is no archive either.
+        Ok(read.is_ok() && crate::archive::is_tar_header(&header))
+    }
+
+    fn extract(&self, file: File, into: &Root, owner: Option<(u32, u32)>) -> io::Result<()> {
+        let tar = compression::decompress(file, Limits::default()).map_err(io::Error::other)?;
+        crate::archive::extract(tar, into, owner)
+            .map(drop)
+            .map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,207 @@
+//! Images as sources.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cairn_solver::llb::ImageSource;
+use cairn_solver::progress::VertexProgress;
+use cairn_solver::worker::{CallContext, ImageQuery, Ref, ResolvedImage, ResolvedSource, WorkerError};
+use cairn_solver::{Digest, Platform};
+
+use super::credentials::SessionCredentials;
+use super::{EmbeddedWorker, failed};
+use crate::archive::{self, ApplyOptions};
+use crate::compression::{self, Limits};
+use crate::content::{ContentStore, HashingReader};
+use crate::image::Descriptor;
+use crate::layer::{Blob, Describe, Unpacker};
+use crate::registry::{Reference, Registry};
+use crate::sys::Root;
+
+/// Largest image config that is read for its list of layers.
+const MAX_LAYERS: usize = 500;
+
+impl EmbeddedWorker {
+    /// Registries as the clients of a piece of work may use them.
+    pub(super) fn registry(&self, context: &CallContext) -> Registry {
+        let credentials = SessionCredentials::new(self.0.sessions.clone(), context.sessions.clone());
+        self.0.registry.with_credentials(Arc::new(credentials))
+    }
+
+    fn platform(&self, platform: Option<&Platform>) -> Platform {
+        platform.cloned().unwrap_or_else(Platform::host)
+    }
+
+    /// Finds out which manifest a reference stands for. One with a digest needs no registry.
+    pub(super) async fn resolve_image_source(
+        &self,
+        source: &ImageSource,
+        platform: Option<&Platform>,
+        context: &CallContext,
+    ) -> Result<ResolvedSource, WorkerError> {
+        let reference = parse_reference(&source.reference)?;
+        let digest = self.registry(context).resolve_digest(&reference).await;
+        let digest = digest.map_err(|error| failed(&error))?;
+        if let Some(wanted) = source.checksum.filter(|wanted| *wanted != digest) {
+            return Err(WorkerError::Failed(format!(
+                "image digest {digest} for {reference} does not match the expected {wanted}"
+            )));
+        }
+        let platform = self.platform(platform);
+        let limit = source.layer_limit.map(|limit| limit.to_string()).unwrap_or_default();
+        Ok(ResolvedSource {
+            pin: format!("image {digest} {platform} {limit}"),
+            parts: BTreeMap::from([
+                ("reference".to_owned(), source.reference.clone()),
+                ("manifest".to_owned(), digest.to_string()),
+            ]),
+            result: None,
+        })
+    }
+
+    /// Fetches a config for a reference and a platform.
+    pub(super) async fn resolve_image_config(
+        &self,
+        query: &ImageQuery,
+        context: &CallContext,
+    ) -> Result<ResolvedImage, WorkerError> {
+        let reference = parse_reference(&query.reference)?;
+        let registry = self.registry(context);
+        let platform = self.platform(query.platform.as_ref());
+        let image = registry.resolve(&reference, &platform, &self.0.content).await;
+        let image = image.map_err(|error| failed(&error))?;
+        let config = registry.config(&reference, &image.config, &self.0.content).await;
+        Ok(ResolvedImage {
+            digest: image.root.digest(),
+            config: config.map_err(|error| failed(&error))?,
+        })
+    }
+
+    /// Fetches and unpacks an image's layers.
+    pub(super) async fn make_image(
+        &self,
+        source: &ImageSource,
+        platform: Option<&Platform>,
+        resolved: Option<&ResolvedSource>,
+        context: &CallContext,
+    ) -> Result<Option<Ref>, WorkerError> {
+        let reference = parse_reference(&source.reference)?;
+        let reference = match resolved.and_then(|resolved| resolved.parts.get("manifest")) {
+            Some(digest) => Reference::with_digest(
+                reference.registry().to_owned(),
+                reference.repository().to_owned(),
+                digest.clone(),
+            ),
+            None => reference,
+        };
+        let registry = self.registry(context);
+        let platform = self.platform(platform);
+        let image = registry.resolve(&reference, &platform, &self.0.content).await;
+        let image = image.map_err(|error| failed(&error))?;
+        let config = registry.config(&reference, &image.config, &self.0.content).await;
+        let diff_ids = diff_ids(&reference, &config.map_err(|error| failed(&error))?)?;
+        if diff_ids.len() != image.layers.len() {
+            return Err(WorkerError::Failed(format!(
+                "image {reference} lists {} layers, but its config {}",
+                image.layers.len(),
+                diff_ids.len()
+            )));
+        }
+        let blobs: Vec<Blob> = image
+            .layers
+            .iter()
+            .zip(diff_ids)
+            .take(source.layer_limit.unwrap_or(usize::MAX))
+            .map(|(layer, diff_id)| Blob {
+                digest: layer.digest,
+                diff_id,
+                media_type: layer.media_type.clone(),
+                size: layer.size,
+            })
+            .collect();
+        let describe = Describe {
+            description: format!("pulled from {}", source.reference),
+            record_type: if source.record_type.is_empty() { "regular".to_owned() } else { source.record_type.clone() },
+        };
+        let list = self.0.layers.add_blobs(&blobs, &describe).map_err(|error| failed(&error))?;
+        let unpacker: Arc<dyn Unpacker> = Arc::new(ImageUnpacker {
+            registry,
+            reference,
+            content: self.0.content.clone(),
+            progress: context.progress.clone(),
+        });
+        let unpacked = self.0.layers.ensure_unpacked(&list, &unpacker).await;
+        unpacked.map_err(|error| failed(&error))?;
+        let worker = self.clone();
+        super::blocking(move || worker.record(&list)).await
+    }
+}
+
+/// Parses a reference as users write it: `debian` is `docker.io/library/debian:latest`.
+pub(super) fn parse_reference(text: &str) -> Result<Reference, WorkerError> {
+    let parsed = Reference::try_from(text);
+    parsed.map_err(|error| WorkerError::Invalid(format!("failed to parse image reference {text:?}: {error}")))
+}
+
+fn diff_ids(reference: &Reference, config: &[u8]) -> Result<Vec<Digest>, WorkerError> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        rootfs: RootFs,
+    }
+    #[derive(serde::Deserialize)]
+    struct RootFs {
+        #[serde(default)]
+        diff_ids: Vec<Digest>,
+    }
+    let malformed = |error: String| WorkerError::Failed(format!("the config of image {reference} is malformed: {error}"));
+    let config: Config = serde_json::from_slice(config).map_err(|error| malformed(error.to_string()))?;
+    if config.rootfs.diff_ids.len() > MAX_LAYERS {
+        return Err(malformed(format!("more than {MAX_LAYERS} layers")));
+    }
+    Ok(config.rootfs.diff_ids)
+}
+
+/// Fetches and unpacks the layers of one image.
+struct ImageUnpacker {
+    registry: Registry,
+    reference: Reference,
+    content: ContentStore,
+    progress: VertexProgress,
+}
+
+#[async_trait]
+impl Unpacker for ImageUnpacker {
+    async fn unpack(&self, blob: &Blob, dir: Root) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let status = Arc::new(self.progress.begin(blob.digest.to_string()));
+        let reported = status.clone();
+        let descriptor = Descriptor::new(blob.media_type.clone(), blob.digest, blob.size);
+        let progress: crate::registry::Progress = Arc::new(move |done, total| reported.update(done, total));
+        self.registry
+            .fetch_blob(&self.reference, &descriptor, &self.content, Some(progress))
+            .await?;
+        drop(status);
+        let status = self.progress.begin(format!("extracting {}", blob.digest));
+        let (content, digest, diff_id) = (self.content.clone(), blob.digest, blob.diff_id);
+        tokio::task::spawn_blocking(move || unpack(&content, digest, diff_id, &dir)).await??;
+        drop(status);
+        Ok(())
+    }
+}
+
+/// Unpacks a blob and verifies what the config says of it.
+fn unpack(
+    content: &ContentStore,
+    digest: Digest,
+    diff_id: Digest,
+    dir: &Root,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let tar = compression::decompress(content.reader(&digest)?, Limits::default())?;
+    let mut tar = HashingReader::new(tar);
+    archive::apply(&mut tar, dir, &ApplyOptions::default())?;
+    let (actual, _) = tar.finish();
+    if actual != diff_id {
+        return Err(format!("layer {digest} unpacks to {actual}, but its image says {diff_id}").into());
+    }
+    Ok(())
+}

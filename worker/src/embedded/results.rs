@@ -1,0 +1,275 @@
+//! What a result's name stands for, and looking into it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use cairn_patterns::glob;
+use cairn_solver::worker::{FileStat, Ref, ResultId, WorkerError};
+
+use super::{EmbeddedWorker, failed};
+use crate::layer::{LayerList, Mounted};
+use crate::service::UsageRecord;
+use crate::sys::Root;
+use crate::tree::identity::TreeDigest;
+use crate::tree::view::{self, Empty, Links, Located, View};
+use crate::tree::{Tree, TreeRecord};
+
+/// Names of trees begin with this; names of layer lists never do.
+const TREE_PREFIX: &str = "tree-";
+/// Most bytes that are read from one file on behalf of a frontend or client.
+const MAX_READ: u64 = 16 << 20;
+/// Most entries of a directory listed on behalf of a frontend or client.
+const MAX_ENTRIES: usize = 200_000;
+
+/// What a result is.
+pub(super) enum Content {
+    /// Layers, bottom first.
+    Layers(LayerList),
+    /// A client's directory.
+    Tree(Tree),
+}
+
+impl Content {
+    /// The result, kept for as long as the reference lives.
+    pub(super) fn into_ref(self, id: &ResultId) -> Ref {
+        match self {
+            Self::Layers(list) => Ref::new(id.clone(), Arc::new(list)),
+            Self::Tree(tree) => Ref::new(id.clone(), Arc::new(tree)),
+        }
+    }
+}
+
+/// The name of a tree as a result.
+pub(super) fn tree_id(digest: TreeDigest) -> ResultId {
+    ResultId::new(format!("{TREE_PREFIX}{}", hex::encode(digest.0)))
+}
+
+fn parse_tree_id(id: &ResultId) -> Option<TreeDigest> {
+    let hex = id.as_str().strip_prefix(TREE_PREFIX)?;
+    let mut digest = [0; 32];
+    hex::decode_to_slice(hex, &mut digest).ok()?;
+    Some(TreeDigest(digest))
+}
+
+impl EmbeddedWorker {
+    /// What is called `id`; `None` if it is not there any more.
+    pub(super) fn content(&self, id: &ResultId) -> Result<Option<Content>, WorkerError> {
+        match parse_tree_id(id) {
+            Some(digest) => {
+                let tree = self.0.trees.tree(digest).map_err(|error| failed(&error))?;
+                Ok(tree.map(Content::Tree))
+            }
+            None => {
+                let list = self.0.layers.pin(id).map_err(|error| failed(&error))?;
+                Ok(list.map(Content::Layers))
+            }
+        }
+    }
+
+    fn content_of(&self, input: &Ref) -> Result<Content, WorkerError> {
+        let found = self.content(input.id())?;
+        found.ok_or_else(|| WorkerError::NotFound(format!("result {} is not there any more", input.id())))
+    }
+
+    /// The layers of a result; a tree is laid out as one first. Blocks.
+    pub(super) fn layers_of(&self, input: Option<&Ref>) -> Result<LayerList, WorkerError> {
+        let Some(input) = input else {
+            return Ok(self.0.layers.scratch());
+        };
+        match self.content_of(input)? {
+            Content::Layers(list) => Ok(list),
+            Content::Tree(tree) => {
+                let layer = self
+                    .0
+                    .layers
+                    .prepare(&self.0.layers.scratch())
+                    .map_err(|error| failed(&error))?;
+                crate::fileop::lay_out(&tree, layer.upper(), &|| false).map_err(|error| failed(&error))?;
+                let describe = crate::layer::Describe {
+                    description: "files of a client's directory".to_owned(),
+                    record_type: "internal".to_owned(),
+                };
+                layer.commit(&describe).map_err(|error| failed(&error))
+            }
+        }
+    }
+
+    /// Makes a list of layers a result; nothing at all is scratch. Blocks.
+    pub(super) fn record(&self, list: &LayerList) -> Result<Option<Ref>, WorkerError> {
+        if list.is_empty() {
+            return Ok(None);
+        }
+        let id = self.0.layers.record_result(list).map_err(|error| failed(&error))?;
+        Ok(Some(Ref::new(id, Arc::new(list.clone()))))
+    }
+
+    /// The files of a result, to read. Blocks.
+    pub(super) fn view(&self, input: Option<&Ref>) -> Result<Arc<dyn View>, WorkerError> {
+        let Some(input) = input else {
+            return Ok(Arc::new(Empty));
+        };
+        match self.content_of(input)? {
+            Content::Tree(tree) => Ok(Arc::new(tree)),
+            Content::Layers(list) => {
+                let mounted = self.0.layers.mount_readonly(&list).map_err(|error| failed(&error))?;
+                Ok(Arc::new(MountedView(mounted)))
+            }
+        }
+    }
+}
+
+/// A mounted result as a view; unmounted when dropped.
+pub(super) struct MountedView(pub(super) Mounted);
+
+impl MountedView {
+    fn root_fs(&self) -> &Root {
+        self.0.root()
+    }
+}
+
+/// Everything is the mounted root's.
+impl View for MountedView {
+    fn root(&self) -> std::io::Result<crate::tree::Node> {
+        View::root(self.root_fs())
+    }
+
+    fn child(&self, dir: &Located, name: &std::ffi::OsStr) -> std::io::Result<Option<crate::tree::Node>> {
+        View::child(self.root_fs(), dir, name)
+    }
+
+    fn list(&self, dir: &Located) -> std::io::Result<Vec<(std::ffi::OsString, crate::tree::Node)>> {
+        View::list(self.root_fs(), dir)
+    }
+
+    fn xattrs(&self, at: &Located) -> std::io::Result<crate::tree::Xattrs> {
+        View::xattrs(self.root_fs(), at)
+    }
+
+    fn open(&self, at: &Located) -> std::io::Result<std::fs::File> {
+        View::open(self.root_fs(), at)
+    }
+
+    fn bytes_hash(&self, at: &Located) -> std::io::Result<[u8; 32]> {
+        View::bytes_hash(self.root_fs(), at)
+    }
+}
+
+/// Errors about files have the words that clients look for.
+fn file_error(call: &str, path: &str, error: &std::io::Error) -> WorkerError {
+    let text = format!("{call} {path}: {}", crate::fileop::reason(error));
+    if error.kind() == std::io::ErrorKind::NotFound {
+        WorkerError::NotFound(text)
+    } else {
+        WorkerError::Failed(text)
+    }
+}
+
+fn locate(view: &dyn View, path: &str, links: Links, call: &str) -> Result<Located, WorkerError> {
+    let found = view::find(view, Path::new(path), links).map_err(|error| file_error(call, path, &error))?;
+    found.ok_or_else(|| WorkerError::NotFound(format!("{call} {path}: no such file or directory")))
+}
+
+/// Reads a file, or a part of it.
+pub(super) fn read_file(view: &dyn View, path: &str, range: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
+    use std::io::{Read, Seek, SeekFrom};
+    let at = locate(view, path, Links::Follow, "open")?;
+    if !at.node.is_file() {
+        return Err(WorkerError::Invalid(format!("{path} is not a regular file")));
+    }
+    let (offset, length) = match range {
+        None if at.node.size() > MAX_READ => {
+            return Err(WorkerError::Invalid(format!(
+                "{path} has {} bytes: at most {MAX_READ} can be read at once",
+                at.node.size()
+            )));
+        }
+        None | Some((_, 0)) => (range.map_or(0, |(offset, _)| offset), MAX_READ),
+        Some((offset, length)) => (offset, length.min(MAX_READ)),
+    };
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = view.open(&at)?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut data = Vec::new();
+        file.take(length).read_to_end(&mut data)?;
+        Ok(data)
+    };
+    read().map(Bytes::from).map_err(|error| file_error("read", path, &error))
+}
+
+/// Lists a directory.
+pub(super) fn read_dir(view: &dyn View, path: &str, include: Option<&str>) -> Result<Vec<FileStat>, WorkerError> {
+    let at = locate(view, path, Links::Follow, "open")?;
+    let entries = view.list(&at).map_err(|error| file_error("readdirent", path, &error))?;
+    let mut stats = Vec::new();
+    for (name, node) in entries {
+        let Some(name) = name.to_str() else { continue };
+        let wanted = match include {
+            None => true,
+            Some(pattern) => {
+                glob::matches(pattern, name).map_err(|error| WorkerError::Invalid(error.to_string()))?
+            }
+        };
+        if wanted {
+            let at = Located {
+                path: at.path.join(name),
+                node,
+            };
+            stats.push(stat(view, name, &at).map_err(|error| file_error("lstat", path, &error))?);
+        }
+        if stats.len() > MAX_ENTRIES {
+            return Err(WorkerError::Invalid(format!("{path} has more than {MAX_ENTRIES} entries")));
+        }
+    }
+    Ok(stats)
+}
+
+/// Describes a file.
+pub(super) fn stat_file(view: &dyn View, path: &str) -> Result<FileStat, WorkerError> {
+    let at = locate(view, path, Links::Keep, "lstat")?;
+    let name = at.path.file_name().map_or("/".into(), |name| name.to_string_lossy());
+    stat(view, &name, &at).map_err(|error| file_error("lstat", path, &error))
+}
+
+fn stat(view: &dyn View, name: &str, at: &Located) -> std::io::Result<FileStat> {
+    use crate::tree::NodeKind;
+    let node = &at.node;
+    let (link_target, device) = match &node.kind {
+        NodeKind::Symlink { target } => (target.to_string_lossy().into_owned(), (0, 0)),
+        NodeKind::CharDevice { major, minor } | NodeKind::BlockDevice { major, minor } => {
+            (String::new(), (*major, *minor))
+        }
+        _ => (String::new(), (0, 0)),
+    };
+    Ok(FileStat {
+        path: name.to_owned(),
+        mode: node.st_mode(),
+        uid: node.uid,
+        gid: node.gid,
+        size: node.size(),
+        mtime_ns: node.mtime_ns,
+        link_target,
+        device,
+        xattrs: BTreeMap::from_iter(view.xattrs(at)?),
+    })
+}
+
+/// A tree as a record of disk usage.
+pub(super) fn tree_usage(tree: &TreeRecord) -> UsageRecord {
+    let time = |ns: i64| SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
+    UsageRecord {
+        id: tree_id(tree.digest).as_str().to_owned(),
+        mutable: false,
+        in_use: false,
+        size: tree.bytes,
+        parents: Vec::new(),
+        created_at: time(tree.created_ns),
+        last_used_at: Some(time(tree.last_used_ns)),
+        usage_count: tree.uses,
+        description: format!("local source for {}", tree.name),
+        record_type: "source.local".to_owned(),
+        shared: false,
+    }
+}
