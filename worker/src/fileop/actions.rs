@@ -68,7 +68,6 @@ pub(super) fn mkfile(
         let (dir, name) = dest.parent_of(&walked.path)?;
         // Made anew rather than written to, for it may be a link to a stored file; so its mode is carried over.
         let mut mode = mode & 0o777;
-        let mut xattrs = crate::tree::Xattrs::new();
         if let Some(there) = dir.get(&name)? {
             if !there.metadata.is_file() {
                 return Err(std::io::Error::new(
@@ -78,7 +77,6 @@ pub(super) fn mkfile(
             }
             mode = there.metadata.permissions();
             dir.clear(&name, &there)?;
-            xattrs.clear();
         }
         let mut file = File::from(at::open(&dir.upper, &name, NEW_FILE, 0o600)?);
         file.write_all(data)?;

@@ -287,26 +287,35 @@ impl Copier<'_, '_, '_> {
         }
         let id = file_id(&source.node);
         if let Some(first) = id.as_ref().and_then(|id| self.linked.get(id)).cloned() {
-            return self.link(&first, target).map_err(failed);
+            return self.link(&first, source, target).map_err(failed);
         }
         let (_, dir) = self.current.as_ref().expect("opened above");
-        place::file(self.dest, (dir, name, target), self.view, source, &rules.look).map_err(failed)?;
+        let at = (dir, name, target);
+        if let Err(error) = place::file(self.dest, at, self.view, source, &rules.look, rules.is_cancelled) {
+            let is_cancelled = (rules.is_cancelled)();
+            return Err(if is_cancelled {
+                FileOpError::Cancelled
+            } else {
+                failed(error)
+            });
+        }
         if let Some(id) = id {
             self.linked.insert(id, target.to_owned());
         }
         Ok(())
     }
 
-    /// Gives a file that was copied to `first` the further name `target`.
-    fn link(&mut self, first: &Path, target: &Path) -> std::io::Result<()> {
+    /// Gives a copy of `source` at `first` the further name `target`.
+    fn link(&mut self, first: &Path, source: &Located, target: &Path) -> std::io::Result<()> {
         let (dir, name) = self.dest.parent_of(target)?;
         let (first_dir, first_name) = self.dest.parent_of(first)?;
         at::hard_link(&first_dir.upper, &first_name, &dir.upper, &name)?;
-        if let Some(links) = self.dest.links.as_deref_mut()
-            && let Some(names) = links
-                .values_mut()
-                .find(|names| names.first().is_some_and(|name| name == first))
-        {
+        let names = match (self.dest.links.as_deref_mut(), self.view.stored(&source.node)) {
+            (Some(links), Some((_, body))) => links.get_mut(&body.key),
+            _ => None,
+        };
+        // Otherwise the first name is a copy already, and so is this.
+        if let Some(names) = names.filter(|names| names.first().is_some_and(|name| name == first)) {
             names.push(target.to_owned());
         }
         Ok(())

@@ -19,6 +19,8 @@ use crate::tree::{Located, View};
 
 /// Up to here a file is read and written; above it, the kernel copies.
 const SMALL: u64 = 64 << 10;
+/// The kernel copies so much at a time, so that somebody who does not wait any more is noticed.
+const PIECE: u64 = 64 << 20;
 /// A file that is not there yet.
 pub(super) const NEW_FILE: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL);
 
@@ -60,6 +62,7 @@ pub(super) fn file(
     view: &dyn View,
     source: &Located,
     look: &Look,
+    is_cancelled: &dyn Fn() -> bool,
 ) -> io::Result<()> {
     let mut refused = false;
     if let (Some(links), Some((store, body))) = (dest.links.as_deref_mut(), view.stored(&source.node))
@@ -83,7 +86,7 @@ pub(super) fn file(
         dest.links = None;
     }
     let mut copy = File::from(at::open(&dir.upper, name, NEW_FILE, 0o600)?);
-    copy_bytes(view.open(source)?, &mut copy, source.node.size())?;
+    copy_bytes(view.open(source)?, &mut copy, source.node.size(), is_cancelled)?;
     dress_fd(&copy, &source.node, &view.xattrs(source)?, look)
 }
 
@@ -124,15 +127,19 @@ pub(super) fn dress_fd(fd: impl AsFd, node: &Node, xattrs: &Xattrs, look: &Look)
     at::set_times_fd(&fd, mtime, mtime)
 }
 
-fn copy_bytes(mut from: File, to: &mut File, size: u64) -> io::Result<()> {
-    if size > SMALL {
-        // Between two files this is copy_file_range, which shares the blocks where the file system can.
-        io::copy(&mut from, to)?;
-        return Ok(());
+fn copy_bytes(mut from: File, to: &mut File, size: u64, is_cancelled: &dyn Fn() -> bool) -> io::Result<()> {
+    if size <= SMALL {
+        let mut bytes = Vec::with_capacity(size as usize + 1);
+        from.read_to_end(&mut bytes)?;
+        return to.write_all(&bytes);
     }
-    let mut bytes = Vec::with_capacity(size as usize + 1);
-    from.read_to_end(&mut bytes)?;
-    to.write_all(&bytes)
+    // Between two files this is copy_file_range, which shares the blocks where the file system can.
+    while io::copy(&mut (&mut from).take(PIECE), to)? > 0 {
+        if is_cancelled() {
+            return Err(rustix::io::Errno::CANCELED.into());
+        }
+    }
+    Ok(())
 }
 
 /// Replaces every link to a stored file by a copy, before somebody may modify files in place.
@@ -178,7 +185,7 @@ fn detach_one(dest: &Dest<'_>, path: &Path, first: Option<&Path>) -> io::Result<
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
                 .collect();
             let mut copy = File::from(at::open(&dir.upper, &name, NEW_FILE, 0o600)?);
-            copy_bytes(old, &mut copy, node.size())?;
+            copy_bytes(old, &mut copy, node.size(), &|| false)?;
             dress_fd(&copy, &node, &xattrs, &Look::default())?;
         }
     }

@@ -89,7 +89,7 @@ pub(super) struct NewTree {
 impl TreeStore {
     /// Opens the store in `path`, a directory of the daemon's own, or makes it.
     ///
-    /// A database that cannot be read is started anew, with its files: they can be had from clients again.
+    /// A damaged database is started anew, with its files: they can be had from clients again.
     pub fn open(path: &Path) -> Result<Self, TreeError> {
         let boot = boot_id().map_err(|source| TreeError::Open {
             path: path.display().to_string(),
@@ -111,12 +111,13 @@ impl TreeStore {
             Err(error @ redb::DatabaseError::DatabaseAlreadyOpen) => {
                 return Err(TreeError::database("open a store that is in use")(error));
             }
-            Err(error) => {
+            Err(error) if is_damaged(&error) => {
                 tracing::warn!(path = %root.display(), %error, "database of trees unreadable, starting anew");
                 std::fs::remove_dir_all(&root).map_err(failed)?;
                 crate::sys::root::create_private_dirs(&root).map_err(failed)?;
                 Database::create(root.join(DATABASE)).map_err(TreeError::database("start anew"))?
             }
+            Err(error) => return Err(TreeError::database("open the store")(error)),
         };
         let store = Self(Arc::new(Inner {
             files: FileStore::open(&root).map_err(failed)?,
@@ -292,6 +293,19 @@ impl TreeStore {
             self.retain(&trees)?;
         }
         Ok(())
+    }
+}
+
+/// Whether the database will never be readable again. Everything else may pass: a full disk, say.
+fn is_damaged(error: &redb::DatabaseError) -> bool {
+    use redb::{DatabaseError, StorageError};
+    match error {
+        DatabaseError::RepairAborted | DatabaseError::UpgradeRequired(_) => true,
+        DatabaseError::Storage(StorageError::Corrupted(_)) => true,
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
     }
 }
 

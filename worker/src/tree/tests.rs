@@ -389,6 +389,51 @@ fn results_are_sent_in_order_each_to_its_directory() {
     assert!(sender.open("linux_amd64/gone").unwrap().is_none());
 }
 
+#[tokio::test]
+async fn a_transfer_over_the_protocol_makes_the_same_tree() {
+    use cairn_session::fsutil::{TransferLimits, receive, send};
+    use tokio_stream::StreamExt;
+    use tokio_stream::wrappers::ReceiverStream;
+
+    if !is_root_or_skip() {
+        return;
+    }
+    let fixture = Fixture::new(EXAMPLE);
+    let view: Arc<dyn View> = Arc::new(Root::open(fixture.path("client")).unwrap());
+    let mut digests = Vec::new();
+    for want in [3, 0] {
+        let (to_receiver, at_receiver) = tokio::sync::mpsc::channel(4);
+        let (to_sender, at_sender) = tokio::sync::mpsc::channel(4);
+        let mut receiver = fixture
+            .store
+            .receive(SourceKey::new("wire", "", ""), Differ::Metadata, None)
+            .unwrap();
+        let sending = send(
+            ReceiverStream::new(at_sender).map(Ok),
+            to_receiver,
+            Arc::new(ViewSender::new(Arc::clone(&view))),
+            Arc::new(|_| {}),
+        );
+        let limits = TransferLimits::default();
+        let receiving = receive(
+            ReceiverStream::new(at_receiver).map(Ok),
+            to_sender,
+            &limits,
+            &mut receiver,
+        );
+        let (sent, received) = tokio::join!(sending, receiving);
+        sent.unwrap();
+        assert_eq!(received.unwrap().files, want);
+        digests.push(receiver.into_tree().unwrap().digest());
+    }
+    assert_eq!(digests[0], digests[1]);
+    let fixture = tokio::task::spawn_blocking(move || {
+        assert_eq!(fixture.receive().0.digest(), digests[0]);
+        fixture
+    });
+    drop(fixture.await.unwrap());
+}
+
 fn entry() -> impl Strategy<Value = Entry> {
     let body = prop_oneof![
         (any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(|(a, b)| Body::Dir {

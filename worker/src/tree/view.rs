@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use cairn_solver::worker::FileStat;
+
 use super::dir::FileBody;
 use super::files::FileStore;
 use super::identity::ContentHash;
@@ -83,8 +85,32 @@ pub fn find(view: &dyn View, path: &Path, links: Links) -> io::Result<Option<Loc
     }))
 }
 
+/// A file's metadata as frontends see it.
+pub fn file_stat(view: &dyn View, at: &Located) -> io::Result<FileStat> {
+    let node = &at.node;
+    let has_xattrs = node.is_dir() || node.is_file();
+    let (link_target, device) = match &node.kind {
+        NodeKind::Symlink { target } => (target.to_string_lossy().into_owned(), (0, 0)),
+        NodeKind::CharDevice { major, minor } | NodeKind::BlockDevice { major, minor } => {
+            (String::new(), (*major, *minor))
+        }
+        _ => (String::new(), (0, 0)),
+    };
+    Ok(FileStat {
+        path: at.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        mode: node.st_mode(),
+        uid: node.uid,
+        gid: node.gid,
+        size: node.size(),
+        mtime_ns: node.mtime_ns,
+        link_target,
+        device,
+        xattrs: if has_xattrs { view.xattrs(at)? } else { Xattrs::new() },
+    })
+}
+
 /// The children of a directory in a view, located.
-pub(crate) fn children(view: &dyn View, dir: &Located) -> io::Result<Vec<Located>> {
+pub fn children(view: &dyn View, dir: &Located) -> io::Result<Vec<Located>> {
     let children = view.list(dir)?;
     let located = children.into_iter().map(|(name, node)| Located {
         path: dir.path.join(name),
