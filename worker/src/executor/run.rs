@@ -243,6 +243,16 @@ impl ExecRunner {
         sink: Arc<dyn OutputSink>,
         cancel: &CancellationToken,
     ) -> Result<Vec<LayerList>, ExecError> {
+        self.run_with_io(request, ProcessIo { stdin: None, sink }, cancel).await
+    }
+
+    /// [`ExecRunner::run`] for a process that is talked to, such as a frontend.
+    pub async fn run_with_io(
+        &self,
+        request: ExecRequest,
+        io: ProcessIo,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<LayerList>, ExecError> {
         let caches = self.cache_dirs(&request, cancel).await?;
         let request = Arc::new(request);
         let setting = Setting {
@@ -257,7 +267,6 @@ impl ExecRunner {
         };
         let asked = request.clone();
         let prepared = blocking(move || prepare(&setting, &asked, caches)).await?;
-        let io = ProcessIo { stdin: None, sink };
         let outcome = self
             .executor
             .run(&prepared.process, io, cancel)

@@ -81,19 +81,6 @@ pub fn hard_link(old_dir: impl AsFd, old_name: &OsStr, dir: impl AsFd, name: &Os
     Ok(rustix::fs::linkat(old_dir, old_name, dir, name, AtFlags::empty())?)
 }
 
-/// Gives an open file another name.
-pub fn link_fd(file: impl AsFd, dir: impl AsFd, name: &OsStr) -> io::Result<()> {
-    check_name(name)?;
-    let path = proc_path(file.as_fd());
-    Ok(rustix::fs::linkat(
-        rustix::fs::CWD,
-        path,
-        dir,
-        name,
-        AtFlags::SYMLINK_FOLLOW,
-    )?)
-}
-
 /// Makes a device, fifo or socket with exactly these permissions. `mode` has type and permission bits.
 pub fn mknod(dir: impl AsFd, name: &OsStr, mode: u32, rdev: (u32, u32)) -> io::Result<()> {
     check_name(name)?;

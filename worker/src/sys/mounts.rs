@@ -90,13 +90,6 @@ pub struct Restrictions {
     pub noexec: bool,
 }
 
-/// Makes an open file or directory appear at `target`, a trusted path of the same type.
-pub fn bind(source: impl AsFd, target: &Path, restrictions: Restrictions) -> io::Result<MountGuard> {
-    let tree = clone_tree(source)?;
-    tree.restrict(restrictions)?;
-    tree.attach_path(target)
-}
-
 /// A mount that is nowhere yet. Gone when dropped unless attached.
 #[derive(Debug)]
 pub struct DetachedMount(OwnedFd);
@@ -321,15 +314,13 @@ mod tests {
         std::fs::create_dir(&to).unwrap();
         std::fs::write(from.join("file"), "x").unwrap();
         let source = super::super::Root::open(&from).unwrap();
-        let guard = bind(
-            &source,
-            &to,
-            Restrictions {
-                readonly: true,
-                ..Default::default()
-            },
-        )
+        let tree = clone_tree(&source).unwrap();
+        tree.restrict(Restrictions {
+            readonly: true,
+            ..Default::default()
+        })
         .unwrap();
+        let guard = tree.attach_path(&to).unwrap();
         assert_eq!(std::fs::read(to.join("file")).unwrap(), b"x");
         let error = std::fs::write(to.join("other"), "y").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::at::{self, Entry};
 use super::metadata::{Metadata, Time};
@@ -368,12 +368,6 @@ impl From<Root> for OwnedFd {
 pub fn create_private_dirs(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Makes a file without a name in `dir`, for contents that must not be found half written.
-pub fn unnamed_file(dir: &Path) -> io::Result<File> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(CWD, dir, flags, Mode::from_raw_mode(0o600))?.into())
 }
 
 #[derive(Default)]

@@ -700,6 +700,24 @@ async fn output_is_not_held_up_by_what_the_process_leaves_behind() {
 }
 
 #[tokio::test]
+async fn standard_input_reaches_the_process() {
+    let Some(f) = fixture().await else { return };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(b"to the process").unwrap();
+    drop(writer);
+    let sink = Arc::new(Collected::default());
+    let io = ProcessIo {
+        stdin: Some(reader.into()),
+        sink: sink.clone(),
+    };
+    f.runner
+        .run_with_io(f.request(script("cat")), io, &CancellationToken::new())
+        .await
+        .unwrap();
+    assert_eq!(sink.text(), "to the process");
+}
+
+#[tokio::test]
 async fn concurrent_runs_do_not_mix() {
     let Some(f) = fixture().await else { return };
     let runs = (0..4).map(|n| {
@@ -733,7 +751,9 @@ async fn running_out_of_memory_is_told() {
             ..
         } => assert!(out_of_memory),
         // Some kernels let the allocation fail instead.
-        ExecError::Exit { code, .. } => assert_ne!(code, 0),
+        ExecError::Exit { code, .. } => {
+            assert_ne!(code, 0)
+        }
         other => panic!("{other}"),
     }
 }

@@ -171,7 +171,10 @@ fn removal_stops_at_other_mounts() {
     let f = fixture();
     f.root.create_dir_all("a/b", 0o755).unwrap();
     let outside = Root::open(&f.outside).unwrap();
-    let guard = super::super::mounts::bind(&outside, &f.path.join("a/b"), Default::default()).unwrap();
+    let guard = super::super::mounts::clone_tree(&outside)
+        .unwrap()
+        .attach_path(&f.path.join("a/b"))
+        .unwrap();
     assert!(f.root.remove_all("a").is_err());
     guard.unmount().unwrap();
     assert!(f.outside.join("secret").exists());
