@@ -1,8 +1,12 @@
 //! The records on disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use parking_lot::{RwLock, RwLockReadGuard};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TransactionError,
+    WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -25,8 +29,12 @@ pub(super) const RESULTS: Table = TableDefinition::new("results");
 pub(super) const CACHE_DIRS: Table = TableDefinition::new("cache_dirs");
 
 /// The database of records. Calls block on the disk for a moment.
+///
+/// After a failed write (a full disk) the database refuses everything until it is opened anew, which the next call does.
 pub(super) struct Metadata {
-    db: Database,
+    path: PathBuf,
+    /// `None` after it could not be opened anew.
+    db: RwLock<Option<Database>>,
 }
 
 /// Changes that become visible together, or not at all.
@@ -37,15 +45,17 @@ pub(super) struct Changes {
 impl Metadata {
     /// Opens or makes the database; `None` if it is of another version or damaged.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, LayerError> {
-        let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path);
-        let db = match opened {
+        let db = match open_database(path) {
             Ok(db) => db,
             Err(redb::DatabaseError::UpgradeRequired(_)) => return Ok(None),
-            Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(_))) => return Ok(None),
+            Err(redb::DatabaseError::Storage(StorageError::Corrupted(_))) => return Ok(None),
             Err(error) => return Err(LayerError::db("open")(error)),
         };
-        let metadata = Self { db };
-        let transaction = metadata.db.begin_write().map_err(LayerError::db("write"))?;
+        let metadata = Self {
+            path: path.to_owned(),
+            db: RwLock::new(Some(db)),
+        };
+        let transaction = metadata.begin("write", Database::begin_write)?;
         let known = {
             let mut table = transaction.open_table(META).map_err(LayerError::db("read"))?;
             let version = table.get("version").map_err(LayerError::db("read"))?.map(|v| v.value());
@@ -61,9 +71,32 @@ impl Metadata {
         Ok(known.then_some(metadata))
     }
 
+    /// Begins a transaction, on a database opened anew if need be.
+    fn begin<T>(
+        &self,
+        doing: &'static str,
+        begin: impl Fn(&Database) -> Result<T, TransactionError>,
+    ) -> Result<T, LayerError> {
+        let attempt = |db: RwLockReadGuard<'_, Option<Database>>| match db.as_ref() {
+            Some(db) => begin(db),
+            None => Err(TransactionError::Storage(StorageError::PreviousIo)),
+        };
+        match attempt(self.db.read()) {
+            Err(TransactionError::Storage(StorageError::PreviousIo)) => {}
+            done => return done.map_err(LayerError::db(doing)),
+        }
+        {
+            let mut db = self.db.write();
+            // Closed first: two cannot have it open.
+            *db = None;
+            *db = Some(open_database(&self.path).map_err(LayerError::db("open"))?);
+        }
+        attempt(self.db.read()).map_err(LayerError::db(doing))
+    }
+
     /// One record.
     pub(super) fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, LayerError> {
-        let transaction = self.db.begin_read().map_err(LayerError::db("read"))?;
+        let transaction: ReadTransaction = self.begin("read", ReadableDatabase::begin_read)?;
         let table = transaction.open_table(table).map_err(LayerError::db("read"))?;
         let found = table.get(key).map_err(LayerError::db("read"))?;
         found.map(|bytes| parse(key, bytes.value())).transpose()
@@ -71,7 +104,7 @@ impl Metadata {
 
     /// Every record of a table, by key.
     pub(super) fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>, LayerError> {
-        let transaction = self.db.begin_read().map_err(LayerError::db("read"))?;
+        let transaction: ReadTransaction = self.begin("read", ReadableDatabase::begin_read)?;
         let table = transaction.open_table(table).map_err(LayerError::db("read"))?;
         let mut all = Vec::new();
         for entry in table.iter().map_err(LayerError::db("read"))? {
@@ -83,7 +116,7 @@ impl Metadata {
 
     /// Applies `change`, durably, unless it fails.
     pub(super) fn write<T>(&self, change: impl FnOnce(&mut Changes) -> Result<T, LayerError>) -> Result<T, LayerError> {
-        let transaction = self.db.begin_write().map_err(LayerError::db("write"))?;
+        let transaction = self.begin("write", Database::begin_write)?;
         let mut changes = Changes { transaction };
         let value = change(&mut changes)?;
         changes.transaction.commit().map_err(LayerError::db("write"))?;
@@ -128,6 +161,10 @@ impl Changes {
         table.remove(key).map_err(LayerError::db("write"))?;
         Ok(())
     }
+}
+
+fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create(path)
 }
 
 fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, LayerError> {

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_solver::{Digest, ResultId};
 use cairn_solver::flight::Flight;
+use cairn_solver::{Digest, ResultId};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -222,7 +222,10 @@ impl LayerStore {
     /// The blobs of all layers.
     pub fn blobs(&self) -> Result<HashSet<Digest>, LayerError> {
         let records = self.inner.db.all::<LayerRecord>(LAYERS)?;
-        Ok(records.into_iter().filter_map(|(_, record)| Some(record.blob?.digest)).collect())
+        Ok(records
+            .into_iter()
+            .filter_map(|(_, record)| Some(record.blob?.digest))
+            .collect())
     }
 
     /// [`LayerStore::layer`] for each of a list, bottom first.

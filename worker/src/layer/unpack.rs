@@ -35,7 +35,9 @@ impl LayerStore {
     pub async fn ensure_unpacked(&self, list: &LayerList, unpacker: &Arc<dyn Unpacker>) -> Result<(), LayerError> {
         // A list of ids of its own: closures over borrowed ones are not general enough for futures that move between threads.
         let ids = list.ids().to_vec();
-        let wanted = ids.into_iter().map(|id| async move { self.unpack_one(&id, list, unpacker).await });
+        let wanted = ids
+            .into_iter()
+            .map(|id| async move { self.unpack_one(&id, list, unpacker).await });
         futures_util::stream::iter(wanted)
             .buffer_unordered(PARALLEL)
             .try_collect()
