@@ -4,12 +4,12 @@
 //! outcome. Each holds a [`Ticket`]; when the last ticket of unfinished work is dropped, the work's token fires and
 //! the key is free again, so that nobody can join work that is being given up.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use dashmap::{DashMap, Entry};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -20,14 +20,14 @@ pub struct Flight<K, S, V> {
     calls: Calls<K, S, V>,
 }
 
-type Calls<K, S, V> = Arc<Mutex<HashMap<K, Arc<Call<S, V>>>>>;
+type Calls<K, S, V> = Arc<DashMap<K, Arc<Call<S, V>>>>;
 
 struct Call<S, V> {
     shared: S,
     cancel: CancellationToken,
     outcome: watch::Receiver<Option<V>>,
-    /// Tickets out; changed only under the lock of the map.
-    tickets: Mutex<usize>,
+    /// Tickets out; changed only while the key's place in the map is locked.
+    tickets: AtomicUsize,
 }
 
 /// Interest in work. Dropping it gives the interest up.
@@ -42,7 +42,7 @@ pub struct Ticket<K: Hash + Eq + Clone, S, V> {
 #[error("the work ended without an outcome")]
 pub struct Lost;
 
-impl<K, S, V> Default for Flight<K, S, V> {
+impl<K: Hash + Eq, S, V> Default for Flight<K, S, V> {
     fn default() -> Self {
         Self { calls: Arc::default() }
     }
@@ -68,21 +68,24 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let mut calls = self.calls.lock();
-        if let Some(call) = calls.get(&key) {
-            *call.tickets.lock() += 1;
-            return (self.ticket(key, call.clone()), false);
-        }
+        let place = match self.calls.entry(key.clone()) {
+            Entry::Vacant(place) => place,
+            Entry::Occupied(known) => {
+                let call = known.get().clone();
+                call.tickets.fetch_add(1, Ordering::Relaxed);
+                drop(known);
+                return (self.ticket(key, call), false);
+            }
+        };
         let (sender, outcome) = watch::channel(None);
         let cancel = CancellationToken::new();
         let call = Arc::new(Call {
             shared: shared(),
             cancel: cancel.clone(),
             outcome,
-            tickets: Mutex::new(1),
+            tickets: AtomicUsize::new(1),
         });
-        calls.insert(key.clone(), call.clone());
-        drop(calls);
+        drop(place.insert(call.clone()));
         let landed = Landed {
             key: key.clone(),
             call: call.clone(),
@@ -112,12 +115,12 @@ where
 
     /// Number of keys with work in progress.
     pub fn len(&self) -> usize {
-        self.calls.lock().len()
+        self.calls.len()
     }
 
     /// Whether nothing is in progress.
     pub fn is_empty(&self) -> bool {
-        self.calls.lock().is_empty()
+        self.calls.is_empty()
     }
 }
 
@@ -130,14 +133,8 @@ struct Landed<K: Hash + Eq, S, V> {
 
 impl<K: Hash + Eq, S, V> Drop for Landed<K, S, V> {
     fn drop(&mut self) {
-        remove(&self.calls, &self.key, &self.call);
-    }
-}
-
-fn remove<K: Hash + Eq, S, V>(calls: &Mutex<HashMap<K, Arc<Call<S, V>>>>, key: &K, call: &Arc<Call<S, V>>) {
-    let mut calls = calls.lock();
-    if calls.get(key).is_some_and(|known| Arc::ptr_eq(known, call)) {
-        calls.remove(key);
+        let call = &self.call;
+        self.calls.remove_if(&self.key, |_, known| Arc::ptr_eq(known, call));
     }
 }
 
@@ -163,16 +160,16 @@ impl<K: Hash + Eq + Clone, S, V: Clone> Ticket<K, S, V> {
 
 impl<K: Hash + Eq + Clone, S, V> Drop for Ticket<K, S, V> {
     fn drop(&mut self) {
-        // Under the map's lock, so that nobody joins between the count and the cancellation.
-        let mut calls = self.calls.lock();
-        let mut tickets = self.call.tickets.lock();
-        *tickets -= 1;
-        if *tickets == 0 {
-            if calls.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.call)) {
-                calls.remove(&self.key);
-            }
-            self.call.cancel.cancel();
+        // The key's place is locked meanwhile, so that nobody joins between the count and the cancellation.
+        let place = self.calls.entry(self.key.clone());
+        if self.call.tickets.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return;
         }
+        match place {
+            Entry::Occupied(known) if Arc::ptr_eq(known.get(), &self.call) => drop(known.remove()),
+            place => drop(place),
+        }
+        self.call.cancel.cancel();
     }
 }
 

@@ -39,12 +39,12 @@ pub struct ApplyOptions<'a> {
     /// Leave out devices instead of failing, for user namespaces, where nobody can make them.
     pub skip_devices: bool,
     /// Take the archive for what it is, not for a layer: see [`extract`].
-    plain: Option<Plain>,
+    pub(super) plain: Option<Plain>,
 }
 
 /// How to unpack an archive that is no layer.
 #[derive(Debug, Clone, Copy, Default)]
-struct Plain {
+pub(super) struct Plain {
     /// Replaces the owner of every entry.
     owner: Option<(u32, u32)>,
 }
