@@ -18,7 +18,7 @@
 use std::path::Path;
 
 use crate::sys::Root;
-use crate::tree::Tree;
+use crate::tree::{FileKey, Tree};
 
 mod actions;
 mod chain;
@@ -40,13 +40,19 @@ pub use owner::Owner;
 
 /// Lays a tree out in `dest`, an empty directory of a new layer: files are hard-linked where that is right.
 ///
-/// `dest` must not be seen through an overlay yet. Blocks.
-pub fn lay_out(tree: &Tree, dest: &Root, is_cancelled: &dyn Fn() -> bool) -> Result<(), FileOpError> {
+/// `dest` must not be seen through an overlay yet. Returns the stored files it has links to, to be recorded if it becomes
+/// a layer (see [`FileOpMounts::links_below`]). Blocks.
+pub fn lay_out(tree: &Tree, dest: &Root, is_cancelled: &dyn Fn() -> bool) -> Result<Vec<FileKey>, FileOpError> {
     layout::lay_out(tree, Path::new(""), dest, is_cancelled)
 }
 
 /// Like [`lay_out`] for one directory of the tree.
-pub fn lay_out_dir(tree: &Tree, dir: &Path, dest: &Root, is_cancelled: &dyn Fn() -> bool) -> Result<(), FileOpError> {
+pub fn lay_out_dir(
+    tree: &Tree,
+    dir: &Path,
+    dest: &Root,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<FileKey>, FileOpError> {
     layout::lay_out(tree, dir, dest, is_cancelled)
 }
 

@@ -10,7 +10,8 @@
 //! Invariants:
 //! - A stored file never changes: it is only ever seen through a lower layer of an overlay, and nobody modifies a
 //!   layer's file in place.
-//! - One stored file has at most one name in one layer, so that the export of a layer invents no hard links.
+//! - One stored file is linked at most once into one layer, and into one stack of layers ([`links`]), so that neither
+//!   exports nor processes see hard links that nobody made.
 //! - Whoever names a stored file or object without holding it through a pinned tree has registered it first, so that
 //!   collection leaves it alone.
 //! - A tree is found after a crash only if its files are whole.
@@ -19,6 +20,7 @@ pub mod dir;
 pub mod export;
 pub mod files;
 pub mod identity;
+pub mod links;
 pub mod node;
 pub mod receive;
 pub mod store;

@@ -210,11 +210,12 @@ impl<M: FileOpMounts> Chain<'_, M> {
             (None, Some(input)) => base_of(input),
             (None, None) => Base::Scratch,
         };
+        let links_below = self.mounts.links_below(base).map_err(FileOpError::Mount)?;
         let layer = self.mounts.begin(base).map_err(FileOpError::Mount)?;
         Ok(OpenLayer {
             layer,
             mounted: None,
-            links: StoreLinks::new(),
+            links: StoreLinks::below(links_below),
         })
     }
 
@@ -230,10 +231,26 @@ impl<M: FileOpMounts> Chain<'_, M> {
         let state = self.states.get_mut(index).ok_or(FileOpError::NoResult(index))?;
         let result = match std::mem::replace(state, State::Gone) {
             State::Finished(result) => result,
-            State::Open(layer, _) => self.mounts.commit(layer.into_layer()).map_err(FileOpError::Mount)?,
+            State::Open(layer, _) => self.commit(layer)?,
             State::Gone => return Err(FileOpError::NoResult(index)),
         };
         self.states[index] = State::Finished(result.clone());
+        Ok(result)
+    }
+}
+
+impl<M: FileOpMounts> Chain<'_, M> {
+    fn commit(&mut self, layer: OpenLayer<M::Layer>) -> Result<M::Result, FileOpError> {
+        // The look through a mount ends before the layer does.
+        let OpenLayer { layer, mounted, links } = layer;
+        drop(mounted);
+        let result = self.mounts.commit(layer).map_err(FileOpError::Mount)?;
+        let files = links.files();
+        if !files.is_empty() {
+            self.mounts
+                .remember_links(&result, &files)
+                .map_err(FileOpError::Mount)?;
+        }
         Ok(result)
     }
 }
@@ -272,14 +289,10 @@ impl<L: LayerMount> OpenLayer<L> {
 
     /// Makes files of the layer independent of the store. Called before the layer is mounted or changed in place.
     fn detach(&mut self) -> Result<(), FileOpError> {
-        let links = std::mem::take(&mut self.links);
-        if links.is_empty() || self.mounted.is_some() {
+        let names = self.links.take();
+        if names.is_empty() || self.mounted.is_some() {
             return Ok(());
         }
-        place::detach(&self.dest(), links)
-    }
-
-    fn into_layer(self) -> L {
-        self.layer
+        place::detach(&self.dest(), names)
     }
 }

@@ -310,13 +310,8 @@ impl Copier<'_, '_, '_> {
         let (dir, name) = self.dest.parent_of(target)?;
         let (first_dir, first_name) = self.dest.parent_of(first)?;
         at::hard_link(&first_dir.upper, &first_name, &dir.upper, &name)?;
-        let names = match (self.dest.links.as_deref_mut(), self.view.stored(&source.node)) {
-            (Some(links), Some((_, body))) => links.get_mut(&body.key),
-            _ => None,
-        };
-        // Otherwise the first name is a copy already, and so is this.
-        if let Some(names) = names.filter(|names| names.first().is_some_and(|name| name == first)) {
-            names.push(target.to_owned());
+        if let (Some(links), Some((_, body))) = (self.dest.links.as_deref_mut(), self.view.stored(&source.node)) {
+            links.add_name(&body.key, first, target);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! up in both, as an overlay would do it; a directory that is only below is made in `upper` too, looking the same,
 //! before anything is put into it. Nothing is ever hidden here: that needs the mount.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,8 +16,51 @@ use crate::tree::FileKey;
 use crate::tree::node::{Node, is_portable_xattr};
 use crate::tree::view::{Links, Lookup, Walked, node_of, resolve};
 
-/// The links to stored files in one layer, by file. The first name is a link to the store, the others to the first.
-pub(super) type StoreLinks = HashMap<FileKey, Vec<PathBuf>>;
+/// The links to stored files in one layer.
+#[derive(Debug, Default)]
+pub(super) struct StoreLinks {
+    /// By file: the first name is a link to the store, the others to the first.
+    names: HashMap<FileKey, Vec<PathBuf>>,
+    /// Files that layers below hold links to.
+    below: HashSet<FileKey>,
+}
+
+impl StoreLinks {
+    pub(super) fn below(below: HashSet<FileKey>) -> Self {
+        Self {
+            names: HashMap::new(),
+            below,
+        }
+    }
+
+    /// Whether a link to the file would be the first.
+    pub(super) fn is_free(&self, key: &FileKey) -> bool {
+        !self.names.contains_key(key) && !self.below.contains(key)
+    }
+
+    pub(super) fn add(&mut self, key: FileKey, path: PathBuf) {
+        self.names.entry(key).or_default().push(path);
+    }
+
+    /// Adds a further name, if `first` is the link to the store and not a copy.
+    pub(super) fn add_name(&mut self, key: &FileKey, first: &Path, path: &Path) {
+        if let Some(names) = self.names.get_mut(key)
+            && names.first().is_some_and(|name| name == first)
+        {
+            names.push(path.to_owned());
+        }
+    }
+
+    /// The files that are linked.
+    pub(super) fn files(&self) -> Vec<FileKey> {
+        self.names.keys().copied().collect()
+    }
+
+    /// Forgets the links of this layer and returns their names, by file.
+    pub(super) fn take(&mut self) -> Vec<Vec<PathBuf>> {
+        std::mem::take(&mut self.names).into_values().collect()
+    }
+}
 
 /// A destination.
 pub(super) struct Dest<'a> {

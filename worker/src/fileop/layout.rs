@@ -8,18 +8,18 @@ use super::error::FileOpError;
 use super::place::Look;
 use crate::sys::{Root, Time, at};
 use crate::tree::view::{Links, View, find};
-use crate::tree::{Node, Tree};
+use crate::tree::{FileKey, Node, Tree};
 
 pub(super) fn lay_out(
     tree: &Tree,
     path: &Path,
     root: &Root,
     is_cancelled: &dyn Fn() -> bool,
-) -> Result<(), FileOpError> {
+) -> Result<Vec<FileKey>, FileOpError> {
     let top = find(tree, path, Links::Follow).map_err(FileOpError::path("lstat", path))?;
     let not_found = || FileOpError::path("lstat", path)(rustix::io::Errno::NOENT.into());
     let top = top.filter(|top| top.node.is_dir()).ok_or_else(not_found)?;
-    let mut links = StoreLinks::new();
+    let mut links = StoreLinks::default();
     let mut dest = Dest {
         upper: root,
         lower: None,
@@ -36,7 +36,8 @@ pub(super) fn lay_out(
     copy(&mut dest, tree, (path, &top), (Path::new(""), true), &rules)?;
     // The copy is of the contents; here the directory itself is laid out too.
     let xattrs = tree.xattrs(&top).map_err(FileOpError::path("listxattr", path))?;
-    dress_root(root, &top.node, &xattrs).map_err(FileOpError::path("chmod", Path::new("")))
+    dress_root(root, &top.node, &xattrs).map_err(FileOpError::path("chmod", Path::new("")))?;
+    Ok(links.files())
 }
 
 fn dress_root(root: &Root, node: &Node, xattrs: &crate::tree::Xattrs) -> std::io::Result<()> {

@@ -1,18 +1,19 @@
 //! What file operations ask of whoever keeps layers.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use crate::sys::Root;
-use crate::tree::View;
+use crate::tree::{FileKey, View};
 
 /// Why a layer could not be begun, mounted or committed.
 pub type MountError = Box<dyn Error + Send + Sync>;
 
 /// What an action works on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Base<'a, R> {
     /// Nothing.
     Scratch,
@@ -21,6 +22,15 @@ pub enum Base<'a, R> {
     /// What an earlier action led to.
     Result(&'a R),
 }
+
+// Not derived: that would ask `R` to be `Copy`, too.
+impl<R> Clone for Base<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Base<'_, R> {}
 
 /// Keeps the layers of one file operation. Its methods block.
 pub trait FileOpMounts {
@@ -40,6 +50,20 @@ pub trait FileOpMounts {
 
     /// Finishes a layer.
     fn commit(&mut self, layer: Self::Layer) -> Result<Self::Result, MountError>;
+
+    /// The stored files that the layers of `base` hold links to, as told to [`FileOpMounts::remember_links`].
+    ///
+    /// They are copied, not linked once more: under one mount, two names of one stored file look like hard links to
+    /// each other wherever they come from, and `cp` refuses to copy one over the other.
+    fn links_below(&mut self, _base: Base<'_, Self::Result>) -> Result<HashSet<FileKey>, MountError> {
+        Ok(HashSet::new())
+    }
+
+    /// Told of the stored files that the topmost layer of a new result holds links to.
+    /// [`crate::tree::TreeStore::record_links`] keeps them.
+    fn remember_links(&mut self, _result: &Self::Result, _files: &[FileKey]) -> Result<(), MountError> {
+        Ok(())
+    }
 }
 
 /// A layer that is being changed.

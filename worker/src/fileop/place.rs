@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::dest::{Dest, StoreLinks, Writable};
+use super::dest::{Dest, Writable};
 use super::error::FileOpError;
 use super::mode::ModeChange;
 use super::owner::Owner;
@@ -67,11 +67,11 @@ pub(super) fn file(
     let mut refused = false;
     if let (Some(links), Some((store, body))) = (dest.links.as_deref_mut(), view.stored(&source.node))
         && look.leaves(&source.node)
-        && !links.contains_key(&body.key)
+        && links.is_free(&body.key)
     {
         match store.link(&body.key, &dir.upper, name) {
             Ok(()) => {
-                links.insert(body.key, vec![path.to_owned()]);
+                links.add(body.key, path.to_owned());
                 return Ok(());
             }
             Err(error) => match error.raw_os_error() {
@@ -142,9 +142,9 @@ fn copy_bytes(mut from: File, to: &mut File, size: u64, is_cancelled: &dyn Fn() 
     Ok(())
 }
 
-/// Replaces every link to a stored file by a copy, before somebody may modify files in place.
-pub(super) fn detach(dest: &Dest<'_>, links: StoreLinks) -> Result<(), FileOpError> {
-    for names in links.into_values() {
+/// Replaces links to stored files, each with all its names, by copies, before somebody may modify files in place.
+pub(super) fn detach(dest: &Dest<'_>, links: Vec<Vec<PathBuf>>) -> Result<(), FileOpError> {
+    for names in links {
         let mut first: Option<PathBuf> = None;
         for path in names {
             let done = detach_one(dest, &path, first.as_deref());

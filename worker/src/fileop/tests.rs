@@ -3,6 +3,7 @@
 //! Every row of the tables runs four ways: with the destination written to directly and through a mount, and with the
 //! source as a mounted root and as a tree. All have to agree.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use crate::sys::mounts::MountGuard;
 use crate::sys::overlay::{Overlay, Upper};
 use crate::sys::{Root, is_root_or_skip};
 use crate::tree::testing::{build, inode, listing, receive};
-use crate::tree::{Tree, TreeStore, View};
+use crate::tree::{FileKey, Tree, TreeStore, View};
 
 mod chains;
 mod copies;
@@ -198,6 +199,27 @@ impl FileOpMounts for Bench {
         let mut layers = layer.below;
         layers.push(layer.upper_path);
         Ok(layers)
+    }
+
+    fn links_below(&mut self, base: Base<'_, Layers>) -> Result<HashSet<FileKey>, MountError> {
+        let layers = self.layers(base);
+        let names = layers.iter().map(|path| path.to_str().unwrap());
+        Ok(self
+            .store()
+            .map(|store| store.links_of(names))
+            .transpose()?
+            .unwrap_or_default())
+    }
+
+    fn remember_links(&mut self, result: &Layers, files: &[FileKey]) -> Result<(), MountError> {
+        let store = self.store().ok_or("links without a store")?;
+        Ok(store.record_links(result.last().unwrap().to_str().unwrap(), files)?)
+    }
+}
+
+impl Bench {
+    fn store(&self) -> Option<&TreeStore> {
+        self.tree.as_ref().map(Tree::store)
     }
 }
 

@@ -276,6 +276,7 @@ impl TreeStore {
         let is_same_boot = self.write("open tables", Durability::Immediate, |txn| {
             txn.open_table(OBJECTS)?;
             txn.open_table(LATEST)?;
+            txn.open_table(super::links::LINKS)?;
             let mut machine = txn.open_table(MACHINE)?;
             // A new store has nothing to lose.
             let is_same = machine.get("boot")?.is_none_or(|last| last.value() == boot);

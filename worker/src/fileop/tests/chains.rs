@@ -161,6 +161,47 @@ fn removed_and_made_again() {
 }
 
 #[test]
+fn files_of_two_layers_do_not_look_like_hard_links() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let mut bench = Bench::new("", "f = 1\ng = 2").with_tree();
+    let first = bench
+        .run(vec![copy(Vertex(0), Vertex(1), Some(0), dockerfile_copy("f", "/a"))])
+        .unwrap();
+    // The same op again, on what the first one made.
+    fs::remove_dir(bench.path("in0")).unwrap();
+    let lower = first[0].last().unwrap();
+    let store = bench.tree.as_ref().unwrap().store();
+    let links = store.links_of([lower.to_str().unwrap()]).unwrap();
+    assert_eq!(links.len(), 1);
+    store
+        .record_links(
+            bench.path("in0").to_str().unwrap(),
+            &links.into_iter().collect::<Vec<_>>(),
+        )
+        .unwrap();
+    fs::rename(lower, bench.path("in0")).unwrap();
+    let second = bench
+        .run(vec![copy(Vertex(0), Vertex(1), Some(0), dockerfile_copy("/", "/b/"))])
+        .unwrap();
+    let target = bench.fresh("merged");
+    let mounted = mount(&second[0], None, &target);
+    let (one, other) = (inode(&target.join("a")), inode(&target.join("b/f")));
+    let linked = inode(&target.join("b/g"));
+    mounted.unmount().unwrap();
+    assert_ne!(one.0, other.0);
+    assert_eq!(
+        (one.1, other.1, linked.1),
+        (2, 1, 2),
+        "only what is not below is linked"
+    );
+    let store = bench.tree.as_ref().unwrap().store();
+    store.retain_links(|_| false).unwrap();
+    assert!(store.links_of([second[0][1].to_str().unwrap()]).unwrap().is_empty());
+}
+
+#[test]
 fn cancelled_work_stops() {
     if !is_root_or_skip() {
         return;
