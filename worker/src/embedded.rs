@@ -28,17 +28,20 @@ use cairn_solver::worker::{
     WorkerError, WorkerInfo,
 };
 use cairn_solver::{Digest, Platform};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::content::{ContentStore, Durability};
 use crate::executor::{DnsConfig, ExecRunner, Network, OciRuntime};
-use crate::layer::{LayerStore, PruneOptions};
+use crate::layer::{LayerId, LayerStore, PruneOptions};
 use crate::registry::{ClientOptions, RegistryClient, RegistryHosts};
 use crate::service::{Exporter, ExporterRequest, PruneRequest, UsageRecord, WorkerService};
 use crate::tree::TreeStore;
 
 /// Prefix of the labels by which clients know workers.
 const LABEL_PREFIX: &str = "org.mobyproject.buildkit.worker.";
+/// How long a received directory may wait to be made durable.
+const SYNC_DELAY: Duration = Duration::from_secs(3);
 /// How long a blob that nothing refers to is left alone.
 const FRESH_BLOB: Duration = Duration::from_secs(3600);
 /// Largest manifest or index.
@@ -94,6 +97,9 @@ struct Parts {
     slots: Semaphore,
     /// Layers being made into blobs.
     packing: export::LayerBlobs,
+    /// Told of every tree that was received.
+    trees_to_sync: Arc<Notify>,
+    _tree_sync: AbortOnDropHandle<()>,
 }
 
 impl EmbeddedWorker {
@@ -106,11 +112,17 @@ impl EmbeddedWorker {
         crate::sys::root::create_private_dirs(root).map_err(OpenError::new("failed to make the state directory"))?;
         let runtime = OciRuntime::open(root.join("runtime"), config.runtime.as_deref().map(Path::new)).await;
         let runtime = runtime.map_err(OpenError::new("failed to find a usable OCI runtime"))?;
-        let opened = tokio::task::spawn_blocking(move || Self::open_stores(config, sessions, runtime));
+        let handle = tokio::runtime::Handle::current();
+        let opened = tokio::task::spawn_blocking(move || Self::open_stores(config, sessions, runtime, &handle));
         opened.await.map_err(OpenError::new("failed to open the stores"))?
     }
 
-    fn open_stores(config: EmbeddedConfig, sessions: SessionManager, runtime: OciRuntime) -> Result<Self, OpenError> {
+    fn open_stores(
+        config: EmbeddedConfig,
+        sessions: SessionManager,
+        runtime: OciRuntime,
+        handle: &tokio::runtime::Handle,
+    ) -> Result<Self, OpenError> {
         let root = &config.root;
         let id = worker_id(root).map_err(OpenError::new("failed to keep the worker's id"))?;
         let content = ContentStore::open(&root.join("content"), Durability::Relaxed)
@@ -126,6 +138,8 @@ impl EmbeddedWorker {
             DnsConfig::default(),
             Network::Host,
         );
+        let trees_to_sync = Arc::<Notify>::default();
+        let tree_sync = handle.spawn(sync_trees(trees.clone(), trees_to_sync.clone()));
         Ok(Self(Arc::new(Parts {
             info: info(id, &config),
             content,
@@ -137,7 +151,23 @@ impl EmbeddedWorker {
             runner: runner.map_err(OpenError::new("failed to prepare for running processes"))?,
             slots: Semaphore::new(config.max_parallelism),
             packing: export::LayerBlobs::default(),
+            trees_to_sync,
+            _tree_sync: AbortOnDropHandle::new(tree_sync),
         })))
+    }
+}
+
+/// Makes trees durable a while after they were received, so that they outlive a crash of the machine. Never ends.
+async fn sync_trees(trees: TreeStore, received: Arc<Notify>) {
+    loop {
+        received.notified().await;
+        tokio::time::sleep(SYNC_DELAY).await;
+        let trees = trees.clone();
+        match tokio::task::spawn_blocking(move || trees.sync()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "received directories are not durable yet"),
+            Err(error) => tracing::error!(%error, "received directories are not durable yet"),
+        }
     }
 }
 
@@ -402,8 +432,20 @@ impl EmbeddedWorker {
             .map_err(|error| failed(&error))?;
         let mut removed: Vec<UsageRecord> = removed.into_iter().map(layer_usage).collect();
         removed.extend(self.prune_trees(&filters, request)?);
+        self.forget_links()?;
         self.drop_unused_blobs()?;
         Ok(removed)
+    }
+
+    /// Forgets which files layers that are gone had links to.
+    fn forget_links(&self) -> Result<(), WorkerError> {
+        let is_live = |id: &str| match LayerId::parse(id).map(|id| self.0.layers.layer(&id)) {
+            Some(Ok(record)) => record.is_some(),
+            // Better remembered for nothing than forgotten too early.
+            Some(Err(_)) => true,
+            None => false,
+        };
+        self.0.trees.retain_links(is_live).map_err(|error| failed(&error))
     }
 
     /// Removes blobs that no layer and no named image has. Fresh ones stay: somebody may be about to refer to them.

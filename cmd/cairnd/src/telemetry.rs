@@ -39,7 +39,10 @@ pub fn start(level: &str, json: bool) -> anyhow::Result<Telemetry> {
         Err(_) => EnvFilter::try_new(format!("warn,{}", own.join(",")))
             .with_context(|| format!("{level:?} is no log level"))?,
     };
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt::layer()
+        .with_ansi(is_terminal)
+        .with_writer(std::io::stderr);
     let log = if json { log.json().boxed() } else { log.boxed() };
     let traces = match std::env::var(TRACES_VARIABLE) {
         Ok(endpoint) if !endpoint.is_empty() => Some(traces(&endpoint)?),

@@ -1,5 +1,6 @@
 //! File operations on layers.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -11,9 +12,9 @@ use super::results::MountedView;
 use super::{EmbeddedWorker, blocking, failed};
 use crate::compression::{self, Limits};
 use crate::fileop::{self, Base, FileOpError, FileOpMounts, LayerMount, MountError, Unpack};
-use crate::layer::{Describe, LayerList, Mounted, WritableLayer};
+use crate::layer::{Describe, LayerId, LayerList, Mounted, WritableLayer};
 use crate::sys::Root;
-use crate::tree::View;
+use crate::tree::{FileKey, View};
 
 impl EmbeddedWorker {
     /// Applies a file operation.
@@ -109,6 +110,15 @@ impl FileOpMounts for LayerMounts<'_> {
             mounted.unmount()?;
         }
         Ok(layer.commit(&self.describe)?)
+    }
+
+    fn links_below(&mut self, base: Base<'_, LayerList>) -> Result<HashSet<FileKey>, MountError> {
+        let list = self.list(base)?;
+        Ok(self.worker.0.trees.links_of(list.ids().iter().map(LayerId::as_str))?)
+    }
+
+    fn remember_links(&mut self, result: &LayerList, files: &[FileKey]) -> Result<(), MountError> {
+        Ok(self.worker.remember_links(result, files)?)
     }
 }
 

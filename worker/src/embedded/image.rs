@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cairn_solver::llb::ImageSource;
+use cairn_solver::llb::{ImageSource, ResolveMode};
 use cairn_solver::progress::VertexProgress;
 use cairn_solver::worker::{CallContext, ImageQuery, Ref, ResolvedImage, ResolvedSource, WorkerError};
 use cairn_solver::{Digest, Platform};
 
 use super::credentials::SessionCredentials;
-use super::{EmbeddedWorker, failed};
+use super::{EmbeddedWorker, chain, failed};
 use crate::archive::{self, ApplyOptions};
 use crate::compression::{self, Limits};
 use crate::content::{ContentStore, HashingReader};
 use crate::image::Descriptor;
 use crate::layer::{Blob, Describe, Unpacker};
-use crate::registry::{Reference, Registry};
+use crate::registry::{Reference, Registry, RegistryError};
 use crate::sys::Root;
 
 /// Largest image config that is read for its list of layers.
@@ -41,8 +41,7 @@ impl EmbeddedWorker {
         context: &CallContext,
     ) -> Result<ResolvedSource, WorkerError> {
         let reference = parse_reference(&source.reference)?;
-        let digest = self.registry(context).resolve_digest(&reference).await;
-        let digest = digest.map_err(|error| failed(&error))?;
+        let digest = self.resolve_digest(&reference, source.resolve_mode, context).await?;
         if let Some(wanted) = source.checksum.filter(|wanted| *wanted != digest) {
             return Err(WorkerError::Failed(format!(
                 "image digest {digest} for {reference} does not match the expected {wanted}"
@@ -67,15 +66,47 @@ impl EmbeddedWorker {
         context: &CallContext,
     ) -> Result<ResolvedImage, WorkerError> {
         let reference = parse_reference(&query.reference)?;
+        let digest = self.resolve_digest(&reference, query.mode, context).await?;
+        let reference = with_digest(&reference, digest);
         let registry = self.registry(context);
         let platform = self.platform(query.platform.as_ref());
         let image = registry.resolve(&reference, &platform, &self.0.content).await;
-        let image = image.map_err(|error| failed(&error))?;
+        let image = image.map_err(|error| registry_error(&error))?;
         let config = registry.config(&reference, &image.config, &self.0.content).await;
         Ok(ResolvedImage {
             digest: image.root.digest(),
-            config: config.map_err(|error| failed(&error))?,
+            config: config.map_err(|error| registry_error(&error))?,
         })
+    }
+
+    /// Which manifest or index a reference stands for: at the registry, or among the images that were built here.
+    ///
+    /// What is here counts first only if the client says so; else it stands in for a registry that does not have it,
+    /// or does not answer.
+    async fn resolve_digest(
+        &self,
+        reference: &Reference,
+        mode: ResolveMode,
+        context: &CallContext,
+    ) -> Result<Digest, WorkerError> {
+        if mode == ResolveMode::Local
+            && let Some(digest) = self.built_here(reference)?
+        {
+            return Ok(digest);
+        }
+        match self.registry(context).resolve_digest(reference).await {
+            Ok(digest) => Ok(digest),
+            Err(error) if mode == ResolveMode::Pull => Err(registry_error(&error)),
+            Err(error) => match self.built_here(reference)? {
+                Some(digest) => Ok(digest),
+                None => Err(registry_error(&error)),
+            },
+        }
+    }
+
+    fn built_here(&self, reference: &Reference) -> Result<Option<Digest>, WorkerError> {
+        let named = self.0.images.get(reference).map_err(|error| failed(&error))?;
+        Ok(named.map(|image| image.target.digest))
     }
 
     /// Fetches and unpacks an image's layers.
@@ -88,19 +119,18 @@ impl EmbeddedWorker {
     ) -> Result<Option<Ref>, WorkerError> {
         let reference = parse_reference(&source.reference)?;
         let reference = match resolved.and_then(|resolved| resolved.parts.get("manifest")) {
-            Some(digest) => Reference::with_digest(
-                reference.registry().to_owned(),
-                reference.repository().to_owned(),
-                digest.clone(),
-            ),
+            Some(digest) => {
+                let digest = Digest::parse(digest).map_err(|error| WorkerError::Failed(error.to_string()))?;
+                with_digest(&reference, digest)
+            }
             None => reference,
         };
         let registry = self.registry(context);
         let platform = self.platform(platform);
         let image = registry.resolve(&reference, &platform, &self.0.content).await;
-        let image = image.map_err(|error| failed(&error))?;
+        let image = image.map_err(|error| registry_error(&error))?;
         let config = registry.config(&reference, &image.config, &self.0.content).await;
-        let diff_ids = diff_ids(&reference, &config.map_err(|error| failed(&error))?)?;
+        let diff_ids = diff_ids(&reference, &config.map_err(|error| registry_error(&error))?)?;
         if diff_ids.len() != image.layers.len() {
             return Err(WorkerError::Failed(format!(
                 "image {reference} lists {} layers, but its config {}",
@@ -142,6 +172,15 @@ impl EmbeddedWorker {
 pub(super) fn parse_reference(text: &str) -> Result<Reference, WorkerError> {
     let parsed = Reference::try_from(text);
     parsed.map_err(|error| WorkerError::Invalid(format!("failed to parse image reference {text:?}: {error}")))
+}
+
+fn with_digest(reference: &Reference, digest: Digest) -> Reference {
+    let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
+    Reference::with_digest(registry, repository, digest.to_string())
+}
+
+fn registry_error(error: &RegistryError) -> WorkerError {
+    if error.is_not_found() { WorkerError::NotFound(chain(error)) } else { failed(error) }
 }
 
 fn diff_ids(reference: &Reference, config: &[u8]) -> Result<Vec<Digest>, WorkerError> {

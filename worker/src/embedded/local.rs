@@ -62,6 +62,7 @@ impl EmbeddedWorker {
         .await?;
         let received = filesync::receive(session, &request, &TransferLimits::default(), &mut receiver).await;
         received.map_err(|error| failed(&error))?;
+        self.0.trees_to_sync.notify_one();
         let tree = receiver.into_tree();
         tree.ok_or_else(|| WorkerError::Failed(format!("the transfer of directory {name:?} did not complete")))
     }

@@ -13,7 +13,7 @@ use super::{EmbeddedWorker, failed};
 use crate::layer::{LayerList, Mounted};
 use crate::service::UsageRecord;
 use crate::sys::Root;
-use crate::tree::identity::TreeDigest;
+use crate::tree::identity::{FileKey, TreeDigest};
 use crate::tree::view::{self, Empty, Links, Located, View};
 use crate::tree::{Tree, TreeRecord};
 
@@ -87,13 +87,27 @@ impl EmbeddedWorker {
                     .layers
                     .prepare(&self.0.layers.scratch())
                     .map_err(|error| failed(&error))?;
-                crate::fileop::lay_out(&tree, layer.upper(), &|| false).map_err(|error| failed(&error))?;
+                let links = crate::fileop::lay_out(&tree, layer.upper(), &|| false);
+                let links = links.map_err(|error| failed(&error))?;
                 let describe = crate::layer::Describe {
                     description: "files of a client's directory".to_owned(),
                     record_type: "internal".to_owned(),
                 };
-                layer.commit(&describe).map_err(|error| failed(&error))
+                let list = layer.commit(&describe).map_err(|error| failed(&error))?;
+                self.remember_links(&list, &links)?;
+                Ok(list)
             }
+        }
+    }
+
+    /// Keeps in mind which stored files the topmost layer of a list holds links to. Blocks.
+    pub(super) fn remember_links(&self, list: &LayerList, files: &[FileKey]) -> Result<(), WorkerError> {
+        match list.top() {
+            Some(top) if !files.is_empty() => {
+                let recorded = self.0.trees.record_links(top.as_str(), files);
+                recorded.map_err(|error| failed(&error))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -1,0 +1,44 @@
+//! The environment of a process.
+
+use super::error::ExecError;
+use super::request::ExecRequest;
+use crate::executor::user::User;
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What the op says, the proxies and secrets it asks for, and what every process needs.
+pub(super) fn environment(request: &ExecRequest, user: &User) -> Result<Vec<String>, ExecError> {
+    let op = &request.op;
+    let mut env = op.env.clone();
+    let proxies = [
+        ("http_proxy", &op.proxy.http),
+        ("https_proxy", &op.proxy.https),
+        ("ftp_proxy", &op.proxy.ftp),
+        ("no_proxy", &op.proxy.no),
+        ("all_proxy", &op.proxy.all),
+    ];
+    for (name, value) in proxies.into_iter().filter(|(_, value)| !value.is_empty()) {
+        env.push(format!("{}={value}", name.to_uppercase()));
+        env.push(format!("{name}={value}"));
+    }
+    if !env.iter().any(|entry| entry.starts_with("PATH=")) {
+        env.push(DEFAULT_PATH.to_owned());
+    }
+    for secret in &op.secret_env {
+        let value = match request.grants.secrets.get(&secret.id) {
+            Some(value) => std::str::from_utf8(value).map_err(|_| {
+                ExecError::Invalid(format!(
+                    "secret {} is not text: it cannot be in {}",
+                    secret.id, secret.name
+                ))
+            })?,
+            None if secret.optional => "",
+            None => return Err(ExecError::NoSecret(secret.id.clone())),
+        };
+        env.push(format!("{}={value}", secret.name));
+    }
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
+    }
+    Ok(env)
+}

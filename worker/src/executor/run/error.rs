@@ -1,0 +1,123 @@
+//! Why a run has no result.
+
+use cairn_solver::WorkerError;
+
+use crate::executor::process::ExecutorError;
+use crate::executor::rlimit::RlimitError;
+use crate::executor::rootfs::RootfsError;
+use crate::executor::user::UserError;
+use crate::layer::LayerError;
+
+/// Why an [`ExecOp`] has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The process ended with a code that does not mean success.
+    #[error("process {command:?} did not complete successfully: exit code: {code}{}", if *out_of_memory { ": cannot allocate memory" } else { "" })]
+    Exit {
+        /// Arguments joined by blanks.
+        command: String,
+        /// Exit code.
+        code: u32,
+        /// Whether it was killed for want of memory.
+        out_of_memory: bool,
+    },
+    /// It was cancelled.
+    #[error("context canceled")]
+    Cancelled,
+    /// A secret that is not optional is missing.
+    #[error("secret {0}: not found")]
+    NoSecret(String),
+    /// An ssh agent that is not optional is missing.
+    #[error("no SSH key {0:?} forwarded from the client")]
+    NoSsh(String),
+    /// The op contradicts itself or its inputs.
+    #[error("{0}")]
+    Invalid(String),
+    /// The path mounted from a source is not there.
+    #[error("failed to mount {selector:?} of the source at {dest:?}")]
+    Selector {
+        /// Path in the source.
+        selector: String,
+        /// Mount point.
+        dest: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The working directory cannot be used.
+    #[error("failed to create working directory {cwd:?}")]
+    Cwd {
+        /// Which.
+        cwd: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something private to the run could not be provided.
+    #[error("failed to {doing}")]
+    Private {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The user cannot be found.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A resource limit makes no sense.
+    #[error(transparent)]
+    Rlimit(#[from] RlimitError),
+    /// The root file system could not be put together.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// A layer could not be used or finished.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The process could not be run.
+    #[error(transparent)]
+    Executor(ExecutorError),
+}
+
+impl From<ExecutorError> for ExecError {
+    fn from(error: ExecutorError) -> Self {
+        match error {
+            ExecutorError::Cancelled => Self::Cancelled,
+            other => Self::Executor(other),
+        }
+    }
+}
+
+impl From<ExecError> for WorkerError {
+    fn from(error: ExecError) -> Self {
+        match error {
+            ExecError::Exit {
+                command,
+                code,
+                out_of_memory,
+            } => {
+                let cause = out_of_memory.then(|| "cannot allocate memory".to_owned());
+                Self::Exit { command, code, cause }
+            }
+            ExecError::Cancelled => Self::Cancelled,
+            ExecError::NoSecret(_) | ExecError::NoSsh(_) => Self::NotFound(error.to_string()),
+            ExecError::Invalid(_) | ExecError::User(_) | ExecError::Rlimit(_) | ExecError::Selector { .. } => {
+                Self::Invalid(with_causes(&error))
+            }
+            _ => Self::Failed(with_causes(&error)),
+        }
+    }
+}
+
+/// The error and what caused it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// Puts what was attempted to an error of the system.
+pub(super) fn private(doing: &'static str) -> impl FnOnce(std::io::Error) -> ExecError {
+    move |source| ExecError::Private { doing, source }
+}

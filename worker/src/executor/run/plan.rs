@@ -1,0 +1,56 @@
+//! What is mounted for a process, and in which order.
+
+use std::path::PathBuf;
+
+use cairn_solver::llb::{ExecOp, Mount};
+
+use super::prepare::Setting;
+use super::request::ExecRequest;
+use crate::executor::resolv::{hosts, resolv_conf};
+use crate::executor::rootfs::StubRemoval;
+
+/// Something to mount, and where.
+pub(super) struct Planned<'a> {
+    pub(super) dest: PathBuf,
+    pub(super) what: What<'a>,
+}
+
+pub(super) enum What<'a> {
+    /// By index, a mount of the op.
+    Asked(usize, &'a Mount),
+    /// A file of the daemon's.
+    Own { name: &'static str, text: String },
+}
+
+impl Planned<'_> {
+    pub(super) fn removal(&self, op: &ExecOp) -> StubRemoval {
+        match self.what {
+            What::Own { .. } => StubRemoval::WithParents,
+            What::Asked(..) if op.remove_mount_stubs_recursive => StubRemoval::WithParents,
+            What::Asked(..) => StubRemoval::Last,
+        }
+    }
+}
+
+/// All mounts but the root, parents first; those of the op over those of the daemon.
+pub(super) fn plan<'a>(setting: &Setting, request: &'a ExecRequest, root: usize, hostname: &str) -> Vec<Planned<'a>> {
+    let own = |dest: &str, name, text| Planned {
+        dest: PathBuf::from(dest),
+        pub(super) what: What::Own { name, text },
+    };
+    let mut planned = vec![
+        own("/etc/hosts", "hosts", hosts(hostname, &request.op.extra_hosts)),
+        own(
+            "/etc/resolv.conf",
+            "resolv.conf",
+            resolv_conf(&setting.dns, setting.network),
+        ),
+    ];
+    let asked = request.op.mounts.iter().enumerate().filter(|(index, _)| *index != root);
+    planned.extend(asked.map(|(index, mount)| Planned {
+        dest: request.dest(mount),
+        pub(super) what: What::Asked(index, mount),
+    }));
+    planned.sort_by(|a, b| a.dest.cmp(&b.dest));
+    planned
+}

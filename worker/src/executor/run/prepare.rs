@@ -1,0 +1,209 @@
+//! Putting everything in place for a process, and taking it away again.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cairn_solver::llb::{ExecOp, Mount, MountKind};
+
+use super::Caches;
+use super::environment::environment;
+use super::error::ExecError;
+use super::plan::plan;
+use super::private::PrivateDir;
+use super::request::ExecRequest;
+use super::sources::{Output, Sources};
+use crate::executor::process::{ExitStatus, LateMount, Network, ProcessSpec};
+use crate::executor::resolv::DnsConfig;
+use crate::executor::rlimit::limits;
+use crate::executor::rootfs::{Place, Rootfs};
+use crate::executor::user::{User, lookup};
+use crate::layer::{LayerStore, Mounted, WritableLayer};
+use crate::sys::Root;
+use crate::sys::root::clean;
+
+/// Host name of processes that ask for none.
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// What of the runner a run is prepared with.
+pub(super) struct Setting {
+    pub(super) layers: LayerStore,
+    pub(super) dir: PathBuf,
+    pub(super) dns: DnsConfig,
+    pub(super) network: Network,
+}
+
+/// Everything is in place for the process. Dropping this undoes it, without results.
+pub(super) struct Prepared {
+    pub(super) process: ProcessSpec,
+    // Undone in this order: what lies on top first.
+    rootfs: Rootfs,
+    root: Mounted,
+    sources: Vec<Mounted>,
+    outputs: BTreeMap<usize, Output>,
+    _throwaway: Vec<WritableLayer>,
+    _caches: Caches,
+    private: PrivateDir,
+}
+
+impl Prepared {
+    pub(super) fn finish(
+        self,
+        request: &ExecRequest,
+        outcome: Result<ExitStatus, ExecError>,
+    ) -> Result<Vec<LayerList>, ExecError> {
+        let undone = self.rootfs.finish().map_err(ExecError::from).and_then(|()| {
+            for mounted in self.sources {
+                mounted.unmount()?;
+            }
+            Ok(self.root.unmount()?)
+        });
+        drop(self.private);
+        let status = match (outcome, undone) {
+            (Ok(status), Ok(())) => status,
+            (Ok(_), Err(error)) => return Err(error),
+            (Err(error), undone) => {
+                if let Err(error) = undone {
+                    tracing::warn!(%error, "could not clean up after a run");
+                }
+                return Err(error);
+            }
+        };
+        let valid = &request.op.valid_exit_codes;
+        let succeeded = match i32::try_from(status.code) {
+            Ok(code) if valid.is_empty() => code == 0,
+            Ok(code) => valid.contains(&code),
+            Err(_) => false,
+        };
+        if !succeeded {
+            return Err(ExecError::Exit {
+                command: request.command(),
+                code: status.code,
+                out_of_memory: status.out_of_memory,
+            });
+        }
+        let mut lists = Vec::with_capacity(self.outputs.len());
+        for (_, output) in self.outputs {
+            lists.push(match output {
+                Output::Input(list) => list,
+                Output::Layer(mount, layer) => layer.commit(&request.describe(&request.op.mounts[mount]))?,
+            });
+        }
+        Ok(lists)
+    }
+}
+
+pub(super) fn prepare(setting: &Setting, request: &ExecRequest, caches: Caches) -> Result<Prepared, ExecError> {
+    let private = PrivateDir::new(&setting.dir)?;
+    let mut sources = Sources {
+        layers: &setting.layers,
+        request,
+        caches: &caches,
+        private: &private,
+        mounted: Vec::new(),
+        outputs: BTreeMap::new(),
+        throwaway: Vec::new(),
+    };
+    let (root_index, root_mount) = root_mount(&request.op)?;
+    let root = sources.root(root_index, root_mount)?;
+    let user = lookup(root.root(), &request.op.user)?;
+    let mut rootfs = Rootfs::new(root.root())?;
+    let hostname = if request.op.hostname.is_empty() {
+        HOSTNAME
+    } else {
+        &request.op.hostname
+    };
+    let mut late_mounts = Vec::new();
+    for (number, planned) in plan(setting, request, root_index, hostname).into_iter().enumerate() {
+        let removal = planned.removal(&request.op);
+        let Some(source) = sources.open(&planned)? else {
+            continue;
+        };
+        match rootfs.place(&planned.dest)? {
+            Place::Tree(real) => rootfs.add(&real, source.mount, source.is_dir, removal)?,
+            Place::System(dest) => {
+                let path = private.stage(number, source.mount, source.is_dir)?;
+                late_mounts.push(LateMount {
+                    dest,
+                    source: path,
+                    readonly: source.readonly,
+                });
+            }
+        }
+    }
+    let cwd = make_cwd(rootfs.root(), &request.op.cwd, &user)?;
+    let process = ProcessSpec {
+        rootfs: root.path().to_owned(),
+        rootfs_readonly: root_mount.readonly,
+        late_mounts,
+        args: request.op.args.clone(),
+        env: environment(request, &user)?,
+        cwd,
+        user,
+        hostname: hostname.to_owned(),
+        rlimits: limits(&request.op.ulimits)?,
+        network: setting.network,
+        security: request.op.security,
+        cgroup_parent: request.op.cgroup_parent.clone(),
+        resources: request.resources.clone(),
+    };
+    let Sources {
+        mounted,
+        outputs,
+        throwaway,
+        ..
+    } = sources;
+    if outputs.keys().copied().ne(0..outputs.len()) {
+        return Err(ExecError::Invalid(
+            "the outputs of the mounts are not numbered one by one from 0".to_owned(),
+        ));
+    }
+    Ok(Prepared {
+        process,
+        rootfs,
+        root,
+        sources: mounted,
+        outputs,
+        _throwaway: throwaway,
+        _caches: caches,
+        private,
+    })
+}
+
+fn root_mount(op: &ExecOp) -> Result<(usize, &Mount), ExecError> {
+    let root = op.mounts.iter().enumerate().find(|(_, mount)| mount.dest == "/");
+    let (index, mount) = root.ok_or_else(|| ExecError::Invalid("no mount at /".to_owned()))?;
+    if mount.kind != MountKind::Bind {
+        return Err(ExecError::Invalid("the mount at / must be a bind mount".to_owned()));
+    }
+    if !clean(&mount.selector).as_os_str().is_empty() {
+        return Err(ExecError::Invalid(
+            "the mount at / cannot select a part of its source".to_owned(),
+        ));
+    }
+    Ok((index, mount))
+}
+
+/// Makes the working directory, owned by the user. Returns its path.
+fn make_cwd(root: &Root, cwd: &str, user: &User) -> Result<String, ExecError> {
+    let failed = |source| ExecError::Cwd {
+        cwd: cwd.to_owned(),
+        source,
+    };
+    let real = Path::new("/").join(root.real_path(cwd).map_err(failed)?);
+    if real.starts_with("/proc") {
+        // Through it lead ways to descriptors of whoever starts the process.
+        return Err(ExecError::Invalid(format!(
+            "the working directory {cwd:?} leads to /proc"
+        )));
+    }
+    if !real.starts_with("/dev") && !real.starts_with("/sys") {
+        for made in root.create_dir_all(cwd, 0o755).map_err(failed)? {
+            root.chown(&made, user.uid, user.gid).map_err(failed)?;
+        }
+    }
+    Path::new("/")
+        .join(clean(cwd))
+        .into_os_string()
+        .into_string()
+        .map_err(|_| ExecError::Invalid(format!("the working directory {cwd:?} is not UTF-8")))
+}
