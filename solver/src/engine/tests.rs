@@ -64,6 +64,28 @@ async fn independent_stages_run_at_the_same_time() {
 }
 
 #[tokio::test]
+async fn stages_copied_from_one_after_the_other_run_at_the_same_time() {
+    let (engine, script) = engine();
+    let meet = Arc::new(Barrier::new(2));
+    for name in ["a", "b"] {
+        let meet = meet.clone();
+        script.on(name, move |_| {
+            let meet = meet.clone();
+            async move {
+                meet.wait().await;
+                Ok(String::new())
+            }
+        });
+    }
+    let mut write = Write::default();
+    let (a, b) = (write.run("a", &[]), write.run("b", &[]));
+    let base = write.image("base");
+    let first = write.run("copy a", &[(base, ID), (a, CONTENT)]);
+    let second = write.run("copy b", &[(first, ID), (b, CONTENT)]);
+    soon(solve(&engine, &script, &write.finish(second))).await.0.unwrap();
+}
+
+#[tokio::test]
 async fn a_second_build_runs_nothing_and_shows_everything_as_cached() {
     let (engine, script) = engine();
     let mut write = Write::default();

@@ -220,26 +220,24 @@ impl Inner {
         if let Op::Source(source) = &node.vertex.op {
             return self.identify_source(node, source).await;
         }
-        let input_identities = try_join_all(node.inputs.iter().map(async |want| {
-            let input = self.node(&want.vertex)?;
-            self.identity(&input).await
-        }))
-        .await?;
         let dependencies = cache_key::dependencies(&node.vertex);
-        let parts = try_join_all(node.inputs.iter().zip(&input_identities).zip(&dependencies).map(
-            async |((want, identity), dependency)| match dependency {
-                Dependency::Identity => Ok(InputPart::Identity {
+        // Each by itself from end to end: an input that has to be made for its content must not wait for the others.
+        let inputs = node.inputs.iter().zip(&dependencies);
+        let inputs = try_join_all(inputs.map(async |(want, dependency)| {
+            let input = self.node(&want.vertex)?;
+            let identity = self.identity(&input).await?;
+            let part = match dependency {
+                Dependency::Identity => InputPart::Identity {
                     key: identity.key.to_string(),
                     output: want.output,
-                }),
-                Dependency::Content(selectors) => self.content_part(node, *want, identity, selectors).await,
-            },
-        ))
+                },
+                Dependency::Content(selectors) => self.content_part(node, *want, &identity, selectors).await?,
+            };
+            Ok::<_, SolveError>((part, identity.fresh && *dependency == Dependency::Identity))
+        }))
         .await?;
-        let depends_on_fresh = input_identities
-            .iter()
-            .zip(&dependencies)
-            .any(|(identity, dependency)| identity.fresh && *dependency == Dependency::Identity);
+        let depends_on_fresh = inputs.iter().any(|(_, is_fresh)| *is_fresh);
+        let parts = inputs.into_iter().map(|(part, _)| part).collect();
         let preimage = self.preimage(&node.vertex, parts);
         Ok(Identity {
             key: preimage.key(),
