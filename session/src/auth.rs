@@ -1,8 +1,19 @@
 //! Registry credentials.
 //!
 //! The daemon asks the client in one of two ways: for a token that the client fetches itself, or for the
-//! credentials to fetch one with. Our client offers only the second; daemons fall back to it by themselves
-//! when the methods of the first are not announced.
+//! credentials to fetch one with. Our client offers both. Registries that hand out tokens get the first: the
+//! password stays on the client's machine. The second remains for registries that want the password itself
+//! (basic authorization), and for daemons that do not know the first.
+//!
+//! | method | what is offered |
+//! |---|---|
+//! | `Credentials` | what the Docker configuration or its helpers hold for a host |
+//! | `FetchToken` | a token from the registry's token server, got with these credentials (`token`) |
+//! | `GetTokenAuthority` | a public key that is the same whenever this user meets this daemon (`authority`) |
+//! | `VerifyTokenAuthority` | a signature with that key |
+//!
+//! The key lets a daemon share a token between builds of the same user: before it gives a session a token that
+//! another one fetched, it has the session sign random bytes ([`verify_token_authority`]).
 
 use std::time::Duration;
 
@@ -11,6 +22,7 @@ use cairn_proto::filesync::auth_client::AuthClient;
 use cairn_proto::filesync::{
     CredentialsRequest, FetchTokenRequest, GetTokenAuthorityRequest, VerifyTokenAuthorityRequest,
 };
+use ring::rand::{SecureRandom, SystemRandom};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -18,8 +30,11 @@ use crate::error::SessionError;
 use crate::secret::Secret;
 use crate::session::Session;
 
+mod authority;
 mod docker_config;
 mod provider;
+mod seed;
+mod token;
 
 pub use docker_config::{DockerConfig, DockerConfigError};
 pub use provider::serve;
@@ -29,6 +44,8 @@ const FETCH_TOKEN: &str = "/moby.filesync.v1.Auth/FetchToken";
 const GET_AUTHORITY: &str = "/moby.filesync.v1.Auth/GetTokenAuthority";
 const VERIFY_AUTHORITY: &str = "/moby.filesync.v1.Auth/VerifyTokenAuthority";
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// As many random bytes as cannot be guessed.
+const PAYLOAD_LEN: usize = 32;
 
 /// Credentials for one registry host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -138,19 +155,25 @@ pub async fn token_authority(session: &Session, host: &str, salt: Bytes) -> Resu
     Ok(optional(response)?.and_then(|response| response.public_key.as_ref().try_into().ok()))
 }
 
-/// Asks the client to sign `payload` with the key of [`token_authority`]; `None` if it has none.
+/// Whether the client holds the key that [`token_authority`] gave, here or in another session: it is asked to
+/// sign random bytes. Without that proof it must not get tokens that another session fetched.
 ///
 /// # Errors
 /// [`SessionError`] if the client cannot answer.
 pub async fn verify_token_authority(
     session: &Session,
     host: &str,
-    payload: Bytes,
     salt: Bytes,
-) -> Result<Option<Bytes>, SessionError> {
+    public_key: &[u8; 32],
+) -> Result<bool, SessionError> {
+    let mut payload = [0; PAYLOAD_LEN];
+    if SystemRandom::new().fill(&mut payload).is_err() {
+        // What can be foreseen proves nothing.
+        return Ok(false);
+    }
     let request = VerifyTokenAuthorityRequest {
         host: host.to_owned(),
-        payload,
+        payload: Bytes::copy_from_slice(&payload),
         salt,
     };
     let response = session
@@ -160,7 +183,8 @@ pub async fn verify_token_authority(
             client(session).verify_token_authority(request),
         )
         .await;
-    Ok(optional(response)?.map(|response| response.signed))
+    let signed = optional(response)?.map(|response| response.signed);
+    Ok(signed.is_some_and(|signed| authority::open(public_key, &signed) == Some(&payload[..])))
 }
 
 fn client(session: &Session) -> AuthClient<Channel> {

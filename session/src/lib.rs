@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`filesync`] | receives directories | sends them |
 //! | [`filesend`] | sends build output | writes it |
-//! | [`auth`] | asks for registry credentials | finds them in the Docker configuration |
+//! | [`auth`] | asks for registry tokens and credentials | fetches and finds them, by the Docker configuration |
 //! | [`secrets`] | asks for secrets | reads them from files and variables |
 //!
 //! [`fsutil`] is the packet protocol under both file services; [`mode`] its mode bits.

@@ -72,8 +72,11 @@ pub enum DockerConfigError {
 #[derive(Debug, Default)]
 pub struct DockerConfig {
     auths: BTreeMap<String, Credentials>,
+    registry_tokens: BTreeMap<String, Secret>,
     default_helper: Option<String>,
     helpers: BTreeMap<String, String>,
+    /// Where the file is or would be.
+    directory: Option<PathBuf>,
 }
 
 #[derive(Deserialize, Default)]
@@ -93,6 +96,7 @@ struct Entry {
     username: String,
     password: String,
     identitytoken: String,
+    registrytoken: String,
 }
 
 #[derive(Deserialize)]
@@ -111,7 +115,10 @@ impl DockerConfig {
     pub async fn load(path: &Path) -> Result<Self, DockerConfigError> {
         match tokio::fs::read(path).await {
             Ok(bytes) => Self::parse(&bytes, path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self {
+                directory: directory_of(path),
+                ..Self::default()
+            }),
             Err(source) => Err(DockerConfigError::Read {
                 path: path.to_owned(),
                 source,
@@ -123,7 +130,12 @@ impl DockerConfig {
         let invalid = |_| DockerConfigError::Parse { path: path.to_owned() };
         let file: File = serde_json::from_slice(bytes).map_err(invalid)?;
         let mut auths = BTreeMap::new();
-        for (host, entry) in file.auths {
+        let mut registry_tokens = BTreeMap::new();
+        for (host, mut entry) in file.auths {
+            let registry_token = std::mem::take(&mut entry.registrytoken);
+            if !registry_token.is_empty() {
+                registry_tokens.insert(bare_host(&host).to_owned(), Secret::new(registry_token));
+            }
             let credentials = entry
                 .decode()
                 .ok_or_else(|| DockerConfigError::Entry { host: host.clone() })?;
@@ -134,8 +146,10 @@ impl DockerConfig {
         let default_helper = Some(file.creds_store).filter(|helper| !helper.is_empty());
         Ok(Self {
             auths,
+            registry_tokens,
             default_helper,
             helpers: file.cred_helpers,
+            directory: directory_of(path),
         })
     }
 
@@ -144,12 +158,22 @@ impl DockerConfig {
     /// # Errors
     /// [`DockerConfigError`] if the helper in charge fails.
     pub async fn credentials(&self, host: &str) -> Result<Credentials, DockerConfigError> {
-        let key = if host == HUB_HOST { HUB_KEY } else { host };
+        let key = key_of(host);
         let helper = self.helpers.get(key).or_else(|| self.helpers.get(bare_host(key)));
         match helper.or(self.default_helper.as_ref()) {
             Some(helper) => ask_helper(helper, key).await,
             None => Ok(self.auths.get(bare_host(key)).cloned().unwrap_or_default()),
         }
+    }
+
+    /// A token that the file holds for a registry host, to be sent there as it is.
+    pub(super) fn registry_token(&self, host: &str) -> Option<Secret> {
+        self.registry_tokens.get(bare_host(key_of(host))).cloned()
+    }
+
+    /// The directory of the file, which need not exist.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 }
 
@@ -175,6 +199,18 @@ impl Entry {
             secret: Secret::new(password),
         })
     }
+}
+
+/// The key under which a host's credentials are kept.
+fn key_of(host: &str) -> &str {
+    if host == HUB_HOST { HUB_KEY } else { host }
+}
+
+fn directory_of(path: &Path) -> Option<PathBuf> {
+    let directory = path.parent()?;
+    // A bare file name is one in the working directory.
+    let is_bare = directory.as_os_str().is_empty();
+    Some(if is_bare { Path::new(".") } else { directory }.to_owned())
 }
 
 /// Old files key their entries by URL.
@@ -287,6 +323,34 @@ mod tests {
                 "{host}"
             );
         }
+    }
+
+    #[test]
+    fn finds_registry_tokens_by_host() {
+        let json = r#"{"credsStore": "x", "auths": {
+            "https://index.docker.io/v1/": {"registrytoken": "hub"},
+            "ghcr.io": {"auth": "dTpw", "registrytoken": "hunter2"}
+        }}"#;
+        let config = config(json).unwrap();
+        let rows = [
+            ("registry-1.docker.io", Some("hub")),
+            ("ghcr.io", Some("hunter2")),
+            ("quay.io", None),
+        ];
+        for (host, expected) in rows {
+            let found = config.registry_token(host);
+            assert_eq!(found.as_ref().and_then(Secret::expose_str), expected, "{host}");
+        }
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn knows_its_directory() {
+        for (path, expected) in [("/missing/config.json", "/missing"), ("missing.json", ".")] {
+            let config = DockerConfig::load(Path::new(path)).await.unwrap();
+            assert_eq!(config.directory(), Some(Path::new(expected)));
+        }
+        assert_eq!(DockerConfig::default().directory(), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Both halves of every service against each other, over an in-memory tunnel and over a real server.
 
+mod auth;
 mod filesend;
 mod filesync;
 mod hostile;

@@ -1,11 +1,8 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
 
-use bytes::Bytes;
-use cairn_session::auth::{self, DockerConfig};
+use cairn_session::Services;
 use cairn_session::secrets::{self, SecretSource};
-use cairn_session::{Services, SessionError};
 
 use crate::support::{Transport, connect};
 
@@ -38,37 +35,4 @@ async fn secrets_are_read_when_asked_for() {
 
     let without = connect(Transport::Memory, Services::new()).await;
     assert_eq!(secrets::get_secret(&without.session, "small").await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn credentials_come_from_the_docker_configuration() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("config.json");
-    fs::write(&path, r#"{"auths": {"ghcr.io": {"auth": "dTpw"}}}"#).unwrap();
-    let mut services = Services::new();
-    auth::serve(&mut services, Arc::new(DockerConfig::load(&path).await.unwrap()));
-    let connected = connect(Transport::Memory, services).await;
-    let found = auth::credentials(&connected.session, "ghcr.io").await.unwrap();
-    assert_eq!((found.username.as_str(), found.secret.expose_str()), ("u", Some("p")));
-    assert!(
-        auth::credentials(&connected.session, "quay.io")
-            .await
-            .unwrap()
-            .is_anonymous()
-    );
-    // Upon this the daemon fetches tokens itself.
-    let authority = auth::token_authority(&connected.session, "ghcr.io", Bytes::from_static(&[0; 32])).await;
-    assert_eq!(authority.unwrap(), None);
-    let token = auth::fetch_token(&connected.session, auth::TokenRequest::default()).await;
-    assert!(matches!(token, Err(SessionError::Unsupported { .. })));
-
-    assert!(
-        DockerConfig::load(&dir.path().join("missing"))
-            .await
-            .unwrap()
-            .credentials("x")
-            .await
-            .unwrap()
-            .is_anonymous()
-    );
 }
