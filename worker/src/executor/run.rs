@@ -5,7 +5,7 @@
 //! | `request` | what is asked |
 //! | `prepare` | putting everything in place, and making results of what the process left |
 //! | `plan`, `sources` | what is mounted, in which order; what the mounts show |
-//! | `private` | files that nobody else may see |
+//! | `private_dir` | files that nobody else may see |
 //! | `environment` | variables |
 //!
 //! The rules for mounts are those of BuildKit's `ExecOp` (`solver/llbsolver/mounts`, `executor`).
@@ -16,7 +16,7 @@ mod environment;
 mod error;
 mod plan;
 mod prepare;
-mod private;
+mod private_dir;
 mod request;
 mod sources;
 #[cfg(test)]
@@ -32,9 +32,9 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::ExecError;
 use self::prepare::{Setting, prepare};
 pub use self::request::{ExecRequest, Grants};
-use super::process::{Executor, Network, ProcessIo};
+use super::process::{Executor, Network, OutputSink, ProcessIo};
 use super::resolv::DnsConfig;
-use crate::layer::{CacheDir, CacheRequest, LayerStore};
+use crate::layer::{CacheDir, CacheRequest, LayerList, LayerStore};
 use crate::sys::mounts::{self, MountGuard};
 use crate::sys::root::create_private_dirs;
 use crate::sys::{Root, at};

@@ -36,7 +36,7 @@ impl Planned<'_> {
 pub(super) fn plan<'a>(setting: &Setting, request: &'a ExecRequest, root: usize, hostname: &str) -> Vec<Planned<'a>> {
     let own = |dest: &str, name, text| Planned {
         dest: PathBuf::from(dest),
-        pub(super) what: What::Own { name, text },
+        what: What::Own { name, text },
     };
     let mut planned = vec![
         own("/etc/hosts", "hosts", hosts(hostname, &request.op.extra_hosts)),
@@ -49,7 +49,7 @@ pub(super) fn plan<'a>(setting: &Setting, request: &'a ExecRequest, root: usize,
     let asked = request.op.mounts.iter().enumerate().filter(|(index, _)| *index != root);
     planned.extend(asked.map(|(index, mount)| Planned {
         dest: request.dest(mount),
-        pub(super) what: What::Asked(index, mount),
+        what: What::Asked(index, mount),
     }));
     planned.sort_by(|a, b| a.dest.cmp(&b.dest));
     planned

@@ -9,7 +9,7 @@ use super::Caches;
 use super::environment::environment;
 use super::error::ExecError;
 use super::plan::plan;
-use super::private::PrivateDir;
+use super::private_dir::PrivateDir;
 use super::request::ExecRequest;
 use super::sources::{Output, Sources};
 use crate::executor::process::{ExitStatus, LateMount, Network, ProcessSpec};
@@ -17,7 +17,7 @@ use crate::executor::resolv::DnsConfig;
 use crate::executor::rlimit::limits;
 use crate::executor::rootfs::{Place, Rootfs};
 use crate::executor::user::{User, lookup};
-use crate::layer::{LayerStore, Mounted, WritableLayer};
+use crate::layer::{LayerList, LayerStore, Mounted, WritableLayer};
 use crate::sys::Root;
 use crate::sys::root::clean;
 

@@ -8,7 +8,7 @@ use cairn_solver::llb::{FileGrant, Mount, MountKind};
 use super::Caches;
 use super::error::{ExecError, private};
 use super::plan::{Planned, What};
-use super::private::PrivateDir;
+use super::private_dir::PrivateDir;
 use super::request::ExecRequest;
 use crate::layer::{LayerList, LayerStore, Mounted, WritableLayer};
 use crate::sys::mounts::{DetachedMount, Restrictions, clone_tree, detached_tmpfs};

@@ -1,12 +1,20 @@
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 
 use bytes::Bytes;
-use cairn_solver::llb::{CacheSharing, ContentCache, HostIp, ProxyEnv, SecretEnv, SecurityMode, Ulimit};
+use cairn_solver::WorkerError;
+use cairn_solver::llb::{
+    CacheSharing, ContentCache, ExecOp, FileGrant, HostIp, LinuxResources, Mount, ProxyEnv, SecretEnv, SecurityMode,
+    Ulimit,
+};
 use parking_lot::Mutex;
 
 use super::super::oci_runtime::OciRuntime;
 use super::super::process::OutputStream;
+use super::super::rootfs::RootfsError;
+use super::error::with_causes;
 use super::*;
+use crate::layer::Describe;
 use crate::sys::is_root_or_skip;
 
 /// A store, a runtime and a root file system with busybox.

@@ -41,7 +41,13 @@ impl PrivateDir {
     }
 
     /// Makes a file with exactly this mode and owner; returns a handle on it.
-    pub(super) fn file(&self, name: &str, content: &[u8], mode: u32, owner: (u32, u32)) -> Result<std::fs::File, ExecError> {
+    pub(super) fn file(
+        &self,
+        name: &str,
+        content: &[u8],
+        mode: u32,
+        owner: (u32, u32),
+    ) -> Result<std::fs::File, ExecError> {
         use rustix::fs::OFlags;
         let made = self
             .root
