@@ -10,6 +10,24 @@ use walkdir::WalkDir;
 use crate::lab::Lab;
 use crate::process::Program;
 
+/// What Docker leaves to the administrator of a container.
+const CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
 /// An image that skopeo copied, umoci unpacked, and runc can run.
 pub struct Image {
     layout: PathBuf,
@@ -139,16 +157,16 @@ impl Image {
         let mut config = read_json(&path)?;
         config["process"]["terminal"] = false.into();
         config["root"]["readonly"] = false.into();
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(CAPABILITIES);
+        }
         if let Some(command) = command {
             config["process"]["args"] = json!(command);
         }
         std::fs::write(&path, config.to_string())?;
         let state = self.bundle.with_file_name("runc");
-        let id = self
-            .bundle
-            .display()
-            .to_string()
-            .replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let id = format!("test{}", self.bundle.display());
+        let id = id.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let runc = Program::new("runc").args([Path::new("--root"), &state]);
         let finished = runc.args(["run", "--bundle"]).args([&self.bundle]).args([&id]).run()?;
         if !finished.status.success() {

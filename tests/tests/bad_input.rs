@@ -128,7 +128,7 @@ fn a_malformed_dockerfile_is_shown_at_its_line() -> anyhow::Result<()> {
     }
     for empty in ["", "# only a remark\n"] {
         let outcome = bench.fail(&[("Dockerfile", empty)], &[])?;
-        expect_remarks(&outcome, &["Dockerfile"])?;
+        expect_remarks(&outcome, &["file with no instructions"])?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use cairn_tests::{Cairn, Containerd, Daemon, Engine, Image, Lab, Need, Program, 
 
 const DOCKERFILE: &str = "FROM alpine\n\
     RUN mkdir -p /data/empty && echo one > /data/one && ln -s one /data/link && ln /data/one /data/hard && rm /etc/motd || true\n\
-    RUN chmod 4750 /data/one && chown 12:34 /data/one && rm -f /data/link\n\
+    RUN chown 12:34 /data/one && chmod 4750 /data/one && rm -f /data/link\n\
     COPY --chmod=755 greet /usr/bin/greet\n\
     ENV GREETING=hello\n\
     LABEL org.example.kind=test\n\
@@ -236,7 +236,7 @@ fn the_same_input_makes_the_same_image() -> anyhow::Result<()> {
         return Ok(());
     };
     let files = [
-        ("Dockerfile", "FROM scratch\nCOPY . /files/\nENV a=b\n"),
+        ("Dockerfile", "FROM scratch\nCOPY x y/z /\nENV a=b\n"),
         ("x", "1"),
         ("y/z", "2"),
     ];

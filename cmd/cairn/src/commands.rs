@@ -1,5 +1,7 @@
 //! What the program can do.
 
+use std::time::Duration;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command, DebugCommand};
@@ -16,6 +18,9 @@ mod du;
 mod prune;
 mod version;
 mod workers;
+
+/// How long the tasks of a daemon inside this process may take to end, once it has stopped.
+const LAST_TASKS: Duration = Duration::from_secs(5);
 
 /// A command that did not succeed.
 #[derive(Debug)]
@@ -87,14 +92,20 @@ pub(crate) fn run(cli: Cli, surroundings: &Surroundings) -> Result<(), Failure> 
 /// Connects, acts, and stops the daemon again when it is one of our own.
 fn on_daemon(target: Target, act: impl AsyncFnOnce(&Daemon) -> Result<(), Failure>) -> Result<(), Failure> {
     let runtime = crate::daemon::runtime(&target)?;
+    let is_own = matches!(target, Target::Embedded(_));
     let result = runtime.block_on(async {
         let daemon = Daemon::reach(target).await?;
         let result = act(&daemon).await;
         daemon.release().await;
         result
     });
-    // What still runs here has nobody to run for.
-    runtime.shutdown_background();
+    if is_own {
+        // The daemon takes its mounts down when the last of its tasks is gone.
+        runtime.shutdown_timeout(LAST_TASKS);
+    } else {
+        // What still runs here has nobody to run for.
+        runtime.shutdown_background();
+    }
     result
 }
 

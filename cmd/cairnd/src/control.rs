@@ -67,8 +67,8 @@ impl Control for ControlService {
         let jobs = self.daemon.jobs.clone();
         // The answer's headers go out at once: clients wait for them before they do anything else.
         let events = stream::once(async move {
-            let job = jobs.get(&id, jobs::STATUS_WAIT).await?;
-            Ok::<_, Failure>(job.build.events().reader())
+            let events = jobs.events(&id, jobs::STATUS_WAIT).await?;
+            Ok::<_, Failure>(events.reader())
         });
         let messages = events.flat_map(|reader| match reader {
             Err(failure) => stream::iter([Err(Status::from(failure))]).boxed(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_solver::llb::Definition;
+use cairn_solver::progress::EventLog;
 use cairn_solver::{Build, BuildBridge, FrontendResult};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -55,13 +56,22 @@ impl Job {
     }
 }
 
+/// Every id is in one of them at most.
+#[derive(Default)]
+struct Known {
+    jobs: HashMap<String, Arc<Job>>,
+    /// What is left of builds that ended a moment ago. Their results are let go of at once, so that they can be
+    /// removed.
+    ended: HashMap<String, Arc<EventLog>>,
+}
+
 /// The builds of a daemon. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Jobs(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    jobs: Mutex<HashMap<String, Arc<Job>>>,
+    known: Mutex<Known>,
     /// Told of every registration.
     appeared: Notify,
 }
@@ -76,12 +86,12 @@ impl Jobs {
             return Err(Failure::new(Code::InvalidArgument, "a build needs an id"));
         }
         let job = Arc::new(job);
-        let mut jobs = self.0.jobs.lock();
-        if jobs.contains_key(id) {
+        let mut known = self.0.known.lock();
+        if known.jobs.contains_key(id) || known.ended.contains_key(id) {
             return Err(Failure::new(Code::AlreadyExists, format!("job ID {id} exists")));
         }
-        jobs.insert(id.to_owned(), job.clone());
-        drop(jobs);
+        known.jobs.insert(id.to_owned(), job.clone());
+        drop(known);
         self.0.appeared.notify_waiters();
         Ok(JobHandle {
             id: id.to_owned(),
@@ -90,18 +100,35 @@ impl Jobs {
         })
     }
 
-    /// Finds a build, waiting for it to appear.
+    /// Finds a running build, waiting for it to appear.
     ///
     /// # Errors
     /// If it does not.
     pub(crate) async fn get(&self, id: &str, wait: Duration) -> Result<Arc<Job>, Failure> {
+        self.find(id, wait, |known| known.jobs.get(id).cloned()).await
+    }
+
+    /// Finds what a build tells, waiting for it to appear; also shortly after its end.
+    ///
+    /// # Errors
+    /// If it does not appear.
+    pub(crate) async fn events(&self, id: &str, wait: Duration) -> Result<Arc<EventLog>, Failure> {
+        let events = |known: &Known| {
+            let running = known.jobs.get(id).map(|job| job.build.events());
+            running.or_else(|| known.ended.get(id)).cloned()
+        };
+        self.find(id, wait, events).await
+    }
+
+    async fn find<T>(&self, id: &str, wait: Duration, look: impl Fn(&Known) -> Option<T>) -> Result<T, Failure> {
         let found = async {
             loop {
                 let mut appeared = std::pin::pin!(self.0.appeared.notified());
                 // Listening starts before looking, so that no registration falls in between.
                 appeared.as_mut().enable();
-                if let Some(job) = self.find(id) {
-                    return job;
+                let found = look(&self.0.known.lock());
+                if let Some(found) = found {
+                    return found;
                 }
                 appeared.await;
             }
@@ -111,23 +138,24 @@ impl Jobs {
             .map_err(|_| Failure::new(Code::NotFound, format!("no such job {id}")))
     }
 
-    fn find(&self, id: &str) -> Option<Arc<Job>> {
-        self.0.jobs.lock().get(id).cloned()
-    }
-
     /// Ends all builds.
     pub(crate) fn close_all(&self) {
-        let jobs: Vec<Arc<Job>> = self.0.jobs.lock().values().cloned().collect();
+        let jobs: Vec<Arc<Job>> = self.0.known.lock().jobs.values().cloned().collect();
         for job in jobs {
             job.build.close();
         }
     }
 
-    fn remove(&self, id: &str, job: &Arc<Job>) {
-        let mut jobs = self.0.jobs.lock();
-        if jobs.get(id).is_some_and(|known| Arc::ptr_eq(known, job)) {
-            jobs.remove(id);
+    /// Keeps nothing of a build but what it told.
+    fn end(&self, id: &str) {
+        let mut known = self.0.known.lock();
+        if let Some(job) = known.jobs.remove(id) {
+            known.ended.insert(id.to_owned(), job.build.events().clone());
         }
+    }
+
+    fn forget(&self, id: &str) {
+        self.0.known.lock().ended.remove(id);
     }
 }
 
@@ -141,14 +169,15 @@ pub(crate) struct JobHandle {
 impl Drop for JobHandle {
     fn drop(&mut self) {
         self.job.build.close();
-        let (jobs, id, job) = (self.jobs.clone(), self.id.clone(), self.job.clone());
+        self.jobs.end(&self.id);
+        let (jobs, id) = (self.jobs.clone(), std::mem::take(&mut self.id));
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return jobs.remove(&id, &job);
+            return jobs.forget(&id);
         };
         // Ends by itself; at most `LINGER` after the runtime's last build.
         runtime.spawn(async move {
             tokio::time::sleep(LINGER).await;
-            jobs.remove(&id, &job);
+            jobs.forget(&id);
         });
     }
 }

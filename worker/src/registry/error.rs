@@ -53,7 +53,7 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
     },
     /// The server wants other credentials than it got.
-    #[error("{reference}: access denied by {host}{}", explained(message))]
+    #[error("{reference}: access denied by {host} ({}){}", named(*status), explained(message))]
     Denied {
         /// What was asked for.
         reference: String,
@@ -196,6 +196,13 @@ fn asked(hosts: &[String]) -> String {
         [] | [_] => String::new(),
         hosts => format!(" (asked {})", hosts.join(", ")),
     }
+}
+
+/// A status as clients know it: `401 Unauthorized`.
+fn named(status: u16) -> String {
+    let reason = reqwest::StatusCode::from_u16(status).ok();
+    let reason = reason.and_then(|status| status.canonical_reason());
+    reason.map_or_else(|| status.to_string(), |reason| format!("{status} {reason}"))
 }
 
 fn explained(message: &str) -> String {
