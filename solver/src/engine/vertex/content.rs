@@ -1,0 +1,102 @@
+//! What inputs contribute that are depended on by content.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+
+use super::node::{Identity, MadeOutput, Node};
+use super::record::{recorded, remembered_content};
+use crate::cache_key::{self, InputPart};
+use crate::engine::build::{Inner, Want};
+use crate::worker::{ContentSelector, Ref};
+use crate::{Digest, SolveError};
+
+impl Inner {
+    /// What an input that is depended on by content contributes, before it is known to be needed itself.
+    pub(super) async fn content_part(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        want: Want,
+        identity: &Identity,
+        selectors: &[ContentSelector],
+    ) -> Result<InputPart, SolveError> {
+        if !identity.fresh
+            && let Some(digests) = self.remembered_contents(want, identity, selectors)
+        {
+            return Ok(InputPart::Content(digests));
+        }
+        let input = self.made(want).await?;
+        self.made_content_part(node, &input, selectors).await
+    }
+
+    /// The content digests of the recorded result of an input, if all are remembered.
+    fn remembered_contents(
+        &self,
+        want: Want,
+        identity: &Identity,
+        selectors: &[ContentSelector],
+    ) -> Option<Vec<String>> {
+        let recorded = recorded(&self.engine, &identity.key)?;
+        let result = recorded.get(want.output)?;
+        selectors
+            .iter()
+            .map(|selector| {
+                let key = cache_key::content_key(&identity.key, want.output, result.as_ref(), selector);
+                remembered_content(&self.engine, &key).map(|digest| digest.to_string())
+            })
+            .collect()
+    }
+
+    /// What an input that was made contributes, when depended on by content.
+    pub(super) async fn made_content_part(
+        &self,
+        node: &Arc<Node>,
+        input: &MadeOutput,
+        selectors: &[ContentSelector],
+    ) -> Result<InputPart, SolveError> {
+        let digests = selectors
+            .iter()
+            .map(|selector| self.content_digest(node, input, selector));
+        let digests = try_join_all(digests).await?;
+        Ok(InputPart::Content(digests.iter().map(ToString::to_string).collect()))
+    }
+
+    async fn content_digest(
+        &self,
+        node: &Arc<Node>,
+        input: &MadeOutput,
+        selector: &ContentSelector,
+    ) -> Result<Digest, SolveError> {
+        let engine = &self.engine;
+        let id = input.result.as_ref().map(Ref::id);
+        let key = cache_key::content_key(&input.key, input.output, id, selector);
+        if let Some(known) = remembered_content(engine, &key) {
+            return Ok(known);
+        }
+        let (ticket, _) = engine.digesting.join(
+            key,
+            || self.shared(),
+            |shared, cancel| {
+                let (worker, index) = (engine.worker.clone(), engine.index.clone());
+                let (selector, vertex, input) = (selector.clone(), node.vertex.digest, input.result.clone());
+                async move {
+                    let context = shared.context(vertex, cancel);
+                    let outcome = worker.digest(input.as_ref(), &selector, &context).await;
+                    shared.events.close();
+                    if let Ok(digest) = &outcome
+                        && let Err(error) = index.record_content(&key, digest)
+                    {
+                        tracing::warn!(%error, "a content digest is not remembered");
+                    }
+                    outcome
+                }
+            },
+        );
+        let outcome = self.follow(node, ticket.shared(), ticket.wait()).await;
+        if let Err(error) = &outcome {
+            // The step that reads the missing path is the one to show, though it never ran.
+            self.report_failed(node, error);
+        }
+        outcome
+    }
+}

@@ -1,0 +1,182 @@
+//! Materialising a vertex: finding its results, or making them.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+
+use super::node::{Identity, Made, MadeOutput, Node};
+use super::record::{lookup, record};
+use crate::SolveError;
+use crate::cache_key::{self, Dependency};
+use crate::engine::build::Inner;
+use crate::engine::{Engine, Shared};
+use crate::llb::{Op, Vertex};
+use crate::worker::{Execution, Ref, WorkerError};
+
+impl Inner {
+    pub(super) async fn materialise(self: &Arc<Self>, node: &Arc<Node>) -> Result<Made, SolveError> {
+        let identity = self.identity(node).await?;
+        if let Op::Passthrough { outputs, .. } = &node.vertex.op {
+            return self.pass_through(node, outputs).await;
+        }
+        if let Some(known) = self.lookup(node, &identity).await? {
+            return Ok(known);
+        }
+        if let Some(result) = identity.resolved.as_ref().and_then(|resolved| resolved.result.clone()) {
+            let results = vec![Some(result)];
+            record(&self.engine, &identity, &results);
+            return Ok(Made {
+                key: identity.key,
+                results: results.into(),
+            });
+        }
+        let inputs = try_join_all(node.inputs.iter().map(|want| self.made(*want))).await?;
+        let confirmed = self.confirm(node, &identity, &inputs).await?;
+        if confirmed.key != identity.key
+            && let Some(known) = self.lookup(node, &confirmed).await?
+        {
+            return Ok(known);
+        }
+        let inputs = inputs.into_iter().map(|input| input.result).collect();
+        let results = if node.is_directory() {
+            self.execute(node, &confirmed, inputs).await?
+        } else {
+            self.report_started(node);
+            let outcome = self.execute(node, &confirmed, inputs).await;
+            self.report_completed(node, outcome.as_ref().err());
+            outcome?
+        };
+        Ok(Made {
+            key: confirmed.key,
+            results: results.into(),
+        })
+    }
+
+    /// Makes what a passthrough hands on, and nothing else of its inputs.
+    async fn pass_through(self: &Arc<Self>, node: &Arc<Node>, outputs: &[usize]) -> Result<Made, SolveError> {
+        let made = try_join_all(node.inputs.iter().enumerate().map(async |(position, want)| {
+            if outputs.contains(&position) {
+                return self.made(*want).await;
+            }
+            let input = self.node(&want.vertex)?;
+            Ok(MadeOutput {
+                key: self.identity(&input).await?.key,
+                output: want.output,
+                result: None,
+            })
+        }))
+        .await?;
+        let parts = made.iter().map(MadeOutput::identity_part).collect();
+        Ok(Made {
+            key: self.preimage(&node.vertex, parts).key(),
+            results: outputs.iter().map(|&input| made[input].result.clone()).collect(),
+        })
+    }
+
+    /// Identifies a vertex again, now by what its inputs were really made into.
+    ///
+    /// Without this, an input that is gone, and comes out differently when it is made again, would be used under a
+    /// key that promises the content it had: others who rightly look for that content would find the wrong result.
+    async fn confirm(
+        &self,
+        node: &Arc<Node>,
+        identity: &Identity,
+        inputs: &[MadeOutput],
+    ) -> Result<Identity, SolveError> {
+        if inputs.is_empty() {
+            return Ok(identity.clone());
+        }
+        let dependencies = cache_key::dependencies(&node.vertex);
+        let parts = try_join_all(
+            inputs
+                .iter()
+                .zip(&dependencies)
+                .map(async |(input, dependency)| match dependency {
+                    Dependency::Identity => Ok(input.identity_part()),
+                    Dependency::Content(selectors) => self.made_content_part(node, input, selectors).await,
+                }),
+        )
+        .await?;
+        let preimage = self.preimage(&node.vertex, parts);
+        Ok(Identity {
+            key: preimage.key(),
+            preimage: Arc::new(preimage),
+            ..identity.clone()
+        })
+    }
+
+    /// The recorded results of a vertex, if they may be used and are all still there; reported as a hit.
+    async fn lookup(&self, node: &Arc<Node>, identity: &Identity) -> Result<Option<Made>, SolveError> {
+        if identity.fresh {
+            return Ok(None);
+        }
+        let found = lookup(&self.engine, &identity.key).await.map_err(|error| {
+            let error = node.error(error);
+            self.report_failed(node, &error);
+            error
+        })?;
+        if found.is_some() && !node.is_directory() {
+            self.report_cached(node);
+        }
+        Ok(found.map(|results| Made {
+            key: identity.key,
+            results: results.into(),
+        }))
+    }
+
+    async fn execute(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        identity: &Identity,
+        inputs: Vec<Option<Ref>>,
+    ) -> Result<Vec<Option<Ref>>, SolveError> {
+        let engine = &self.engine;
+        let (ticket, _) = engine.executing.join(
+            // Whoever wants it run anew does not join those who might find it recorded.
+            (identity.key, identity.fresh),
+            || self.shared(),
+            |shared, cancel| {
+                let (engine, vertex, identity) = (engine.clone(), node.vertex.clone(), identity.clone());
+                async move {
+                    let outcome = run(&engine, vertex, &identity, inputs, &shared, cancel).await;
+                    shared.events.close();
+                    outcome
+                }
+            },
+        );
+        self.follow(node, ticket.shared(), ticket.wait()).await
+    }
+}
+
+/// Executes a vertex and records its results. Runs once for all who want it.
+async fn run(
+    engine: &Engine,
+    vertex: Arc<Vertex>,
+    identity: &Identity,
+    inputs: Vec<Option<Ref>>,
+    shared: &Shared,
+    cancel: tokio_util::sync::CancellationToken,
+) -> Result<Vec<Option<Ref>>, WorkerError> {
+    // Somebody may have finished the same work between our look at the index and now.
+    if !identity.fresh
+        && let Some(known) = lookup(engine, &identity.key).await?
+    {
+        return Ok(known);
+    }
+    let context = shared.context(vertex.digest, cancel);
+    let want = vertex.output_count();
+    let execution = Execution {
+        vertex,
+        resolved: identity.resolved.clone(),
+        inputs,
+    };
+    let results = engine.worker.execute(execution, &context).await?;
+    if results.len() != want {
+        return Err(WorkerError::Failed(format!(
+            "the worker gave {} results for {want} outputs",
+            results.len()
+        )));
+    }
+    record(engine, identity, &results);
+    Ok(results)
+}
