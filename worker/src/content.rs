@@ -9,7 +9,7 @@
 //! A blob appears under `blobs/` by one `rename` of a file whose hash was checked, so killing the process at any
 //! moment leaves either the whole blob or none. One process owns a store at a time (the daemon locks its root).
 //!
-//! All methods block on the file system: call them from the blocking pool.
+//! All methods but [`ContentStore::closed`] block on the file system: call them from the blocking pool.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -20,6 +20,8 @@ use std::time::{Duration, SystemTime};
 
 use cairn_solver::Digest;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 mod hashing;
 mod ingest;
@@ -118,6 +120,8 @@ struct Shared {
     durability: Durability,
     /// References of the resumable ingests that are open now.
     active: Mutex<HashSet<String>>,
+    /// Told whenever one of them closes.
+    closed: Notify,
 }
 
 impl ContentStore {
@@ -131,6 +135,7 @@ impl ContentStore {
             ingest: root.join("ingest"),
             durability,
             active: Mutex::new(HashSet::new()),
+            closed: Notify::new(),
         };
         for dir in [&shared.blobs, &shared.ingest] {
             fs::create_dir_all(dir).map_err(ContentError::io("create directory", dir))?;
@@ -235,6 +240,12 @@ impl ContentStore {
     /// [`ContentError::Busy`] while another ingest with this reference is open.
     pub fn resume(&self, reference: &str) -> Result<Ingest, ContentError> {
         Ingest::resumable(self.clone(), reference)
+    }
+
+    /// Ends when a resumable ingest closes next, whichever it is. Ask for this before [`ContentStore::resume`], and
+    /// the end of what keeps that busy is not missed.
+    pub fn closed(&self) -> Notified<'_> {
+        self.shared.closed.notified()
     }
 
     /// Removes the blob; says whether it was there. Open readers keep it alive for themselves.

@@ -64,7 +64,7 @@ impl Ingest {
                 committed: false,
             }),
             Err(err) => {
-                store.shared.active.lock().remove(reference);
+                close(&store, reference);
                 Err(ContentError::io("open ingest", &path)(err))
             }
         }
@@ -139,7 +139,7 @@ impl Ingest {
         if let Some(reference) = self.reference.take() {
             self.remove_file();
             self.committed = true;
-            self.store.shared.active.lock().remove(&reference);
+            close(&self.store, &reference);
         }
     }
 
@@ -165,13 +165,17 @@ impl Write for Ingest {
 impl Drop for Ingest {
     fn drop(&mut self) {
         match &self.reference {
-            Some(reference) => {
-                self.store.shared.active.lock().remove(reference);
-            }
+            Some(reference) => close(&self.store, reference),
             None if !self.committed => self.remove_file(),
             None => {}
         }
     }
+}
+
+/// Lets others write under a reference.
+fn close(store: &ContentStore, reference: &str) {
+    store.shared.active.lock().remove(reference);
+    store.shared.closed.notify_waiters();
 }
 
 fn check(info: &BlobInfo, expected: Option<&Digest>, size: Option<u64>) -> Result<(), ContentError> {

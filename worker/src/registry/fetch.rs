@@ -28,13 +28,14 @@ struct Received {
 }
 
 impl Registry {
-    /// Gets a blob of the reference's repository into `store`, unless it is there. Waits for a transfer slot.
+    /// Gets a blob of the reference's repository into `store`, unless it is there. Waits for a transfer slot, and for
+    /// whoever else is getting the same blob: what one has got, or how far it came, serves the next.
     ///
     /// A broken transfer goes on where it stopped: at once, with another mirror, or in a later call. Only bytes with
-    /// the descriptor's digest and size become a blob. Callers make sure that one blob is got once at a time.
+    /// the descriptor's digest and size become a blob.
     ///
     /// # Errors
-    /// [`RegistryError`]; with [`ContentError::Busy`] inside when somebody else is getting the same blob.
+    /// [`RegistryError`].
     ///
     /// # Cancel safety
     /// Dropping the future stops the transfer and keeps what arrived for the next call.
@@ -50,7 +51,6 @@ impl Registry {
         if blocking(&name, move || found.size(&digest)).await? == Some(blob.size) {
             return Ok(());
         }
-        let _slot = self.client.transfer_slot().await;
         let mut attempts = Attempts::new(reference);
         for (endpoint, is_last) in marking_last(&self.pull_endpoints(reference.registry())) {
             let answer = self
@@ -78,8 +78,10 @@ impl Registry {
         let mut failures = 0;
         let mut has_mismatched = false;
         loop {
-            let (opened, key) = (store.clone(), format!("blob-{}", blob.digest));
-            let ingest = blocking(name, move || opened.resume(&key)).await?;
+            let Some(ingest) = take(name, blob, store).await? else {
+                return Ok(());
+            };
+            let slot = self.client.transfer_slot().await;
             let before = ingest.offset();
             let error = match self.fetch_once(reference, name, endpoint, blob, ingest, progress).await {
                 Ok(()) => return Ok(()),
@@ -91,6 +93,7 @@ impl Registry {
                     error
                 }
             };
+            drop(slot);
             failures += 1;
             let is_mismatch = matches!(error, RegistryError::Digest { .. });
             // What an earlier run left may be damaged; only a whole new transfer tells.
@@ -166,6 +169,29 @@ impl Registry {
             ),
             error => (error, reached),
         })
+    }
+}
+
+/// Opens the blob for writing as soon as nobody else does; `None` if it is there by then.
+async fn take(name: &str, blob: &Descriptor, store: &ContentStore) -> Result<Option<Ingest>, RegistryError> {
+    loop {
+        let closed = store.closed();
+        let (opened, digest, size) = (store.clone(), blob.digest, blob.size);
+        let taken = blocking(name, move || {
+            let ingest = opened.resume(&format!("blob-{digest}"))?;
+            if opened.size(&digest)? == Some(size) {
+                ingest.abort();
+                return Ok(None);
+            }
+            Ok(Some(ingest))
+        });
+        match taken.await {
+            Err(RegistryError::Content {
+                source: ContentError::Busy(_),
+                ..
+            }) => closed.await,
+            taken => return taken,
+        }
     }
 }
 

@@ -296,6 +296,33 @@ async fn servers_without_ranges_and_damaged_partial_blobs_start_over() {
 }
 
 #[tokio::test]
+async fn whoever_wants_a_blob_that_is_being_got_waits_for_it() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = count.clone();
+    let server = FakeServer::start(move |_| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        Reply::new(200).body(vec![7; 300_000])
+    })
+    .await;
+    let (_dir, store) = temp_store();
+    let blob = Descriptor::of("x", &[7; 300_000]);
+    let name = reference(&format!("{}/a:1", server.host));
+    let registry = anonymous();
+    let all = (0..20).map(|_| registry.fetch_blob(&name, &blob, &store, None));
+    futures_util::future::try_join_all(all).await.unwrap();
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+
+    // One that gives up hands over to the next.
+    store.delete(&blob.digest).unwrap();
+    let held = store.resume(&format!("blob-{}", blob.digest)).unwrap();
+    let mut waiting = std::pin::pin!(registry.fetch_blob(&name, &blob, &store, None));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    drop(held);
+    waiting.await.unwrap();
+    assert_eq!(store.size(&blob.digest).unwrap(), Some(blob.size));
+}
+
+#[tokio::test]
 async fn temporary_failures_are_tried_again_and_lasting_ones_are_not() {
     let count = Arc::new(AtomicUsize::new(0));
     let seen = count.clone();
