@@ -91,6 +91,14 @@ impl Engine {
         Build::new(self.clone(), options)
     }
 
+    /// Waits until nothing runs any more, not even the clean-up after work that was given up.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn finished(&self) {
+        tokio::join!(self.resolving.landed(), self.executing.landed(), self.digesting.landed());
+    }
+
     /// Whether any vertex is being worked on.
     pub fn is_idle(&self) -> bool {
         self.resolving.is_empty() && self.executing.is_empty() && self.digesting.is_empty()

@@ -12,12 +12,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::{DashMap, Entry};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Work in progress, by key.
 ///
 /// `S` is what joiners share besides the outcome, such as the progress so far.
 pub struct Flight<K, S, V> {
     calls: Calls<K, S, V>,
+    /// The tasks of all work, also of work that was given up and still cleans up.
+    tasks: TaskTracker,
 }
 
 type Calls<K, S, V> = Arc<DashMap<K, Arc<Call<S, V>>>>;
@@ -44,7 +47,10 @@ pub struct Lost;
 
 impl<K: Hash + Eq, S, V> Default for Flight<K, S, V> {
     fn default() -> Self {
-        Self { calls: Arc::default() }
+        Self {
+            calls: Arc::default(),
+            tasks: TaskTracker::new(),
+        }
     }
 }
 
@@ -93,7 +99,7 @@ where
         };
         let work = start(call.shared.clone(), cancel);
         // Owned by the tickets: the token ends it when the last one goes.
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             // Dropped in reverse order when the work panics: also then, the call is off the map first.
             let sender = sender;
             let landed = landed;
@@ -111,6 +117,16 @@ where
             call,
             calls: self.calls.clone(),
         }
+    }
+
+    /// Waits until no work runs any more; also work that was given up, which is off the map but may still clean up.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn landed(&self) {
+        // Closed only so that the wait ends: work may be started as before.
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Number of keys with work in progress.
@@ -207,6 +223,26 @@ mod tests {
         }
         assert_eq!(runs.load(Ordering::SeqCst), 1);
         assert!(flight.is_empty());
+    }
+
+    #[tokio::test]
+    async fn work_that_was_given_up_is_waited_for() {
+        let flight: Flight<u32, (), ()> = Flight::default();
+        let cleaned = Arc::new(AtomicUsize::new(0));
+        let seen = cleaned.clone();
+        let (ticket, _) = flight.join(
+            7,
+            || (),
+            |(), cancel| async move {
+                cancel.cancelled().await;
+                tokio::task::yield_now().await;
+                seen.fetch_add(1, Ordering::SeqCst);
+            },
+        );
+        drop(ticket);
+        assert!(flight.is_empty());
+        flight.landed().await;
+        assert_eq!(cleaned.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
+use petgraph::stable_graph::NodeIndex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -141,7 +142,7 @@ impl Build {
             self.inner.check_allowed(graph.vertex(index))?;
         }
         for index in graph.topological() {
-            self.inner.load_vertex(graph, graph.vertex(index));
+            self.inner.load_vertex(graph, index);
         }
         let target = graph.target();
         Ok(Want {
@@ -251,7 +252,8 @@ impl Inner {
         }
     }
 
-    fn load_vertex(&self, graph: &Graph, vertex: &Vertex) {
+    fn load_vertex(&self, graph: &Graph, index: NodeIndex) {
+        let vertex = graph.vertex(index);
         let mut nodes = self.nodes.lock();
         if let Some(known) = nodes.get(&vertex.digest) {
             known.add_metadata(&vertex.metadata, places(graph, &vertex.digest));
@@ -265,7 +267,8 @@ impl Inner {
                 output: edge.output,
             })
             .collect();
-        let node = Node::new(Arc::new(vertex.clone()), inputs, places(graph, &vertex.digest));
+        let name = graph.name(index);
+        let node = Node::new(Arc::new(vertex.clone()), name, inputs, places(graph, &vertex.digest));
         self.events.push(Event::Vertex(node.state()));
         nodes.insert(vertex.digest, Arc::new(node));
     }

@@ -78,19 +78,87 @@ impl Graph {
         self.by_digest.get(digest).copied()
     }
 
+    /// The name of a vertex that users are shown: the custom one, else one made from the op and, for a merge and a
+    /// difference, the names of its inputs. Those are clipped where they get too long.
+    ///
+    /// # Panics
+    /// If `index` is of another graph.
+    pub fn name(&self, index: NodeIndex) -> String {
+        let mut name = String::new();
+        // No recursion: graphs are deep, and what is left out by the limit is not looked at.
+        let mut pending = vec![NamePart::Vertex(index)];
+        let is_made = self.name_parts(self.vertex(index), 0).is_some();
+        while let Some(part) = pending.pop() {
+            match part {
+                NamePart::Text(text) => name.push_str(text),
+                NamePart::Vertex(index) => match self.name_parts(self.vertex(index), MAX_MADE_NAME - name.len()) {
+                    Some(parts) => pending.extend(parts.into_iter().rev()),
+                    None => name.push_str(&self.vertex(index).name()),
+                },
+            }
+            if name.len() > MAX_MADE_NAME && is_made {
+                let end = (0..=MAX_MADE_NAME).rev().find(|&end| name.is_char_boundary(end));
+                name.truncate(end.unwrap_or_default());
+                name.push('…');
+                break;
+            }
+        }
+        name
+    }
+
+    /// What the name of a vertex is made of, if that includes the names of its inputs; enough of it for `room` bytes.
+    fn name_parts(&self, vertex: &Vertex, room: usize) -> Option<Vec<NamePart>> {
+        if vertex.custom_name().is_some() {
+            return None;
+        }
+        let input = |position: usize| NamePart::Vertex(vertex.inputs[position].vertex);
+        let side = |position: Option<usize>| match position {
+            Some(position) => vec![NamePart::Text("("), input(position), NamePart::Text(")")],
+            None => vec![NamePart::Text("scratch")],
+        };
+        match &vertex.op {
+            Op::Merge { inputs } => {
+                let mut parts = vec![NamePart::Text("merge (")];
+                for (n, &position) in inputs.iter().take(room / 2 + 1).enumerate() {
+                    parts.extend((n > 0).then_some(NamePart::Text(", ")));
+                    parts.push(input(position));
+                }
+                parts.push(NamePart::Text(")"));
+                Some(parts)
+            }
+            Op::Diff { lower, upper } => {
+                let (diff, to) = (NamePart::Text("diff "), NamePart::Text(" -> "));
+                Some([vec![diff], side(*lower), vec![to], side(*upper)].concat())
+            }
+            _ => None,
+        }
+    }
+
     /// Where vertices come from in the user's files.
     pub fn source_map(&self) -> &SourceMap {
         &self.source_map
     }
 }
 
+/// Length, in bytes, from which on a name made of the names of inputs is clipped: they nest, and may double each time.
+const MAX_MADE_NAME: usize = 512;
+
+/// A part of the name of a vertex.
+#[derive(Clone)]
+enum NamePart {
+    Text(&'static str),
+    Vertex(NodeIndex),
+}
+
 impl Vertex {
-    /// The name shown to users: the custom one, else one made from the op.
+    /// The custom name, else one made from the op alone; [`Graph::name`] also knows the inputs' names.
     pub fn name(&self) -> String {
-        match self.metadata.description.get("llb.customname") {
-            Some(name) if !name.is_empty() => name.clone(),
-            _ => self.op.name(),
-        }
+        self.custom_name().map_or_else(|| self.op.name(), str::to_owned)
+    }
+
+    fn custom_name(&self) -> Option<&str> {
+        let name = self.metadata.description.get("llb.customname");
+        name.map(String::as_str).filter(|name| !name.is_empty())
     }
 
     /// How many outputs the op has.

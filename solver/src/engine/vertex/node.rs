@@ -70,6 +70,7 @@ pub(in crate::engine) struct Node {
 impl Node {
     pub(in crate::engine) fn new(
         vertex: Arc<Vertex>,
+        name: String,
         inputs: Vec<Want>,
         places: Vec<(SourceFile, SourceLocation)>,
     ) -> Self {
@@ -80,7 +81,7 @@ impl Node {
             state: Mutex::new(VertexState {
                 digest: vertex.digest,
                 inputs: input_digests,
-                name: vertex.name(),
+                name,
                 cached: false,
                 started: None,
                 completed: None,
@@ -134,7 +135,7 @@ impl Node {
             WorkerError::Cancelled => SolveError::Cancelled,
             source => SolveError::Vertex(Arc::new(VertexError {
                 vertex: self.vertex.digest,
-                name: self.vertex.name(),
+                name: self.state.lock().name.clone(),
                 source,
                 places: self.places.lock().clone(),
             })),

@@ -163,6 +163,58 @@ fn a_chain_of_20_000_is_read_without_a_deep_stack() {
 }
 
 #[test]
+fn merges_and_differences_are_named_after_their_inputs() {
+    let mut builder = Builder::new();
+    let local = |builder: &mut Builder, name: &str| {
+        let source = super::super::LocalSource {
+            name: name.to_owned(),
+            ..Default::default()
+        };
+        builder.source(SourceOp::Local(source), None, OpMetadata::default())
+    };
+    let name = |builder: &Builder, output| {
+        let graph = decode(&builder.finish(output)).unwrap().unwrap();
+        graph.name(graph.target().vertex)
+    };
+    let (a, b) = (local(&mut builder, "a"), local(&mut builder, "b"));
+    let merge = builder.merge(&[a, b], None, OpMetadata::default());
+    let from_scratch = builder.op(
+        &Op::Diff {
+            lower: None,
+            upper: Some(0),
+        },
+        &[merge],
+        None,
+        OpMetadata::default(),
+    );
+    let custom = builder.merge(&[from_scratch, a], None, OpMetadata::named("both".to_owned()));
+    let to_scratch = builder.op(
+        &Op::Diff {
+            lower: Some(0),
+            upper: None,
+        },
+        &[custom],
+        None,
+        OpMetadata::default(),
+    );
+    for (output, want) in [
+        (merge, "merge (local://a, local://b)"),
+        (from_scratch, "diff scratch -> (merge (local://a, local://b))"),
+        (custom, "both"),
+        (to_scratch, "diff (both) -> scratch"),
+    ] {
+        assert_eq!(name(&builder, output), want);
+    }
+    // Doubles each time, were it not for a limit.
+    let mut doubled = merge;
+    for _ in 0..1000 {
+        doubled = builder.merge(&[doubled, doubled], None, OpMetadata::default());
+    }
+    let clipped = name(&builder, doubled);
+    assert!(clipped.len() < 600 && clipped.starts_with("merge (merge (") && clipped.ends_with('…'));
+}
+
+#[test]
 fn source_maps_lead_to_places_and_what_is_out_of_place_in_them_is_left_out() {
     let mut wire = definition(vec![golden(IMAGE)], 0).to_wire();
     let digest = Digest::sha256(&wire.def[0]);
@@ -225,7 +277,7 @@ proptest! {
         if let Ok(Some(graph)) = decode(&definition) {
             // What is accepted can be named, written and read again.
             for vertex in graph.topological() {
-                drop(graph.vertex(vertex).name());
+                drop(graph.name(vertex));
             }
             let again = decode(&rebuild(&graph)).unwrap().unwrap();
             prop_assert_eq!(again.len(), graph.len());
