@@ -126,9 +126,9 @@ fn a_malformed_dockerfile_is_shown_at_its_line() -> anyhow::Result<()> {
         let outcome = bench.fail(&[("Dockerfile", text)], &[])?;
         expect_remarks(&outcome, &expected)?;
     }
-    for empty in ["", "# only a remark\n"] {
+    for (empty, expected) in [("", "cannot be empty"), ("# only a remark\n", "file with no instructions")] {
         let outcome = bench.fail(&[("Dockerfile", empty)], &[])?;
-        expect_remarks(&outcome, &["file with no instructions"])?;
+        expect_remarks(&outcome, &[expected])?;
     }
     Ok(())
 }

@@ -7,8 +7,9 @@ use anyhow::{Context as _, ensure};
 use cairn_tests::{Cairn, Containerd, Daemon, Engine, Image, Lab, Need, Program, Registry};
 
 const DOCKERFILE: &str = "FROM alpine\n\
-    RUN mkdir -p /data/empty && echo one > /data/one && ln -s one /data/link && ln /data/one /data/hard && rm /etc/motd || true\n\
-    RUN chown 12:34 /data/one && chmod 4750 /data/one && rm -f /data/link\n\
+    RUN mkdir -p /data/empty && echo one > /data/one && ln -s one /data/link && ln /data/one /data/hard \
+        && chown 12:34 /data/one && chmod 4750 /data/one\n\
+    RUN rm /data/link\n\
     COPY --chmod=755 greet /usr/bin/greet\n\
     ENV GREETING=hello\n\
     LABEL org.example.kind=test\n\

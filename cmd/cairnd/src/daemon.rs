@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cairn_session::SessionManager;
 use cairn_solver::index::RedbIndex;
@@ -11,6 +12,9 @@ use cairn_worker::service::WorkerService;
 
 use crate::config::{Config, GcPolicySection};
 use crate::jobs::Jobs;
+
+/// How long ending the steps of a stopping daemon may take.
+const CLEAN_UP: Duration = Duration::from_secs(10);
 
 /// Everything that calls work with. Clones share it.
 #[derive(Clone)]
@@ -102,8 +106,17 @@ impl Daemon {
         }
     }
 
+    /// Ends all builds, waits a while for what they ran to be gone, and writes everything down.
+    pub(crate) async fn close(&self) {
+        self.jobs.close_all();
+        if tokio::time::timeout(CLEAN_UP, self.engine.finished()).await.is_err() {
+            tracing::warn!("steps are still being ended; the next daemon will do so");
+        }
+        self.flush().await;
+    }
+
     /// Writes down what is only in memory.
-    pub(crate) async fn flush(&self) {
+    async fn flush(&self) {
         let index = self.engine.index().clone();
         match tokio::task::spawn_blocking(move || index.flush()).await {
             Ok(Ok(())) => {}

@@ -73,7 +73,6 @@ impl Embedded {
 
     /// Ends all builds, writes everything down and stops.
     pub async fn shutdown(self) {
-        self.daemon.jobs.close_all();
-        self.daemon.flush().await;
+        self.daemon.close().await;
     }
 }

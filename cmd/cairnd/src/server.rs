@@ -111,7 +111,7 @@ impl DaemonServer {
             () = drained => Ok(()),
             () = collector => Ok(()),
         };
-        self.daemon.flush().await;
+        self.daemon.close().await;
         outcome
     }
 }
