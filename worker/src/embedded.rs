@@ -37,6 +37,7 @@ use crate::layer::{LayerId, LayerStore, PruneOptions};
 use crate::registry::{ClientOptions, RegistryClient, RegistryHosts};
 use crate::service::{Exporter, ExporterRequest, PruneRequest, UsageRecord, WorkerService};
 use crate::tree::TreeStore;
+use credentials::Registries;
 
 /// Prefix of the labels by which clients know workers.
 const LABEL_PREFIX: &str = "org.mobyproject.buildkit.worker.";
@@ -89,7 +90,7 @@ struct Parts {
     content: ContentStore,
     layers: LayerStore,
     trees: TreeStore,
-    registry: RegistryClient,
+    registries: Registries,
     sessions: SessionManager,
     images: images::ImageStore,
     runner: ExecRunner,
@@ -138,6 +139,8 @@ impl EmbeddedWorker {
             DnsConfig::default(),
             Network::Host,
         );
+        let client = RegistryClient::new(config.registries.clone(), ClientOptions::default());
+        let registries = Registries::new(client, sessions.clone());
         let trees_to_sync = Arc::<Notify>::default();
         let tree_sync = handle.spawn(sync_trees(trees.clone(), trees_to_sync.clone()));
         Ok(Self(Arc::new(Parts {
@@ -145,7 +148,7 @@ impl EmbeddedWorker {
             content,
             layers,
             trees,
-            registry: RegistryClient::new(config.registries.clone(), ClientOptions::default()),
+            registries: registries.map_err(OpenError::new("failed to get random bytes"))?,
             sessions,
             images,
             runner: runner.map_err(OpenError::new("failed to prepare for running processes"))?,

@@ -367,7 +367,12 @@ fn resolve_mode(text: &str) -> Result<ResolveMode, Status> {
 
 fn ref_to_wire(reference: Option<&BridgeRef>) -> wire::Ref {
     match reference {
-        None => wire::Ref::default(),
+        // Never a message without any field: as the value of a map it would be left out of the encoding, and clients
+        // written in Go take a missing value for a null pointer.
+        None => wire::Ref {
+            id: String::new(),
+            def: Some(pb::Definition::default()),
+        },
         Some(reference) => wire::Ref {
             id: reference.id.clone(),
             def: Some(pb::Definition::clone(&reference.definition.to_wire())),
@@ -419,4 +424,25 @@ fn result_from_wire(job: &Job, result: wire::Result) -> Result<FrontendResult, S
         refs,
         metadata: result.metadata,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn scratch_for_a_platform_is_an_entry_with_a_value() {
+        let result = FrontendResult {
+            refs: FrontendRefs::Platforms([("linux/arm64".to_owned(), None)].into_iter().collect()),
+            ..FrontendResult::default()
+        };
+        let Some(wire::result::Result::Refs(refs)) = result_to_wire(&result).result else {
+            panic!("one result for all platforms");
+        };
+        // refs (1): an entry of 17 bytes, with key (1) and value (2).
+        let expected = b"\x0a\x11\x0a\x0blinux/arm64\x12\x02\x12\x00";
+        assert_eq!(refs.encode_to_vec(), expected);
+    }
 }

@@ -10,9 +10,6 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Builds container images for clients of the BuildKit API.
 #[derive(Parser)]
 #[command(name = "cairnd", version)]

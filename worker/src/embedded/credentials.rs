@@ -1,26 +1,76 @@
 //! Registry credentials from the clients that wait for a piece of work.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_session::{LOOKUP_TIMEOUT, Session, SessionError, SessionManager, auth};
 use cairn_solver::SessionGroup;
+use parking_lot::Mutex;
+use tonic::Code;
 
-use crate::registry::{Credentials, CredentialsError, Secret, Token, TokenRequest, UserPassword};
+use crate::registry::{
+    Credentials, CredentialsError, Registry, RegistryClient, Secret, Token, TokenRequest, UserPassword,
+};
 
 /// Random bytes that tell daemons apart when they ask who hands out tokens.
 const SALT: usize = 32;
 
+/// Builds whose tokens are remembered at a time.
+const MAX_REMEMBERED: usize = 64;
+
+/// Registries as seen by each build, so that a token serves all of a build's requests. Nobody gets another's.
+pub(super) struct Registries {
+    client: RegistryClient,
+    sessions: SessionManager,
+    salt: Bytes,
+    /// By the sessions of the build, oldest first.
+    known: Mutex<VecDeque<(Vec<String>, Registry)>>,
+}
+
+impl Registries {
+    /// # Errors
+    /// If the system has no randomness to give.
+    pub(super) fn new(client: RegistryClient, sessions: SessionManager) -> std::io::Result<Self> {
+        let mut salt = [0; SALT];
+        rustix::rand::getrandom(&mut salt, rustix::rand::GetRandomFlags::empty())?;
+        Ok(Self {
+            client,
+            sessions,
+            salt: Bytes::copy_from_slice(&salt),
+            known: Mutex::default(),
+        })
+    }
+
+    /// Registries for whoever waits for a piece of work.
+    pub(super) fn of(&self, group: &SessionGroup) -> Registry {
+        let ids = group.ids();
+        let mut known = self.known.lock();
+        if let Some((_, registry)) = known.iter().find(|(known, _)| *known == ids) {
+            return registry.clone();
+        }
+        let registry = self.client.with_credentials(Arc::new(SessionCredentials {
+            sessions: self.sessions.clone(),
+            group: group.clone(),
+            salt: self.salt.clone(),
+        }));
+        if known.len() == MAX_REMEMBERED {
+            known.pop_front();
+        }
+        known.push_back((ids, registry.clone()));
+        registry
+    }
+}
+
 /// Asks the sessions of a group, one after another.
-pub(super) struct SessionCredentials {
+struct SessionCredentials {
     sessions: SessionManager,
     group: SessionGroup,
+    salt: Bytes,
 }
 
 impl SessionCredentials {
-    pub(super) fn new(sessions: SessionManager, group: SessionGroup) -> Self {
-        Self { sessions, group }
-    }
-
     /// Asks one session after another until one knows something; the last failure counts if none does.
     async fn ask<T, F>(&self, question: impl Fn(Session) -> F + Send) -> Result<Option<T>, CredentialsError>
     where
@@ -61,11 +111,8 @@ impl Credentials for SessionCredentials {
 
     async fn fetch_token(&self, request: &TokenRequest) -> Result<Option<Token>, CredentialsError> {
         self.ask(|session| async move {
-            let mut salt = [0; SALT];
-            // Without randomness the client still answers; the salt only keeps daemons apart.
-            let _filled = rustix::rand::getrandom(&mut salt, rustix::rand::GetRandomFlags::empty());
-            let salt = Bytes::copy_from_slice(&salt);
-            if auth::token_authority(&session, &request.host, salt).await?.is_none() {
+            let authority = auth::token_authority(&session, &request.host, self.salt.clone()).await?;
+            if authority.is_none() {
                 return Ok(None);
             }
             let wanted = auth::TokenRequest {
@@ -75,7 +122,12 @@ impl Credentials for SessionCredentials {
                 service: request.service.clone(),
                 scopes: request.scopes.clone(),
             };
-            let token = auth::fetch_token(&session, wanted).await?;
+            let token = match auth::fetch_token(&session, wanted).await {
+                Ok(token) => token,
+                // The client cannot reach the token server, or may not: this daemon may be configured to.
+                Err(error) if matches!(error.code(), Code::Unavailable | Code::FailedPrecondition) => return Ok(None),
+                Err(error) => return Err(error),
+            };
             Ok(Some(Token {
                 secret: Secret::new(String::from_utf8_lossy(token.token.expose()).into_owned()),
                 expires_in: token.expires_in.unwrap_or_default(),

@@ -9,13 +9,12 @@ use cairn_solver::progress::VertexProgress;
 use cairn_solver::worker::{CallContext, ImageQuery, Ref, ResolvedImage, ResolvedSource, WorkerError};
 use cairn_solver::{Digest, Platform};
 
-use super::credentials::SessionCredentials;
 use super::{EmbeddedWorker, chain, failed};
-use crate::archive::{self, ApplyOptions};
+use crate::archive::{self, ApplyOptions, ArchiveError};
 use crate::compression::{self, Limits};
 use crate::content::{ContentStore, HashingReader};
 use crate::image::Descriptor;
-use crate::layer::{Blob, Describe, Unpacker};
+use crate::layer::{Blob, Describe, Unpacked, Unpacker};
 use crate::registry::{Reference, Registry, RegistryError};
 use crate::sys::Root;
 
@@ -25,8 +24,7 @@ const MAX_LAYERS: usize = 500;
 impl EmbeddedWorker {
     /// Registries as the clients of a piece of work may use them.
     pub(super) fn registry(&self, context: &CallContext) -> Registry {
-        let credentials = SessionCredentials::new(self.0.sessions.clone(), context.sessions.clone());
-        self.0.registry.with_credentials(Arc::new(credentials))
+        self.0.registries.of(&context.sessions)
     }
 
     fn platform(&self, platform: Option<&Platform>) -> Platform {
@@ -211,7 +209,12 @@ struct ImageUnpacker {
 
 #[async_trait]
 impl Unpacker for ImageUnpacker {
-    async fn unpack(&self, blob: &Blob, dir: Root) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn unpack(
+        &self,
+        blob: &Blob,
+        dir: Root,
+        lowers: Option<Vec<Root>>,
+    ) -> Result<Unpacked, Box<dyn std::error::Error + Send + Sync>> {
         let status = Arc::new(self.progress.begin(blob.digest.to_string()));
         let reported = status.clone();
         let descriptor = Descriptor::new(blob.media_type.clone(), blob.digest, blob.size);
@@ -222,9 +225,10 @@ impl Unpacker for ImageUnpacker {
         drop(status);
         let status = self.progress.begin(format!("extracting {}", blob.digest));
         let (content, digest, diff_id) = (self.content.clone(), blob.digest, blob.diff_id);
-        tokio::task::spawn_blocking(move || unpack(&content, digest, diff_id, &dir)).await??;
+        let unpacked =
+            tokio::task::spawn_blocking(move || unpack(&content, digest, diff_id, &dir, lowers.as_deref())).await??;
         drop(status);
-        Ok(())
+        Ok(unpacked)
     }
 }
 
@@ -234,13 +238,24 @@ fn unpack(
     digest: Digest,
     diff_id: Digest,
     dir: &Root,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    lowers: Option<&[Root]>,
+) -> Result<Unpacked, Box<dyn std::error::Error + Send + Sync>> {
     let tar = compression::decompress(content.reader(&digest)?, Limits::default())?;
     let mut tar = HashingReader::new(tar);
-    archive::apply(&mut tar, dir, &ApplyOptions::default())?;
+    let below: Vec<&Root> = lowers.into_iter().flatten().collect();
+    let options = ApplyOptions {
+        lowers: &below,
+        ..ApplyOptions::default()
+    };
+    let applied = match archive::apply(&mut tar, dir, &options) {
+        Err(ArchiveError::MissingLink { .. }) if lowers.is_none() => return Ok(Unpacked::NeedsLowers),
+        applied => applied?,
+    };
     let (actual, _) = tar.finish();
     if actual != diff_id {
         return Err(format!("layer {digest} unpacks to {actual}, but its image says {diff_id}").into());
     }
-    Ok(())
+    Ok(Unpacked::Whole {
+        implied: applied.implied,
+    })
 }

@@ -23,6 +23,8 @@ use super::receive::SourceKey;
 
 /// Directory of the format that this code reads and writes.
 const FORMAT: &str = "v1";
+/// Memory for pages of the database; the system caches the file besides.
+const CACHE_BYTES: usize = 8 << 20;
 const DATABASE: &str = "trees.redb";
 
 type HashTable = TableDefinition<'static, &'static [u8; 32], &'static [u8]>;
@@ -106,7 +108,7 @@ impl TreeStore {
         };
         let root = path.join(FORMAT);
         crate::sys::root::create_private_dirs(&root).map_err(failed)?;
-        let database = match Database::create(root.join(DATABASE)) {
+        let database = match create_database(&root) {
             Ok(database) => database,
             Err(error @ redb::DatabaseError::DatabaseAlreadyOpen) => {
                 return Err(TreeError::database("open a store that is in use")(error));
@@ -115,7 +117,7 @@ impl TreeStore {
                 tracing::warn!(path = %root.display(), %error, "database of trees unreadable, starting anew");
                 std::fs::remove_dir_all(&root).map_err(failed)?;
                 crate::sys::root::create_private_dirs(&root).map_err(failed)?;
-                Database::create(root.join(DATABASE)).map_err(TreeError::database("start anew"))?
+                create_database(&root).map_err(TreeError::database("start anew"))?
             }
             Err(error) => return Err(TreeError::database("open the store")(error)),
         };
@@ -318,6 +320,12 @@ fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
         .trim()
         .to_owned())
+}
+
+fn create_database(root: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create(root.join(DATABASE))
 }
 
 fn parse(digest: TreeDigest, json: &[u8]) -> Option<TreeRecord> {
