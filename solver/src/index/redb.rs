@@ -34,6 +34,8 @@ pub struct RedbIndex {
     writer: Option<JoinHandle<()>>,
 }
 
+/// Memory for pages of the file; the system caches the file besides.
+const CACHE_BYTES: usize = 8 << 20;
 /// Shortest time between two attempts to write after one failed: opening anew may have to read the whole file.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
