@@ -15,6 +15,7 @@ mod number;
 mod pack;
 mod pax;
 mod reader;
+mod settle;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -26,5 +27,6 @@ pub use entry::{Device, Entry, EntryKind, Mtime, Segment};
 pub use error::ArchiveError;
 pub use pack::{PackOptions, pack};
 pub use reader::{TarReader, is_tar_header};
+pub use settle::{Settled, settle};
 pub use whiteout::OverlayXattrs;
 pub use writer::TarWriter;

@@ -40,7 +40,7 @@ pub use prune::PruneOptions;
 pub(crate) use record::random_hex as random_name;
 pub use record::{Blob, Describe, LayerId, LayerRecord, ResultRecord};
 pub use store::LayerStore;
-pub use unpack::Unpacker;
+pub use unpack::{Unpacked, Unpacker};
 pub use usage::UsageRecord;
 pub use writable::WritableLayer;
 

@@ -42,6 +42,16 @@ pub struct ApplyOptions<'a> {
     pub(super) plain: Option<Plain>,
 }
 
+impl<'a> ApplyOptions<'a> {
+    /// The defaults, over these layer directories, topmost first.
+    pub fn over(lowers: &'a [&'a Root]) -> Self {
+        Self {
+            lowers,
+            ..Self::default()
+        }
+    }
+}
+
 /// How to unpack an archive that is no layer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Plain {
@@ -56,8 +66,9 @@ pub struct Applied {
     pub entries: u64,
     /// Bytes of file content.
     pub size: u64,
-    /// Directories that exist only because something lies in them, made with mode 0755 and owned by root; the empty
-    /// path is the layer directory itself.
+    /// Directories that exist only because something lies in them, made with mode 0755 and owned by root, for
+    /// [`super::settle`]; the empty path is the layer directory itself. Those that replace what the same layer
+    /// deletes are not among them: they have nothing below to look like.
     pub implied: BTreeSet<PathBuf>,
 }
 
@@ -337,9 +348,9 @@ impl<'a> Unpacker<'a> {
             .file_name()
             .ok_or_else(|| ArchiveError::refused(&entry.path, "hard link to the layer itself"))?;
         let target_parent = self.parent(&path, entry)?;
-        let missing = || {
-            let target = super::entry::display(target);
-            ArchiveError::refused(&entry.path, format!("hard link to \"{target}\", which is not there"))
+        let missing = || ArchiveError::MissingLink {
+            path: super::entry::display(&entry.path),
+            target: super::entry::display(target),
         };
         let metadata = match at::stat(&target_parent.fd, target_name) {
             Ok(metadata) => metadata,
@@ -448,9 +459,10 @@ impl<'a> Unpacker<'a> {
             _ => {
                 self.root.create_dir(next, 0o755).map_err(failed())?;
                 self.directory_times.insert(next.to_path_buf(), time(entry.mtime));
-                self.applied.implied.insert(next.to_path_buf());
                 if hides_lower {
                     self.make_opaque(next, &entry.path)?;
+                } else {
+                    self.applied.implied.insert(next.to_path_buf());
                 }
                 Ok(None)
             }

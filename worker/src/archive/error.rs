@@ -29,6 +29,14 @@ pub enum ArchiveError {
         /// Why.
         problem: String,
     },
+    /// A hard link leads to a file that neither the archive nor a layer below has.
+    #[error("refused tar entry \"{path}\": hard link to \"{target}\", which is not there")]
+    MissingLink {
+        /// The entry.
+        path: String,
+        /// What it should be the same as.
+        target: String,
+    },
     /// The file system refused an entry.
     #[error("failed to {action} \"{path}\"")]
     File {

@@ -89,7 +89,7 @@ fn verdict(root: &Root, path: &Path) -> Verdict {
     }
 }
 
-fn is_opaque(root: &Root, path: &Path) -> bool {
+pub(super) fn is_opaque(root: &Root, path: &Path) -> bool {
     [OverlayXattrs::Trusted, OverlayXattrs::User]
         .iter()
         .any(|kind| matches!(root.xattr(path, kind.opaque()), Ok(Some(value)) if value == b"y"))

@@ -243,11 +243,7 @@ fn unpack(
     let tar = compression::decompress(content.reader(&digest)?, Limits::default())?;
     let mut tar = HashingReader::new(tar);
     let below: Vec<&Root> = lowers.into_iter().flatten().collect();
-    let options = ApplyOptions {
-        lowers: &below,
-        ..ApplyOptions::default()
-    };
-    let applied = match archive::apply(&mut tar, dir, &options) {
+    let applied = match archive::apply(&mut tar, dir, &ApplyOptions::over(&below)) {
         Err(ArchiveError::MissingLink { .. }) if lowers.is_none() => return Ok(Unpacked::NeedsLowers),
         applied => applied?,
     };

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use cairn_solver::flight::Flight;
 use cairn_solver::{Digest, ResultId};
@@ -16,6 +16,7 @@ use super::error::LayerError;
 use super::list::{Holds, LayerList};
 use super::metadata::{CACHE_DIRS, Changes, LAYERS, Metadata, RESULTS};
 use super::record::{Blob, CacheDirRecord, Describe, LayerId, LayerRecord, ResultRecord};
+use super::unpack::Staged;
 use crate::sys::mounts::{self, MountGuard};
 use crate::sys::root::create_private_dirs;
 use crate::sys::{Root, at};
@@ -91,7 +92,14 @@ pub(super) struct Inner {
     pub(super) background: Background,
     pub(super) db: Arc<Metadata>,
     pub(super) holds: Arc<Holds>,
-    pub(super) unpacking: Flight<LayerId, (), Result<(), Arc<LayerError>>>,
+    /// Layers being unpacked by themselves; `None` for those that need not be.
+    pub(super) staging: Flight<LayerId, (), Result<Option<Arc<Staged>>, Arc<LayerError>>>,
+    /// Those that are unpacked, and not finished yet.
+    pub(super) staged: Mutex<HashMap<LayerId, Weak<Staged>>>,
+    /// One directory becomes a layer at a time: the second of the same layer would take the place of the first.
+    pub(super) recording: Mutex<()>,
+    /// Layers being fitted to those below and recorded.
+    pub(super) finishing: Flight<LayerId, (), Result<(), Arc<LayerError>>>,
     pub(super) cache_dirs: CacheDirs,
     /// Uses not written down yet: they go with the next change.
     touched: Mutex<HashMap<LayerId, (Timestamp, u64)>>,
@@ -148,7 +156,10 @@ impl LayerStore {
             background: Background::start(&dirs, &db, unsynced)?,
             db,
             holds: Arc::default(),
-            unpacking: Flight::default(),
+            staging: Flight::default(),
+            staged: Mutex::default(),
+            recording: Mutex::default(),
+            finishing: Flight::default(),
             cache_dirs: CacheDirs::default(),
             touched: Mutex::default(),
             pruning: Mutex::default(),

@@ -10,6 +10,7 @@ use cairn_solver::Digest;
 use cairn_solver::llb::CacheSharing;
 
 use super::*;
+use crate::archive::{self, ApplyOptions, ArchiveError, Entry, EntryKind, Mtime, TarWriter};
 use crate::sys::{Root, is_root_or_skip, mounts};
 
 fn describe(text: &str) -> Describe {
@@ -64,11 +65,21 @@ struct FakeUnpacker {
 
 #[async_trait]
 impl Unpacker for FakeUnpacker {
-    async fn unpack(&self, blob: &Blob, dir: Root) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn unpack(
+        &self,
+        blob: &Blob,
+        dir: Root,
+        _: Option<Vec<Root>>,
+    ) -> Result<Unpacked, Box<dyn std::error::Error + Send + Sync>> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
         dir.symlink("content", &blob.diff_id.hex()[..8])?;
-        if self.fail { Err("broken blob".into()) } else { Ok(()) }
+        if self.fail {
+            return Err("broken blob".into());
+        }
+        Ok(Unpacked::Whole {
+            implied: BTreeSet::new(),
+        })
     }
 }
 
@@ -290,6 +301,151 @@ async fn blobs_are_unpacked_once_and_only_when_needed() {
         .unwrap()
         .read_link(&blob("a").diff_id.hex()[..8])
         .unwrap();
+}
+
+/// Unpacks tar archives that it has in memory, by blob.
+#[derive(Default)]
+struct TarUnpacker {
+    tars: std::collections::BTreeMap<Digest, Vec<u8>>,
+    calls: AtomicUsize,
+}
+
+impl TarUnpacker {
+    fn add(&mut self, entries: &[(&str, EntryKind, u32, u32)]) -> Blob {
+        let mut writer = TarWriter::new(Vec::new());
+        for (path, kind, mode, owner) in entries {
+            let entry = Entry {
+                uid: *owner,
+                gid: *owner,
+                mtime: Mtime {
+                    seconds: 1_000_000 + i64::from(*owner),
+                    nanos: 0,
+                },
+                ..Entry::new(*path, kind.clone(), *mode)
+            };
+            writer.append(&entry, &mut std::io::empty()).unwrap();
+        }
+        let tar = writer.finish().unwrap();
+        let blob = blob(&format!("{} {}", self.tars.len(), tar.len()));
+        self.tars.insert(blob.digest, tar);
+        blob
+    }
+}
+
+#[async_trait]
+impl Unpacker for TarUnpacker {
+    async fn unpack(
+        &self,
+        blob: &Blob,
+        dir: Root,
+        lowers: Option<Vec<Root>>,
+    ) -> Result<Unpacked, Box<dyn std::error::Error + Send + Sync>> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let below: Vec<&Root> = lowers.iter().flatten().collect();
+        match archive::apply(&self.tars[&blob.digest][..], &dir, &ApplyOptions::over(&below)) {
+            Err(ArchiveError::MissingLink { .. }) if lowers.is_none() => Ok(Unpacked::NeedsLowers),
+            applied => Ok(Unpacked::Whole {
+                implied: applied?.implied,
+            }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn directories_that_a_layer_only_implies_look_like_those_below() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let mut unpacker = TarUnpacker::default();
+    let (file, directory) = (EntryKind::File, EntryKind::Directory);
+    let base = unpacker.add(&[
+        ("./", directory.clone(), 0o711, 5),
+        ("tmp", directory.clone(), 0o1777, 7),
+        ("gone", directory.clone(), 0o700, 7),
+    ]);
+    let middle = unpacker.add(&[("other", file.clone(), 0o644, 0)]);
+    let top = unpacker.add(&[
+        ("tmp/a", file.clone(), 0o644, 0),
+        (".wh.gone", file.clone(), 0o644, 0),
+        ("gone/b", file.clone(), 0o644, 0),
+        ("new/c", file.clone(), 0o644, 0),
+    ]);
+    let list = store.add_blobs(&[base, middle, top], &describe("pulled")).unwrap();
+    let unpacker: Arc<dyn Unpacker> = Arc::new(unpacker);
+    store.ensure_unpacked(&list, &unpacker).await.unwrap();
+    let mounted = store.mount_readonly(&list).unwrap();
+    for (path, mode, owner) in [
+        ("", 0o711, 5),
+        ("tmp", 0o1777, 7),
+        ("gone", 0o755, 0),
+        ("new", 0o755, 0),
+    ] {
+        let metadata = mounted.root().lstat(path).unwrap();
+        assert_eq!(
+            (metadata.permissions(), metadata.uid, metadata.gid),
+            (mode, owner, owner),
+            "{path:?}"
+        );
+        if owner != 0 {
+            assert_eq!(metadata.mtime.secs, 1_000_000 + i64::from(owner), "{path:?}");
+        }
+    }
+    mounted.unmount().unwrap();
+    assert_eq!(std::fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
+    assert!(store.inner.staged.lock().is_empty());
+}
+
+#[tokio::test]
+async fn layers_that_need_those_below_are_unpacked_again_over_them() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let mut unpacker = TarUnpacker::default();
+    let (file, directory) = (EntryKind::File, EntryKind::Directory);
+    let base = unpacker.add(&[
+        ("usr/lib", directory, 0o755, 0),
+        ("usr/lib/old", file.clone(), 0o644, 7),
+        ("lib", EntryKind::Symlink(b"usr/lib".to_vec()), 0o777, 0),
+    ]);
+    let through_link = unpacker.add(&[("lib/new", file, 0o644, 0)]);
+    let hard_link = unpacker.add(&[("same", EntryKind::Hardlink(b"lib/old".to_vec()), 0o644, 0)]);
+    let list = store
+        .add_blobs(&[base.clone(), through_link, hard_link.clone()], &describe("pulled"))
+        .unwrap();
+    let tars = Arc::new(unpacker);
+    let unpacker: Arc<dyn Unpacker> = tars.clone();
+    store.ensure_unpacked(&list, &unpacker).await.unwrap();
+    assert_eq!(tars.calls.load(Ordering::SeqCst), 5);
+    let mounted = store.mount_readonly(&list).unwrap();
+    assert!(mounted.root().lstat("lib").unwrap().is_symlink());
+    assert!(mounted.root().lstat("usr/lib/new").unwrap().is_file());
+    assert_eq!(mounted.root().lstat("same").unwrap().uid, 7);
+    mounted.unmount().unwrap();
+    // With nothing below, the link leads nowhere, and nothing is recorded.
+    drop(list);
+    store.prune(&PruneOptions::default(), |_| true).unwrap();
+    let alone = store.add_blobs(&[hard_link], &describe("pulled")).unwrap();
+    let error = store.ensure_unpacked(&alone, &unpacker).await.unwrap_err();
+    assert!(matches!(error, LayerError::Shared(_)), "{error}");
+    assert!(!store.records(&alone).unwrap()[0].unpacked);
+}
+
+#[tokio::test]
+async fn images_with_layers_in_different_orders_do_not_wait_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let one = store.add_blobs(&[blob("a"), blob("b")], &describe("one")).unwrap();
+    let other = store.add_blobs(&[blob("b"), blob("a")], &describe("other")).unwrap();
+    let unpacker: Arc<dyn Unpacker> = Arc::new(FakeUnpacker::default());
+    let (one, other) = tokio::join!(
+        store.ensure_unpacked(&one, &unpacker),
+        store.ensure_unpacked(&other, &unpacker)
+    );
+    one.and(other).unwrap();
 }
 
 #[tokio::test]
