@@ -16,7 +16,7 @@ use super::error::LayerError;
 use super::list::{Holds, LayerList};
 use super::metadata::{CACHE_DIRS, Changes, LAYERS, Metadata, RESULTS};
 use super::record::{Blob, CacheDirRecord, Describe, LayerId, LayerRecord, ResultRecord};
-use super::unpack::Staged;
+use super::unpack::{StageOutcome, Staged};
 use crate::sys::mounts::{self, MountGuard};
 use crate::sys::root::create_private_dirs;
 use crate::sys::{Root, at};
@@ -93,7 +93,7 @@ pub(super) struct Inner {
     pub(super) db: Arc<Metadata>,
     pub(super) holds: Arc<Holds>,
     /// Layers being unpacked by themselves; `None` for those that need not be.
-    pub(super) staging: Flight<LayerId, (), Result<Option<Arc<Staged>>, Arc<LayerError>>>,
+    pub(super) staging: Flight<LayerId, (), StageOutcome>,
     /// Those that are unpacked, and not finished yet.
     pub(super) staged: Mutex<HashMap<LayerId, Weak<Staged>>>,
     /// One directory becomes a layer at a time: the second of the same layer would take the place of the first.

@@ -36,6 +36,9 @@ pub enum Unpacked {
     NeedsLowers,
 }
 
+/// A layer unpacked by itself, or `None` if it has its directory; for all who wait for it.
+pub(super) type StageOutcome = Result<Option<Arc<Staged>>, Arc<LayerError>>;
+
 /// Fetches blobs and unpacks them.
 #[async_trait]
 pub trait Unpacker: Send + Sync + 'static {

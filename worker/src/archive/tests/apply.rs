@@ -263,10 +263,7 @@ fn implied_directories_look_like_those_below() {
         (b"older".to_vec(), 4)
     );
     assert_eq!(meta("linked").ino(), meta("usr/original").ino());
-    assert_eq!(
-        applied.implied,
-        ["fresh", "fresh/a"].map(PathBuf::from).into()
-    );
+    assert_eq!(applied.implied, ["fresh", "fresh/a"].map(PathBuf::from).into());
 }
 
 #[test]
