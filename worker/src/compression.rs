@@ -15,7 +15,7 @@ mod gzip;
 mod tests;
 
 pub use compressor::{CompressedLayer, Compressor};
-pub use decompress::{Decompressor, Limits, decompress};
+pub use decompress::{Decompressor, Limits, decompress, decompress_archive};
 
 /// How a layer blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -10,6 +10,10 @@ use super::{Compression, CompressionError};
 /// The largest window a zstd blob may ask the reader to keep (128 MiB, zstd's own default limit).
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
+/// The most memory an xz archive may ask the reader for, in KiB: a dictionary of 128 MiB, twice that of `xz -9`, and the
+/// decoder's own.
+const XZ_MEMORY_MAX_KIB: u32 = 129 << 10;
+
 /// What a blob may unpack to.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -34,7 +38,6 @@ impl Default for Limits {
 
 /// A reader of the uncompressed bytes of a blob.
 pub struct Decompressor<R: Read> {
-    kind: Compression,
     decoder: Decoder<R>,
     compressed: Arc<AtomicU64>,
     produced: u64,
@@ -45,36 +48,49 @@ enum Decoder<R: Read> {
     None(BufReader<Counting<R>>),
     Gzip(Box<flate2::bufread::MultiGzDecoder<BufReader<Counting<R>>>>),
     Zstd(zstd::stream::read::Decoder<'static, BufReader<Counting<R>>>),
+    Bzip2(Box<bzip2::bufread::MultiBzDecoder<BufReader<Counting<R>>>>),
+    Xz(Box<lzma_rust2::XzReader<BufReader<Counting<R>>>>),
 }
 
 impl<R: Read> fmt::Debug for Decompressor<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decompressor")
-            .field("kind", &self.kind)
             .field("produced", &self.produced)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }
 
-/// Recognises how `blob` is compressed by its first bytes, and reads it uncompressed. The media type is not asked:
+/// Recognises how a layer is compressed by its first bytes, and reads it uncompressed. The media type is not asked:
 /// images exist whose media types are wrong.
 ///
 /// # Errors
 /// [`CompressionError::Start`] when the first bytes cannot be read. Reading fails with
 /// [`io::ErrorKind::FileTooLarge`] past a limit and with another error on broken data.
 pub fn decompress<R: Read>(blob: R, limits: Limits) -> Result<Decompressor<R>, CompressionError> {
-    let compressed = Arc::new(AtomicU64::new(0));
-    let mut reader = BufReader::with_capacity(
-        128 * 1024,
-        Counting {
-            inner: blob,
-            count: compressed.clone(),
-        },
-    );
-    let start = reader.fill_buf().map_err(CompressionError::Start)?;
-    let kind = Compression::detect(start);
-    let decoder = match kind {
+    Decompressor::start(blob, limits, |start, reader| {
+        layer_decoder(Compression::detect(start), reader)
+    })
+}
+
+/// Like [`decompress`], for archives that users bring along: they may also be compressed in ways that layers never are,
+/// with bzip2 and xz.
+///
+/// # Errors
+/// Like [`decompress`].
+pub fn decompress_archive<R: Read>(archive: R, limits: Limits) -> Result<Decompressor<R>, CompressionError> {
+    Decompressor::start(archive, limits, |start, reader| match start {
+        [b'B', b'Z', b'h', ..] => Ok(Decoder::Bzip2(Box::new(bzip2::bufread::MultiBzDecoder::new(reader)))),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            let decoder = lzma_rust2::XzReader::new_mem_limit(reader, true, XZ_MEMORY_MAX_KIB);
+            Ok(Decoder::Xz(Box::new(decoder)))
+        }
+        start => layer_decoder(Compression::detect(start), reader),
+    })
+}
+
+fn layer_decoder<R: Read>(kind: Compression, reader: BufReader<Counting<R>>) -> Result<Decoder<R>, CompressionError> {
+    Ok(match kind {
         Compression::None => Decoder::None(reader),
         Compression::Gzip => Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(reader))),
         Compression::Zstd => {
@@ -84,20 +100,34 @@ pub fn decompress<R: Read>(blob: R, limits: Limits) -> Result<Decompressor<R>, C
                 .map_err(CompressionError::Start)?;
             Decoder::Zstd(decoder)
         }
-    };
-    Ok(Decompressor {
-        kind,
-        decoder,
-        compressed,
-        produced: 0,
-        limits,
     })
 }
 
 impl<R: Read> Decompressor<R> {
-    /// How the blob is compressed.
-    pub const fn kind(&self) -> Compression {
-        self.kind
+    /// Begins with the decoder that `choose` makes after a look at the first bytes.
+    fn start(
+        blob: R,
+        limits: Limits,
+        choose: impl FnOnce(&[u8], BufReader<Counting<R>>) -> Result<Decoder<R>, CompressionError>,
+    ) -> Result<Self, CompressionError> {
+        /// What the longest mark takes.
+        const MARK: usize = 6;
+        let compressed = Arc::new(AtomicU64::new(0));
+        let counting = Counting {
+            inner: blob,
+            count: compressed.clone(),
+        };
+        let mut reader = BufReader::with_capacity(128 * 1024, counting);
+        let filled = reader.fill_buf().map_err(CompressionError::Start)?;
+        let mut mark = [0; MARK];
+        let known = filled.len().min(MARK);
+        mark[..known].copy_from_slice(&filled[..known]);
+        Ok(Self {
+            decoder: choose(&mark[..known], reader)?,
+            compressed,
+            produced: 0,
+            limits,
+        })
     }
 
     fn check(&self) -> io::Result<()> {
@@ -123,6 +153,8 @@ impl<R: Read> Read for Decompressor<R> {
             Decoder::None(reader) => reader.read(buf)?,
             Decoder::Gzip(decoder) => decoder.read(buf)?,
             Decoder::Zstd(decoder) => decoder.read(buf)?,
+            Decoder::Bzip2(decoder) => decoder.read(buf)?,
+            Decoder::Xz(decoder) => decoder.read(buf)?,
         };
         self.produced += n as u64;
         self.check()?;

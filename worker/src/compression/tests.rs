@@ -65,7 +65,7 @@ fn every_kind_round_trips_and_names_what_it_made() {
             reader.read_to_end(&mut back).unwrap();
             assert!(back == data, "{kind:?} of {} bytes", data.len());
             if !data.is_empty() {
-                assert_eq!(reader.kind(), kind);
+                assert_eq!(Compression::detect(&blob), kind);
             }
         }
     }
@@ -175,6 +175,96 @@ fn broken_blobs_are_errors() {
     }
 }
 
+/// What a program makes of `input`.
+fn filtered(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input).unwrap());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{program}");
+        output.stdout
+    })
+}
+
+#[test]
+fn archives_may_be_compressed_in_more_ways_than_layers() {
+    let data = mixed();
+    for (program, arguments) in [
+        ("gzip", &["-1"][..]),
+        ("zstd", &["-1"]),
+        ("bzip2", &["-1"]),
+        ("xz", &["-0"]),
+        ("xz", &["-1", "--check=sha256", "--block-size=1MiB"]),
+        ("xz", &["--x86", "--lzma2=preset=0"]),
+    ] {
+        let archive = filtered(program, arguments, &data);
+        let read = |archive: &[u8]| {
+            let mut back = Vec::new();
+            decompress_archive(archive, Limits::default())
+                .unwrap()
+                .read_to_end(&mut back)
+                .map(|_| back)
+        };
+        assert!(read(&archive).unwrap() == data, "{program} {arguments:?}");
+        let twice = [&archive[..], &archive].concat();
+        assert!(read(&twice).unwrap() == data.repeat(2), "{program} {arguments:?} twice");
+        let middle = archive.len() / 2;
+        assert!(read(&archive[..middle]).is_err(), "{program} cut");
+        let mut flipped = archive.clone();
+        flipped[middle] ^= 0x55;
+        assert!(read(&flipped).is_err(), "{program} flipped");
+        // A layer that is compressed so is one of garbage.
+        if matches!(program, "bzip2" | "xz") {
+            let mut raw = Vec::new();
+            decompress(&archive[..], Limits::default())
+                .unwrap()
+                .read_to_end(&mut raw)
+                .unwrap();
+            assert!(raw == archive, "{program}");
+        }
+    }
+    for start in [
+        &b""[..],
+        b"B",
+        b"BZh",
+        b"BZh9",
+        b"\xfd7zXZ",
+        b"\xfd7zXZ\0",
+        b"\xfd7zXZ\0\0\xff\xff\xff\xff\xff",
+    ] {
+        let mut rest = Vec::new();
+        let read = decompress_archive(start, Limits::default())
+            .unwrap()
+            .read_to_end(&mut rest);
+        assert!(read.is_err() || rest == start, "{start:?}");
+    }
+}
+
+/// An archive does not say how much memory reading it takes.
+#[test]
+fn archives_that_need_too_much_memory_are_refused() {
+    let archive = filtered("xz", &["--lzma2=preset=0,dict=256MiB"], b"small");
+    let error = io::copy(
+        &mut decompress_archive(&archive[..], Limits::default()).unwrap(),
+        &mut io::sink(),
+    )
+    .unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{error}");
+    let archive = filtered("xz", &["--lzma2=preset=0,dict=128MiB"], b"small");
+    let mut text = String::new();
+    decompress_archive(&archive[..], Limits::default())
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(text, "small");
+}
+
 /// CVE-2017-14992, CVE-2023-25153: a small blob that unpacks without end.
 #[test]
 fn cve_2017_14992_decompression_bombs_are_stopped() {
@@ -189,6 +279,12 @@ fn cve_2017_14992_decompression_bombs_are_stopped() {
         let blob = store.reader(&layer.digest).unwrap();
         let err = io::copy(&mut decompress(blob, limits).unwrap(), &mut io::sink()).unwrap_err();
         assert_eq!(err.kind(), io::ErrorKind::FileTooLarge, "{kind:?}");
+    }
+    let zeros = vec![0; 32 << 20];
+    for program in ["bzip2", "xz"] {
+        let archive = filtered(program, &["-1"], &zeros);
+        let err = io::copy(&mut decompress_archive(&archive[..], limits).unwrap(), &mut io::sink()).unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::FileTooLarge, "{program}");
     }
     let limits = Limits {
         max_size: 1000,

@@ -153,7 +153,7 @@ impl Unpack for ArchiveUnpack {
     fn is_archive(&self, file: &mut File) -> io::Result<bool> {
         /// A tar's first header, with its mark at 257.
         const HEADER: u64 = 512;
-        let Ok(tar) = compression::decompress(&mut *file, Limits::default()) else {
+        let Ok(tar) = compression::decompress_archive(&mut *file, Limits::default()) else {
             return Ok(false);
         };
         let mut header = Vec::new();
@@ -164,9 +164,51 @@ impl Unpack for ArchiveUnpack {
     }
 
     fn extract(&self, file: File, into: &Root, owner: Option<(u32, u32)>) -> io::Result<()> {
-        let tar = compression::decompress(file, Limits::default()).map_err(io::Error::other)?;
+        let tar = compression::decompress_archive(file, Limits::default()).map_err(io::Error::other)?;
         crate::archive::extract(tar, into, owner)
             .map(drop)
             .map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn archives_are_known_by_what_is_in_them() {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(2);
+        header.set_mode(0o640);
+        tar.append_data(&mut header, "d/f", &b"hi"[..]).unwrap();
+        let tar = tar.into_inner().unwrap();
+        let bzip2 = |data: &[u8]| {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        };
+        for (data, is_archive) in [
+            (tar.clone(), true),
+            (bzip2(&tar), true),
+            (bzip2(b"text"), false),
+            (b"BZh is no more than text".to_vec(), false),
+            (b"\xfd7zXZ\0 neither".to_vec(), false),
+            (Vec::new(), false),
+        ] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&data).unwrap();
+            file.seek(SeekFrom::Start(0)).unwrap();
+            assert_eq!(ArchiveUnpack.is_archive(&mut file).unwrap(), is_archive, "{data:.20?}");
+            if is_archive {
+                let dir = tempfile::tempdir().unwrap();
+                ArchiveUnpack
+                    .extract(file, &Root::open(dir.path()).unwrap(), Some((0, 0)))
+                    .unwrap();
+                assert_eq!(std::fs::read(dir.path().join("d/f")).unwrap(), b"hi");
+            }
+        }
     }
 }
