@@ -12,6 +12,7 @@
 
 pub mod at;
 pub mod metadata;
+pub mod memory;
 pub mod mounts;
 pub mod overlay;
 pub mod process;

@@ -64,7 +64,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     if config.addresses.is_empty() {
         config.addresses.push(config::default_address());
     }
-    raise_file_limit();
+    cairn_worker::executor::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -81,18 +81,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Blocking work, such as the removal of a large directory, can be taken up again by the next daemon.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     served
-}
-
-/// Every mounted layer, connection and file being moved takes a descriptor: as many as are allowed, please.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    // The usual limit does for most builds.
-    drop(setrlimit(Resource::Nofile, raised));
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -188,7 +188,9 @@ impl ImageExporter {
         let results = match &input.refs {
             ExportRefs::Single(result) => {
                 let config = input.metadata.get(CONFIG).cloned();
-                let (manifest, config) = self.assemble(result.as_ref(), &Platform::host(), config).await?;
+                let platform = config.as_deref().and_then(platform_of).unwrap_or_else(Platform::host);
+                let (mut manifest, config) = self.assemble(result.as_ref(), &platform, config).await?;
+                manifest.descriptor.platform = Some(platform);
                 drop(status);
                 return Ok((manifest, Some(config)));
             }
@@ -323,6 +325,12 @@ impl Exporter for ImageExporter {
         }
         Ok(response)
     }
+}
+
+/// What an image config says the image is for.
+fn platform_of(config: &[u8]) -> Option<Platform> {
+    let platform: Platform = serde_json::from_slice(config).ok()?;
+    Some(platform.normalized())
 }
 
 async fn name_image(worker: &EmbeddedWorker, name: &Reference, root: &Document) -> Result<(), WorkerError> {
