@@ -1,5 +1,7 @@
 //! Layers in the making.
 
+mod trim;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -135,8 +137,8 @@ impl WritableLayer {
         )
     }
 
-    /// Finishes the layer: what it holds is immutable from now on. Returns the parents with it on top, or just the
-    /// parents if nothing was changed.
+    /// Finishes the layer: what it holds is immutable from now on, and nothing of it is the same in the parents.
+    /// Returns the parents with it on top, or just the parents if nothing was changed.
     ///
     /// # Errors
     /// [`LayerError::StillMounted`] while a mount of it exists.
@@ -144,6 +146,7 @@ impl WritableLayer {
         if Arc::strong_count(&self.in_use) > 1 {
             return Err(LayerError::StillMounted(self.id.clone()));
         }
+        self.trim()?;
         if self.is_unchanged()? {
             return Ok(self.parents.clone());
         }
@@ -176,8 +179,19 @@ impl WritableLayer {
         Ok(list)
     }
 
-    /// Whether committing would add nothing.
-    pub fn is_unchanged(&self) -> Result<bool, LayerError> {
+    /// Removes what is the same below.
+    fn trim(&self) -> Result<(), LayerError> {
+        let failed = || LayerError::io("look for changes in", &self.dir);
+        if self.parents.is_empty() || at::is_empty_dir(&self.upper).map_err(failed())? {
+            return Ok(());
+        }
+        let below = self.store.mount_readonly(&self.parents)?;
+        trim::trim(&self.upper, below.root()).map_err(failed())?;
+        below.unmount()
+    }
+
+    /// Whether there is nothing to commit.
+    fn is_unchanged(&self) -> Result<bool, LayerError> {
         let failed = LayerError::io("look for changes in", &self.dir);
         let unchanged = at::is_empty_dir(&self.upper)
             .and_then(|empty| Ok(empty && RootAttributes::of(&self.upper)? == self.initial));

@@ -3,9 +3,9 @@
 //! Two layers under one mount must not hold links to the same stored file: they would look like hard links to each
 //! other. Whoever makes a layer with links records them here, and asks before linking into a layer above it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use redb::{Durability, ReadableDatabase, TableDefinition};
+use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::error::TreeError;
 use super::identity::FileKey;
@@ -15,11 +15,17 @@ use super::store::TreeStore;
 pub(super) const LINKS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("links");
 
 impl TreeStore {
-    /// Records the stored files that a layer holds links to.
+    /// Records stored files that a layer holds links to, besides those recorded before: what is copied over itself
+    /// makes no new layer, but must not make forget what the one that is there holds.
     pub fn record_links(&self, layer: &str, files: &[FileKey]) -> Result<(), TreeError> {
-        let bytes: Vec<u8> = files.iter().flat_map(|key| key.0).collect();
         self.write("record links", Durability::Immediate, |txn| {
-            txn.open_table(LINKS)?.insert(layer, bytes.as_slice())?;
+            let mut links = txn.open_table(LINKS)?;
+            let mut keys: BTreeSet<[u8; 32]> = files.iter().map(|key| key.0).collect();
+            if let Some(row) = links.get(layer)? {
+                keys.extend(row.value().as_chunks::<32>().0);
+            }
+            let bytes: Vec<u8> = keys.into_iter().flatten().collect();
+            links.insert(layer, bytes.as_slice())?;
             Ok(())
         })
     }
@@ -45,5 +51,22 @@ impl TreeStore {
             txn.open_table(LINKS)?.retain(|layer, _| is_live(layer))?;
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_of_a_layer_add_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = TreeStore::open(dir.path()).unwrap();
+        let [a, b, c] = [1, 2, 3].map(|byte| FileKey([byte; 32]));
+        store.record_links("one", &[a, b]).unwrap();
+        store.record_links("one", &[b, c]).unwrap();
+        store.record_links("other", &[c]).unwrap();
+        assert_eq!(store.links_of(["one"]).unwrap(), HashSet::from([a, b, c]));
+        assert_eq!(store.links_of(["other"]).unwrap(), HashSet::from([c]));
     }
 }

@@ -1,0 +1,258 @@
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::layer::{Describe, LayerStore};
+use crate::sys::{Time, is_root_or_skip};
+
+const TIME: Time = Time { secs: 1000, nanos: 5 };
+
+struct Trees {
+    upper: Root,
+    lower: Root,
+    dir: tempfile::TempDir,
+}
+
+impl Trees {
+    /// Two equal trees.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let [upper, lower] = ["upper", "lower"].map(|name| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            let root = Root::open(&path).unwrap();
+            root.create_dir("d", 0o755).unwrap();
+            root.create_dir("d/e", 0o700).unwrap();
+            for file in ["d/e/f", "d/g"] {
+                std::fs::write(path.join(file), "content").unwrap();
+            }
+            root.symlink("to", "d/link").unwrap();
+            root.mknod("fifo", libc::S_IFIFO | 0o600, (0, 0)).unwrap();
+            for path in ["d/e/f", "d/g", "d/link", "fifo"] {
+                root.set_times(path, None, Some(TIME)).unwrap();
+            }
+            root
+        });
+        Self { upper, lower, dir }
+    }
+
+    /// What is left of the upper tree.
+    fn left(&self) -> Vec<String> {
+        trim(&self.upper, &self.lower).unwrap();
+        let mut found = Vec::new();
+        let mut pending = vec![PathBuf::new()];
+        while let Some(dir) = pending.pop() {
+            for entry in self.upper.read_dir(&dir).unwrap() {
+                let path = dir.join(entry.name);
+                if self.upper.lstat(&path).unwrap().is_dir() {
+                    pending.push(path.clone());
+                }
+                found.push(path.into_os_string().into_string().unwrap());
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+#[test]
+fn what_is_the_same_goes_and_what_differs_stays() {
+    if !is_root_or_skip() {
+        return;
+    }
+    type Change = fn(&Trees);
+    let cases: [(&str, Change, &[&str]); 18] = [
+        ("nothing", |_| {}, &[]),
+        (
+            "mode",
+            |t| t.upper.chmod("d/e/f", 0o600).unwrap(),
+            &["d", "d/e", "d/e/f"],
+        ),
+        ("owner", |t| t.upper.chown("d/g", 7, 0).unwrap(), &["d", "d/g"]),
+        (
+            "group of a link",
+            |t| t.upper.chown("d/link", 0, 7).unwrap(),
+            &["d", "d/link"],
+        ),
+        (
+            "time",
+            |t| {
+                t.upper
+                    .set_times("d/g", None, Some(Time { secs: 1000, nanos: 6 }))
+                    .unwrap()
+            },
+            &["d", "d/g"],
+        ),
+        (
+            "time of a directory",
+            |t| t.upper.set_times("d/e", None, Some(TIME)).unwrap(),
+            &[],
+        ),
+        (
+            "mode of a directory",
+            |t| t.upper.chmod("d/e", 0o711).unwrap(),
+            &["d", "d/e"],
+        ),
+        (
+            "content",
+            |t| {
+                std::fs::write(t.dir.path().join("upper/d/g"), "CONTENT").unwrap();
+                t.upper.set_times("d/g", None, Some(TIME)).unwrap();
+            },
+            &["d", "d/g"],
+        ),
+        (
+            "size",
+            |t| {
+                std::fs::write(t.dir.path().join("upper/d/g"), "content, more").unwrap();
+                t.upper.set_times("d/g", None, Some(TIME)).unwrap();
+            },
+            &["d", "d/g"],
+        ),
+        (
+            "content of a copied file with a set time",
+            |t| {
+                std::fs::write(t.dir.path().join("upper/d/g"), "CONTENT").unwrap();
+                t.upper.set_xattr("d/g", ORIGIN.as_ref(), b"x").unwrap();
+                for root in [&t.upper, &t.lower] {
+                    root.set_times("d/g", None, Some(Time { secs: 1, nanos: 0 })).unwrap();
+                }
+            },
+            &["d", "d/g"],
+        ),
+        (
+            "attribute",
+            |t| t.upper.set_xattr("d/g", "trusted.x".as_ref(), b"1").unwrap(),
+            &["d", "d/g"],
+        ),
+        (
+            "attribute of the overlay",
+            |t| t.upper.set_xattr("d/g", ORIGIN.as_ref(), b"1").unwrap(),
+            &[],
+        ),
+        (
+            "target of a link",
+            |t| {
+                t.upper.unlink("d/link").unwrap();
+                t.upper.symlink("elsewhere", "d/link").unwrap();
+                t.upper.set_times("d/link", None, Some(TIME)).unwrap();
+            },
+            &["d", "d/link"],
+        ),
+        (
+            "new",
+            |t| {
+                t.upper.create_dir("d/new", 0o755).unwrap();
+                t.upper.symlink("x", "d/new/x").unwrap();
+            },
+            &["d", "d/new", "d/new/x"],
+        ),
+        (
+            "type",
+            |t| {
+                t.upper.unlink("fifo").unwrap();
+                t.upper.create_dir("fifo", 0o600).unwrap();
+            },
+            &["fifo"],
+        ),
+        (
+            "deletions",
+            |t| {
+                for path in ["d/g", "fifo"] {
+                    t.upper.unlink(path).unwrap();
+                    t.upper.mknod(path, libc::S_IFCHR, (0, 0)).unwrap();
+                }
+                t.upper.mknod("d/e/never", libc::S_IFCHR, (0, 0)).unwrap();
+            },
+            &["d", "d/g", "fifo"],
+        ),
+        (
+            "opaque",
+            |t| t.upper.set_xattr("d/e", OPAQUE.as_ref(), b"y").unwrap(),
+            &["d", "d/e", "d/e/f"],
+        ),
+        (
+            "second name",
+            |t| t.upper.hard_link("d/g", "second").unwrap(),
+            &["second"],
+        ),
+    ];
+    for (what, change, left) in cases {
+        let trees = Trees::new();
+        change(&trees);
+        assert_eq!(trees.left(), left, "{what}");
+    }
+}
+
+#[test]
+fn directories_that_stay_keep_their_times() {
+    let trees = Trees::new();
+    trees.upper.create_dir("d/new", 0o755).unwrap();
+    for path in ["", "d"] {
+        trees.upper.set_times(path, None, Some(TIME)).unwrap();
+    }
+    assert_eq!(trees.left(), ["d", "d/new"]);
+    for path in ["", "d"] {
+        assert_eq!(trees.upper.stat(path).unwrap().mtime, TIME, "{path:?}");
+    }
+}
+
+#[test]
+fn depth_takes_neither_stack_nor_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut roots = ["upper", "lower"].map(|name| {
+        let path = dir.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Root::open(&path).unwrap()
+    });
+    let [upper, lower] = [0, 1].map(|n: usize| roots[n].try_clone().unwrap());
+    for _ in 0..3000 {
+        for root in &mut roots {
+            root.create_dir("d", 0o755).unwrap();
+            *root = root.sub_root("d").unwrap();
+        }
+    }
+    trim(&upper, &lower).unwrap();
+    assert!(at::is_empty_dir(&upper).unwrap());
+    // Deeper than a path can be long.
+    at::remove_children(&lower).unwrap();
+}
+
+#[test]
+fn files_written_again_make_no_layer() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let write = |root: &Path| {
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::write(root.join("a/b/c"), "text").unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(7);
+        std::fs::File::open(root.join("a/b/c"))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+    };
+    let layer = store.prepare(&store.scratch()).unwrap();
+    write(&layer.dir.join("fs"));
+    let base = layer.commit(&Describe::default()).unwrap();
+    let layer = store.prepare(&base).unwrap();
+    write(&layer.dir.join("fs"));
+    assert_eq!(layer.commit(&Describe::default()).unwrap(), base);
+    // A file copied up without being changed, and one made and removed again.
+    let layer = store.prepare(&base).unwrap();
+    let mounted = layer.mount().unwrap();
+    mounted.root().chown("a/b/c", 0, 0).unwrap();
+    mounted.root().create_dir("a/new", 0o755).unwrap();
+    mounted.root().rmdir("a/new").unwrap();
+    assert!(layer.upper().lstat("a/b/c").is_ok(), "copied up");
+    mounted.unmount().unwrap();
+    assert_eq!(layer.commit(&Describe::default()).unwrap(), base);
+    // Another owner of `/` alone is a change.
+    let layer = store.prepare(&base).unwrap();
+    layer.upper().chown("", 7, 7).unwrap();
+    write(&layer.dir.join("fs"));
+    let list = layer.commit(&Describe::default()).unwrap();
+    assert_eq!(list.ids().len(), 2);
+    assert!(at::is_empty_dir(store.layer_root(list.top().unwrap()).unwrap()).unwrap());
+}
