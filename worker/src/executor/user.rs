@@ -48,7 +48,7 @@ pub struct User {
     pub uid: u32,
     /// Primary group.
     pub gid: u32,
-    /// All further groups, ascending; the primary one is among them if there are any.
+    /// All groups, ascending, the primary one among them: a process that drops it must not gain access by that.
     pub groups: Vec<u32>,
     /// Home directory, if the user has an entry that names one.
     pub home: Option<String>,
@@ -69,7 +69,7 @@ struct GroupEntry {
     members: String,
 }
 
-/// Looks `spec` up. Empty is root; an explicit group means no supplementary groups; a number needs no entry.
+/// Looks `spec` up. Empty is root; an explicit group is the only one; a number needs no entry.
 pub fn lookup(root: &Root, spec: &str) -> Result<User, UserError> {
     let (user_part, group_part) = match spec.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|g| !g.is_empty())),
@@ -93,8 +93,14 @@ pub fn lookup(root: &Root, spec: &str) -> Result<User, UserError> {
     };
     match (group_part, entry) {
         (Some(group), _) => user.gid = explicit_group(root, group)?,
-        (None, Some(entry)) => user.groups = groups_of(root, &entry.name, user.gid)?,
+        (None, Some(entry)) => user.groups = groups_of(root, &entry.name)?,
         (None, None) => {}
+    }
+    user.groups.push(user.gid);
+    user.groups.sort_unstable();
+    user.groups.dedup();
+    if user.groups.len() > GROUPS_MAX {
+        return Err(UserError::TooManyGroups(user_part.to_owned()));
     }
     Ok(user)
 }
@@ -121,7 +127,7 @@ fn explicit_group(root: &Root, name: &str) -> Result<u32, UserError> {
     find_group(root, name)?.ok_or_else(|| UserError::NoGroup(name.to_owned()))
 }
 
-fn groups_of(root: &Root, name: &str, primary: u32) -> Result<Vec<u32>, UserError> {
+fn groups_of(root: &Root, name: &str) -> Result<Vec<u32>, UserError> {
     let mut groups = Vec::new();
     each(root, GROUP, parse_group, |e| {
         if e.members.split(',').any(|member| member == name) {
@@ -129,16 +135,6 @@ fn groups_of(root: &Root, name: &str, primary: u32) -> Result<Vec<u32>, UserErro
         }
         groups.len() <= GROUPS_MAX
     })?;
-    if groups.is_empty() {
-        return Ok(groups);
-    }
-    // A process that drops its primary group must not gain access by it: it is among the supplementary ones.
-    groups.push(primary);
-    groups.sort_unstable();
-    groups.dedup();
-    if groups.len() > GROUPS_MAX {
-        return Err(UserError::TooManyGroups(name.to_owned()));
-    }
     Ok(groups)
 }
 
@@ -250,16 +246,16 @@ mod tests {
     fn users_are_found_by_name_and_number() {
         let (_dir, root) = example();
         for (spec, uid, gid, groups, home) in [
-            ("", 0, 0, vec![], Some("/root")),
-            ("root", 0, 0, vec![], Some("/root")),
+            ("", 0, 0, vec![0], Some("/root")),
+            ("root", 0, 0, vec![0], Some("/root")),
             ("bob", 1000, 1001, vec![29, 50, 1001], Some("/home/bob")),
             ("1000", 1000, 1001, vec![29, 50, 1001], Some("/home/bob")),
-            ("bob:staff", 1000, 50, vec![], Some("/home/bob")),
-            ("bob:77", 1000, 77, vec![], Some("/home/bob")),
-            ("4000", 4000, 0, vec![], None),
-            ("4000:4001", 4000, 4001, vec![], None),
-            (":50", 0, 50, vec![], Some("/root")),
-            ("nohome", 5, 6, vec![], None),
+            ("bob:staff", 1000, 50, vec![50], Some("/home/bob")),
+            ("bob:77", 1000, 77, vec![77], Some("/home/bob")),
+            ("4000", 4000, 0, vec![0], None),
+            ("4000:4001", 4000, 4001, vec![4001], None),
+            (":50", 0, 50, vec![50], Some("/root")),
+            ("nohome", 5, 6, vec![6], None),
         ] {
             let home = home.map(str::to_owned);
             assert_eq!(
@@ -328,6 +324,8 @@ mod tests {
     #[test]
     fn cve_2022_2990_the_primary_group_is_among_the_supplementary_ones() {
         let (_dir, root) = example();
-        assert!(lookup(&root, "bob").unwrap().groups.contains(&1001));
+        for (spec, primary) in [("bob", 1001), ("", 0), ("nohome", 6), ("bob:staff", 50), ("4000", 0)] {
+            assert!(lookup(&root, spec).unwrap().groups.contains(&primary), "{spec:?}");
+        }
     }
 }
