@@ -27,7 +27,7 @@ pub use process::{
     Executor, ExecutorError, ExitStatus, LateMount, Network, OutputSink, OutputStream, ProcessIo, ProcessSpec,
 };
 pub use resolv::DnsConfig;
-pub use rlimit::{Rlimit, RlimitError};
+pub use rlimit::{Rlimit, RlimitError, raise_file_limit};
 pub use rootfs::RootfsError;
 pub use run::{ExecError, ExecRequest, ExecRunner, Grants};
 pub use user::{User, UserError};

@@ -1,13 +1,17 @@
 //! Resource limits of processes.
 
+use std::sync::OnceLock;
+
 use cairn_solver::llb::Ulimit;
 use oci_spec::runtime::PosixRlimitType;
+use rustix::process::{Resource, Rlimit as OwnLimit, getrlimit, setrlimit};
 
-/// Open files a process may have unless it raises the limit: what distributions give, and what programs that use
-/// `select` or close every possible descriptor can live with.
-const NOFILE_SOFT: u64 = 1024;
-/// Open files a process may raise its limit to.
-const NOFILE_HARD: u64 = 1 << 20;
+/// Most open files a process may have, whatever the daemon may: programs that close every possible descriptor take
+/// long with more.
+const NOFILE_MAX: u64 = 1 << 20;
+
+/// Open files that the daemon was allowed when it was started, soft and hard.
+static INHERITED: OnceLock<(u64, u64)> = OnceLock::new();
 
 /// One limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +35,33 @@ pub enum RlimitError {
     SoftAboveHard(String),
 }
 
+/// Lets this process, the daemon, have as many open files as it may: every mounted layer, connection and file being
+/// moved takes one. Processes that it runs are still given the limits of before.
+pub fn raise_file_limit() {
+    let (_, hard) = *INHERITED.get_or_init(own_limit);
+    let hard = (hard != u64::MAX).then_some(hard);
+    let raised = OwnLimit {
+        current: hard,
+        maximum: hard,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        // The usual limit does for most builds.
+        tracing::debug!(%error, "could not raise the limit of open files");
+    }
+}
+
+fn own_limit() -> (u64, u64) {
+    let own = getrlimit(Resource::Nofile);
+    (own.current.unwrap_or(u64::MAX), own.maximum.unwrap_or(u64::MAX))
+}
+
 /// The limits of a process: the defaults, replaced by what is asked for.
 pub(super) fn limits(asked: &[Ulimit]) -> Result<Vec<Rlimit>, RlimitError> {
-    let own_hard = rustix::process::getrlimit(rustix::process::Resource::Nofile)
-        .maximum
-        .unwrap_or(u64::MAX);
-    let hard = own_hard.min(NOFILE_HARD);
+    let (soft, hard) = *INHERITED.get_or_init(own_limit);
     let mut limits = vec![Rlimit {
         kind: PosixRlimitType::RlimitNofile,
-        soft: NOFILE_SOFT.min(hard),
-        hard,
+        soft: soft.min(NOFILE_MAX),
+        hard: hard.min(NOFILE_MAX),
     }];
     for ulimit in asked {
         let kind = kind(&ulimit.name).ok_or_else(|| RlimitError::Unknown(ulimit.name.chars().take(32).collect()))?;
@@ -111,6 +132,16 @@ mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn open_files_are_limited_as_the_daemon_was_when_it_started() {
+        let (soft, hard) = own_limit();
+        raise_file_limit();
+        assert_eq!(own_limit(), (hard, hard));
+        let (soft, hard) = (soft.min(NOFILE_MAX), hard.min(NOFILE_MAX));
+        let kind = PosixRlimitType::RlimitNofile;
+        assert_eq!(limits(&[]).unwrap(), [Rlimit { kind, soft, hard }]);
     }
 
     #[test]
