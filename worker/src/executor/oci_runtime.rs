@@ -192,7 +192,8 @@ impl Inner {
             .map_err(ExecutorError::io(format!("start {}", self.program.display())))?;
         // Ours keeps the other ends of the pipes otherwise.
         drop(command);
-        let output = pump(child.stdout.take(), child.stderr.take(), io.sink);
+        let sink = io.sink;
+        let output = pump(child.stdout.take(), child.stderr.take(), sink.clone());
         let exit = tokio::select! {
             exit = child.wait() => Some(exit),
             () = cancel.cancelled() => None,
@@ -205,34 +206,33 @@ impl Inner {
         // The container is gone, so both pipes end: nothing of it can hold them.
         output.await;
         let exit = exit.map_err(ExecutorError::io(format!("wait for {}", self.program.display())))?;
-        self.judge(run, exit)
+        self.judge(run, exit, sink.as_ref())
     }
 
     /// Tells the exit of the process from that of the runtime.
-    fn judge(&self, run: &Run, exit: ProcessExit) -> Result<ExitStatus, ExecutorError> {
+    fn judge(&self, run: &Run, exit: ProcessExit, sink: &dyn OutputSink) -> Result<ExitStatus, ExecutorError> {
         let out_of_memory = match (&self.cgroups, &run.cgroup) {
             (Some(cgroups), Some(group)) if run.keep => cgroups.out_of_memory(group),
             _ => false,
         };
         let started = run.bundle.join("pid").exists();
-        match exit.code() {
-            Some(code) if started => Ok(ExitStatus {
-                code: u32::try_from(code).unwrap_or(255),
-                out_of_memory,
-            }),
-            code => {
-                let said = read_log(&run.bundle.join("log"));
-                let message = match (said, code) {
-                    (Some(said), _) => said,
-                    (None, Some(code)) => format!("exit code {code}"),
-                    (None, None) => "it was killed".to_owned(),
-                };
-                Err(ExecutorError::Start {
-                    runtime: self.kind.name(),
-                    message,
-                })
-            }
+        let Some(code) = exit.code() else {
+            return Err(ExecutorError::Killed(self.kind.name()));
+        };
+        let code = u32::try_from(code).unwrap_or(255);
+        if started {
+            return Ok(ExitStatus { code, out_of_memory });
         }
+        let message = read_log(&run.bundle.join("log")).unwrap_or_else(|| format!("exit code {code}"));
+        if self.kind == RuntimeKind::Crun {
+            // The other says it on its standard error, too.
+            sink.output(OutputStream::Stderr, format!("{message}\n").into());
+        }
+        Err(ExecutorError::Start {
+            runtime: self.kind.name(),
+            message,
+            code,
+        })
     }
 
     /// Ends a run that may be at any stage, and waits until it has.

@@ -115,14 +115,20 @@ pub enum ExecutorError {
     /// There is no usable runtime program.
     #[error("no usable container runtime: {0}")]
     NoRuntime(String),
-    /// The runtime program could not start the process.
+    /// The runtime program could not start the process, and has said why where the process would have: there is no
+    /// such program, most likely.
     #[error("{runtime} could not start the process: {message}")]
     Start {
         /// Which program.
         runtime: &'static str,
         /// What it said.
         message: String,
+        /// The exit code of the runtime program.
+        code: u32,
     },
+    /// The runtime program was killed before it could start the process.
+    #[error("{0} was killed")]
+    Killed(&'static str),
     /// A system call or file operation of ours failed.
     #[error("failed to {doing}")]
     Io {

@@ -117,12 +117,12 @@ impl ExecRunner {
             },
         };
         let asked = request.clone();
-        let prepared = blocking(move || prepare(&setting, &asked, caches)).await?;
-        let outcome = self
-            .executor
-            .run(&prepared.process, io, cancel)
+        let of_process = |error: ExecError| error.of_process(request.command());
+        let prepared = blocking(move || prepare(&setting, &asked, caches))
             .await
-            .map_err(ExecError::from);
+            .map_err(of_process)?;
+        let outcome = self.executor.run(&prepared.process, io, cancel).await;
+        let outcome = outcome.map_err(|error| of_process(error.into()));
         blocking(move || prepared.finish(&request, outcome)).await
     }
 

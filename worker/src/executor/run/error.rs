@@ -21,6 +21,14 @@ pub enum ExecError {
         /// Whether it was killed for want of memory.
         out_of_memory: bool,
     },
+    /// The process could not be run, or its surroundings are not what it needs.
+    #[error("process {command:?} did not complete successfully")]
+    Process {
+        /// Arguments joined by blanks.
+        command: String,
+        /// Why.
+        source: Box<Self>,
+    },
     /// It was cancelled.
     #[error("context canceled")]
     Cancelled,
@@ -85,6 +93,38 @@ impl From<ExecutorError> for ExecError {
     }
 }
 
+impl ExecError {
+    /// Says which process could not be run, if that is what this is about. One that the runtime program could not
+    /// start has exited with that one's code, as far as clients can tell.
+    pub(super) fn of_process(self, command: String) -> Self {
+        match self {
+            Self::Executor(ExecutorError::Start { code, message, runtime }) => {
+                tracing::debug!(runtime, message, "a process could not be started");
+                Self::Exit {
+                    command,
+                    code,
+                    out_of_memory: false,
+                }
+            }
+            Self::User(_) | Self::Cwd { .. } | Self::Rootfs(_) | Self::Executor(_) => Self::Process {
+                command,
+                source: Box::new(self),
+            },
+            other => other,
+        }
+    }
+
+    fn is_users_fault(&self) -> bool {
+        match self {
+            Self::Process { source, .. } => source.is_users_fault(),
+            _ => matches!(
+                self,
+                Self::Invalid(_) | Self::User(_) | Self::Rlimit(_) | Self::Selector { .. }
+            ),
+        }
+    }
+}
+
 impl From<ExecError> for WorkerError {
     fn from(error: ExecError) -> Self {
         match error {
@@ -98,9 +138,7 @@ impl From<ExecError> for WorkerError {
             }
             ExecError::Cancelled => Self::Cancelled,
             ExecError::NoSecret(_) | ExecError::NoSsh(_) => Self::NotFound(error.to_string()),
-            ExecError::Invalid(_) | ExecError::User(_) | ExecError::Rlimit(_) | ExecError::Selector { .. } => {
-                Self::Invalid(with_causes(&error))
-            }
+            _ if error.is_users_fault() => Self::Invalid(with_causes(&error)),
             _ => Self::Failed(with_causes(&error)),
         }
     }
