@@ -126,7 +126,10 @@ fn a_malformed_dockerfile_is_shown_at_its_line() -> anyhow::Result<()> {
         let outcome = bench.fail(&[("Dockerfile", text)], &[])?;
         expect_remarks(&outcome, &expected)?;
     }
-    for (empty, expected) in [("", "cannot be empty"), ("# only a remark\n", "file with no instructions")] {
+    for (empty, expected) in [
+        ("", "cannot be empty"),
+        ("# only a remark\n", "file with no instructions"),
+    ] {
         let outcome = bench.fail(&[("Dockerfile", empty)], &[])?;
         expect_remarks(&outcome, &[expected])?;
     }
