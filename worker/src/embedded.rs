@@ -13,11 +13,12 @@ mod images;
 mod local;
 mod log;
 mod results;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,9 +34,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::content::{ContentStore, Durability};
 use crate::executor::{DnsConfig, ExecRunner, Network, OciRuntime};
-use crate::layer::{LayerId, LayerStore, PruneOptions};
+use crate::layer::LayerStore;
 use crate::registry::{ClientOptions, RegistryClient, RegistryHosts};
-use crate::service::{Exporter, ExporterRequest, PruneRequest, UsageRecord, WorkerService};
 use crate::tree::TreeStore;
 use credentials::Registries;
 
@@ -43,10 +43,6 @@ use credentials::Registries;
 const LABEL_PREFIX: &str = "org.mobyproject.buildkit.worker.";
 /// How long a received directory may wait to be made durable.
 const SYNC_DELAY: Duration = Duration::from_secs(3);
-/// How long a blob that nothing refers to is left alone.
-const FRESH_BLOB: Duration = Duration::from_secs(3600);
-/// Largest manifest or index.
-const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// What an embedded worker is made with.
 #[derive(Clone, Debug)]
@@ -87,6 +83,8 @@ pub struct EmbeddedWorker(Arc<Parts>);
 /// What the worker is made of.
 struct Parts {
     info: WorkerInfo,
+    /// State directory.
+    root: PathBuf,
     content: ContentStore,
     layers: LayerStore,
     trees: TreeStore,
@@ -145,6 +143,7 @@ impl EmbeddedWorker {
         let tree_sync = handle.spawn(sync_trees(trees.clone(), trees_to_sync.clone()));
         Ok(Self(Arc::new(Parts {
             info: info(id, &config),
+            root: config.root.clone(),
             content,
             layers,
             trees,
@@ -381,165 +380,5 @@ impl EmbeddedWorker {
             worker.record(&upper.above(lower.ids().len()))
         })
         .await
-    }
-}
-
-#[async_trait]
-impl WorkerService for EmbeddedWorker {
-    fn exporter(&self, request: &ExporterRequest) -> Result<Box<dyn Exporter>, WorkerError> {
-        export::exporter(self, request)
-    }
-
-    async fn disk_usage(&self) -> Result<Vec<UsageRecord>, WorkerError> {
-        let worker = self.clone();
-        blocking(move || {
-            let layers = worker.0.layers.usage().map_err(|error| failed(&error))?;
-            let mut records: Vec<UsageRecord> = layers.into_iter().map(layer_usage).collect();
-            records.extend(worker.tree_usage()?);
-            Ok(records)
-        })
-        .await
-    }
-
-    async fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRecord>, WorkerError> {
-        let (worker, request) = (self.clone(), request.clone());
-        blocking(move || worker.prune_now(&request)).await
-    }
-
-    fn disk_size(&self) -> u64 {
-        match rustix::fs::statvfs(self.0.content.path(&Digest::sha256(b"")).parent().unwrap_or("/".as_ref())) {
-            Ok(stat) => stat.f_blocks.saturating_mul(stat.f_frsize),
-            Err(_) => 0,
-        }
-    }
-}
-
-impl EmbeddedWorker {
-    fn prune_now(&self, request: &PruneRequest) -> Result<Vec<UsageRecord>, WorkerError> {
-        let filters = crate::filter::Filters::parse(&request.filters)
-            .map_err(|error| WorkerError::Invalid(format!("failed to parse prune filters: {error}")))?;
-        let options = PruneOptions {
-            all: request.all,
-            keep_duration: request.keep_duration,
-            reserved_space: request.reserved_space,
-            max_used_space: request.max_used_space,
-            min_free_space: request.min_free_space,
-        };
-        let removed = self
-            .0
-            .layers
-            .prune(&options, |record| {
-                let record = layer_usage(record.clone());
-                filters.matches(|path| crate::filter::usage_field(&record, path))
-            })
-            .map_err(|error| failed(&error))?;
-        let mut removed: Vec<UsageRecord> = removed.into_iter().map(layer_usage).collect();
-        removed.extend(self.prune_trees(&filters, request)?);
-        self.forget_links()?;
-        self.drop_unused_blobs()?;
-        Ok(removed)
-    }
-
-    /// Forgets which files layers that are gone had links to.
-    fn forget_links(&self) -> Result<(), WorkerError> {
-        let is_live = |id: &str| match LayerId::parse(id).map(|id| self.0.layers.layer(&id)) {
-            Some(Ok(record)) => record.is_some(),
-            // Better remembered for nothing than forgotten too early.
-            Some(Err(_)) => true,
-            None => false,
-        };
-        self.0.trees.retain_links(is_live).map_err(|error| failed(&error))
-    }
-
-    /// Removes blobs that no layer and no named image has. Fresh ones stay: somebody may be about to refer to them.
-    fn drop_unused_blobs(&self) -> Result<(), WorkerError> {
-        let mut used = self.0.layers.blobs().map_err(|error| failed(&error))?;
-        for image in self.0.images.list().map_err(|error| failed(&error))? {
-            used.extend(self.blobs_of(&image.target)?);
-        }
-        let now = SystemTime::now();
-        for blob in self.0.content.list().map_err(|error| failed(&error))? {
-            let modified = std::fs::metadata(self.0.content.path(&blob.digest)).and_then(|file| file.modified());
-            let is_fresh = match modified {
-                Ok(modified) => now.duration_since(modified).unwrap_or_default() < FRESH_BLOB,
-                Err(_) => true,
-            };
-            if !is_fresh && !used.contains(&blob.digest) {
-                self.0.content.delete(&blob.digest).map_err(|error| failed(&error))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Every blob of a named image; of one that is incomplete, what is known.
-    fn blobs_of(&self, target: &crate::image::Descriptor) -> Result<Vec<Digest>, WorkerError> {
-        let mut blobs = vec![target.digest];
-        let content = &self.0.content;
-        let Ok(bytes) = content.read(&target.digest, MAX_DOCUMENT) else {
-            return Ok(blobs);
-        };
-        let document = crate::image::Document::parse(bytes.into(), Some(&target.media_type));
-        let Ok(tree) = document
-            .map_err(|error| failed(&error))
-            .and_then(|root| crate::image::ImageTree::of(&root, content).map_err(|error| failed(&error)))
-        else {
-            return Ok(blobs);
-        };
-        blobs.extend(tree.blobs.iter().map(|blob| blob.digest));
-        blobs.extend(tree.documents.iter().map(crate::image::Document::digest));
-        Ok(blobs)
-    }
-
-    /// Trees as records of their own.
-    fn tree_usage(&self) -> Result<Vec<UsageRecord>, WorkerError> {
-        let trees = self.0.trees.trees().map_err(|error| failed(&error))?;
-        Ok(trees.iter().map(results::tree_usage).collect())
-    }
-
-    fn prune_trees(
-        &self,
-        filters: &crate::filter::Filters,
-        request: &PruneRequest,
-    ) -> Result<Vec<UsageRecord>, WorkerError> {
-        let now = SystemTime::now();
-        let trees = self.0.trees.trees().map_err(|error| failed(&error))?;
-        let (gone, kept): (Vec<_>, Vec<_>) = trees.into_iter().partition(|tree| {
-            let record = results::tree_usage(tree);
-            let last_used = record.last_used_at.unwrap_or(record.created_at);
-            let is_old = now.duration_since(last_used).unwrap_or_default() >= request.keep_duration;
-            is_old && filters.matches(|path| crate::filter::usage_field(&record, path))
-        });
-        if gone.is_empty() {
-            return Ok(Vec::new());
-        }
-        let live: Vec<_> = kept.iter().map(|tree| tree.digest).collect();
-        self.0.trees.retain(&live).map_err(|error| failed(&error))?;
-        let left: std::collections::HashSet<_> = self
-            .0
-            .trees
-            .trees()
-            .map_err(|error| failed(&error))?
-            .iter()
-            .map(|tree| tree.digest)
-            .collect();
-        // What is in use stays, whatever the request says.
-        let gone = gone.iter().filter(|tree| !left.contains(&tree.digest));
-        Ok(gone.map(results::tree_usage).collect())
-    }
-}
-
-fn layer_usage(record: crate::layer::UsageRecord) -> UsageRecord {
-    UsageRecord {
-        id: record.id,
-        mutable: record.mutable,
-        in_use: record.in_use,
-        size: record.size,
-        parents: record.parents,
-        created_at: record.created_at.into(),
-        last_used_at: Some(record.last_used_at.into()),
-        usage_count: record.usage_count,
-        description: record.description,
-        record_type: record.record_type,
-        shared: false,
     }
 }

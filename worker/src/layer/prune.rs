@@ -27,8 +27,8 @@ pub struct PruneOptions {
 }
 
 impl PruneOptions {
-    /// Bytes that may stay; `None` for nothing.
-    fn target(&self, used: u64, free: u64) -> Option<u64> {
+    /// Bytes that may stay, of `used` with `free` bytes left on the disk; `None` for nothing.
+    pub(crate) fn target(&self, used: u64, free: u64) -> Option<u64> {
         if self.reserved_space == 0 && self.max_used_space == 0 && self.min_free_space == 0 {
             return None;
         }
