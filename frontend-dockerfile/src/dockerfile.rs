@@ -21,6 +21,8 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
     /// What was wrong.
     pub errors: Vec<DockerfileError>,
+    /// Whether some of that concerns the syntax.
+    pub has_syntax_errors: bool,
 }
 
 /// A stage.
@@ -51,6 +53,7 @@ impl Dockerfile {
         let tree = syntax::parse(bytes);
         let mut file = Self {
             directives: tree.directives,
+            has_syntax_errors: !tree.errors.is_empty(),
             errors: tree.errors,
             ..Self::default()
         };

@@ -24,6 +24,14 @@ impl DockerfileError {
         }
     }
 
+    /// An error about a line that is known by the one before it, as clients are used to; the first line has none.
+    pub(crate) fn before(line: u32, message: impl Into<String>) -> Self {
+        match line.saturating_sub(1) {
+            0 => Self::whole(message),
+            before => Self::at(Lines::one(before), message),
+        }
+    }
+
     /// An error about the file as a whole.
     pub fn whole(message: impl Into<String>) -> Self {
         Self {

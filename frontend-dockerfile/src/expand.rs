@@ -59,6 +59,8 @@ pub struct ExpandError {
     pub word: String,
     /// What is wrong with it.
     pub cause: ExpandCause,
+    /// Names without a value that were met before.
+    pub unmatched: BTreeSet<String>,
 }
 
 /// What is wrong with a text to be expanded.

@@ -90,34 +90,70 @@ struct Planned {
     context_ignores: BTreeMap<String, Vec<String>>,
 }
 
+/// A platform of a request, lowered.
+struct Built {
+    platform: Platform,
+    lowered: Lowered,
+    epoch: Option<i64>,
+}
+
 impl Build<'_> {
     async fn run(&self) -> Result<FrontendResult, FrontendError> {
         self.check_syntax()?;
         let file = Dockerfile::parse(&self.inputs.file.data);
-        if let Some(error) = file.errors.first() {
-            return Err(self.located(error.clone()));
+        if file.has_syntax_errors {
+            return Err(self.first_error(&file));
         }
         let checks = self.check_config()?;
+        let mut found = checks::findings(&file);
+        let built = self.lower_all(&file, &mut found).await;
+        // Also of a build that fails it is said what is odd about it, which may well be the reason.
+        let found = checks::select(found, &checks, &file);
+        for finding in &found {
+            self.bridge.warn(self.inputs.vertex, finding.warning(&self.inputs.file));
+        }
+        let built = built?;
+        if checks.error && !found.is_empty() {
+            let rules: BTreeSet<&str> = found.iter().map(|finding| finding.rule.name).collect();
+            let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+            let message = format!("lint violation found for rules: {rules}");
+            return Err(self.located(DockerfileError::whole(message)));
+        }
+        self.result(built).await
+    }
+
+    /// Lowers the file for every platform. As every platform is built from the same text, what checks find for the
+    /// first one joins `found` and says it all.
+    async fn lower_all(&self, file: &Dockerfile, found: &mut Vec<Finding>) -> Result<Vec<Built>, FrontendError> {
+        if !file.errors.is_empty() {
+            return Err(self.first_error(file));
+        }
         let platforms = match self.options.platforms.as_slice() {
             [] => vec![self.host.clone()],
             asked => asked.to_vec(),
         };
-        let plans = try_join_all(platforms.iter().map(|platform| self.plan(&file, platform)));
+        let mut others = vec![Vec::new(); platforms.len() - 1];
+        let plans = std::iter::once(&mut *found).chain(&mut others);
+        let plans = platforms.iter().zip(plans);
+        let plans = try_join_all(plans.map(|(platform, found)| self.plan(file, platform, found)));
         let (plans, ignore) = try_join(plans, self.inputs.ignore(self.bridge, self.options)).await?;
         let mut built = Vec::with_capacity(plans.len());
-        for (platform, planned) in platforms.into_iter().zip(plans) {
+        for (index, (platform, planned)) in platforms.into_iter().zip(plans).enumerate() {
             let epoch = planned.epoch;
-            let mut found = checks::findings(&file);
-            found.extend_from_slice(&planned.plan.findings);
-            let mut lowered = self.lower(&file, planned, ignore.clone())?;
-            found.append(&mut lowered.findings);
-            // Every platform is built from the same text, so the first one says it all.
-            if built.is_empty() {
-                self.report(&file, &checks, found)?;
-            }
-            built.push((platform, (lowered, epoch)));
+            let found = if index == 0 { &mut *found } else { &mut Vec::new() };
+            let lowered = self.lower(file, planned, ignore.clone(), found)?;
+            built.push(Built {
+                platform,
+                lowered,
+                epoch,
+            });
         }
-        self.result(built).await
+        Ok(built)
+    }
+
+    fn first_error(&self, file: &Dockerfile) -> FrontendError {
+        let first = file.errors.first().cloned();
+        self.located(first.unwrap_or_else(|| DockerfileError::whole("the Dockerfile is not well-formed")))
     }
 
     /// Images of the official frontend, of any version, are what this one stands for.
@@ -162,25 +198,15 @@ impl Build<'_> {
         })
     }
 
-    /// Tells the client what checks found, and fails if that is what they were asked for.
-    fn report(&self, file: &Dockerfile, config: &CheckConfig, found: Vec<Finding>) -> Result<(), FrontendError> {
-        let found = checks::select(found, config, file);
-        for finding in &found {
-            self.bridge.warn(self.inputs.vertex, finding.warning(&self.inputs.file));
-        }
-        if !config.error || found.is_empty() {
-            return Ok(());
-        }
-        let rules: BTreeSet<&str> = found.iter().map(|finding| finding.rule.name).collect();
-        let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
-        Err(self.located(DockerfileError::whole(format!(
-            "lint violation found for rules: {rules}"
-        ))))
-    }
-
     /// Plans one platform and finds out all that is needed to lower it.
-    async fn plan(&self, file: &Dockerfile, platform: &Platform) -> Result<Planned, FrontendError> {
-        let mut plan = Plan::new(file, self.options, platform, &self.host).map_err(|error| self.located(error))?;
+    async fn plan(
+        &self,
+        file: &Dockerfile,
+        platform: &Platform,
+        found: &mut Vec<Finding>,
+    ) -> Result<Planned, FrontendError> {
+        let mut plan =
+            Plan::new(file, self.options, platform, &self.host, found).map_err(|error| self.located(error))?;
         let epoch = epoch::resolve(&mut plan, self.options).map_err(|error| self.located(error))?;
         loop {
             let wanted = plan.wanted();
@@ -202,7 +228,13 @@ impl Build<'_> {
         })
     }
 
-    fn lower(&self, file: &Dockerfile, planned: Planned, ignore: Vec<String>) -> Result<Lowered, FrontendError> {
+    fn lower(
+        &self,
+        file: &Dockerfile,
+        planned: Planned,
+        ignore: Vec<String>,
+        found: &mut Vec<Finding>,
+    ) -> Result<Lowered, FrontendError> {
         let surroundings = Surroundings {
             options: self.options,
             file: self.inputs.file.clone(),
@@ -212,7 +244,7 @@ impl Build<'_> {
             escape: file.directives.escape_char(),
             epoch: planned.epoch,
         };
-        lower::lower(&planned.plan, &surroundings).map_err(|error| self.located(error))
+        lower::lower(&planned.plan, &surroundings, found).map_err(|error| self.located(error))
     }
 
     /// Looks an image up; once, however many stages and platforms want it.
@@ -277,13 +309,18 @@ impl Build<'_> {
         })
     }
 
-    async fn result(&self, built: Vec<(Platform, (Lowered, Option<i64>))>) -> Result<FrontendResult, FrontendError> {
+    async fn result(&self, built: Vec<Built>) -> Result<FrontendResult, FrontendError> {
         let mut result = FrontendResult {
-            metadata: BTreeMap::from([metadata::platforms(built.iter().map(|(platform, _)| platform))]),
+            metadata: BTreeMap::from([metadata::platforms(built.iter().map(|built| &built.platform))]),
             ..FrontendResult::default()
         };
         let mut refs = BTreeMap::new();
-        for (platform, (lowered, epoch)) in built {
+        for Built {
+            platform,
+            lowered,
+            epoch,
+        } in built
+        {
             let suffix = if self.options.multi_platform {
                 format!("/{platform}")
             } else {

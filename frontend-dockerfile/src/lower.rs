@@ -65,18 +65,20 @@ pub(crate) struct Lowered {
     pub(crate) config: Bytes,
     /// Config of the image that the target is based on.
     pub(crate) base_config: Option<Bytes>,
-    /// What checks found on the way.
-    pub(crate) findings: Vec<Finding>,
 }
 
-/// Lowers `plan`, whose images have all been resolved.
-pub(crate) fn lower(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Lowered, DockerfileError> {
+/// Lowers `plan`, whose images have all been resolved. What checks find on the way joins `findings`, also if it fails.
+pub(crate) fn lower(
+    plan: &Plan,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<Lowered, DockerfileError> {
     let mut lowering = Lowering {
         plan,
         around: surroundings,
         arena: Arena::default(),
         budget: Budget::default(),
-        findings: Vec::new(),
+        findings,
         ignored: PatternSet::new(&surroundings.ignore).ok(),
         states: (0..plan.stages.len()).map(|_| None).collect(),
     };
@@ -96,7 +98,7 @@ struct Lowering<'a> {
     around: &'a Surroundings<'a>,
     arena: Arena,
     budget: Budget,
-    findings: Vec<Finding>,
+    findings: &'a mut Vec<Finding>,
     /// The ignore rules of the build context, for checks.
     ignored: Option<PatternSet>,
     /// What each lowered stage came to.
@@ -123,7 +125,6 @@ impl Lowering<'_> {
             definition: state.root.map(|root| self.arena.finish(root, &self.around.file)),
             config: state.image.to_json(),
             base_config,
-            findings: self.findings,
         })
     }
 

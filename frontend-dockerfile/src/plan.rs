@@ -42,8 +42,6 @@ pub(crate) struct Plan {
     images: HashMap<String, usize>,
     /// Whether step names carry the stage's label.
     pub(crate) shows_labels: bool,
-    /// What checks found.
-    pub(crate) findings: Vec<Finding>,
 }
 
 #[derive(Debug)]
@@ -108,12 +106,14 @@ pub(crate) struct Wanted {
 }
 
 impl Plan {
-    /// Plans the build of `file` for `platform`; `host` is the platform that is built on.
+    /// Plans the build of `file` for `platform`; `host` is the platform that is built on. What checks find on the way
+    /// joins `found`, also if it fails.
     pub(crate) fn new(
         file: &Dockerfile,
         options: &Options,
         platform: &Platform,
         host: &Platform,
+        found: &mut Vec<Finding>,
     ) -> Result<Self, DockerfileError> {
         let args = GlobalArgs::new(file, options, platform, host)?;
         let mut plan = Self {
@@ -125,11 +125,16 @@ impl Plan {
             named: HashMap::new(),
             images: HashMap::new(),
             shows_labels: false,
-            findings: Vec::new(),
         };
-        let defaults = GlobalArgs::defaults(file, options, platform, host);
+        if let Some(defaults) = GlobalArgs::defaults(file, options, platform, host) {
+            found.extend(
+                file.stages
+                    .iter()
+                    .filter_map(|stage| checks::default_base(stage, &defaults)),
+            );
+        }
         for index in 0..file.stages.len() {
-            plan.check_from(&file.stages[index], defaults.as_ref());
+            plan.check_from(&file.stages[index], found);
             let stage = plan.stage(file, options, index)?;
             if let Some(name) = &stage.name {
                 plan.named.entry(name.clone()).or_default().push(index);

@@ -7,11 +7,12 @@ use crate::instruction::{Instruction, Kind};
 
 use super::{
     CONSISTENT_INSTRUCTION_CASING, DUPLICATE_STAGE_NAME, FROM_AS_CASING, Finding, INVALID_DEFINITION_DESCRIPTION,
-    LEGACY_KEY_VALUE_FORMAT, MAINTAINER_DEPRECATED, NO_EMPTY_CONTINUATION, RESERVED_STAGE_NAME, STAGE_NAME_CASING,
+    MAINTAINER_DEPRECATED, NO_EMPTY_CONTINUATION, RESERVED_STAGE_NAME, STAGE_NAME_CASING,
 };
 use crate::location::Lines;
 
-/// What can be said about a file without building it.
+/// What can be said about a file without building it. Where an instruction is wrong, reading ends; then it is what was
+/// found until there, and empty continuations everywhere, which are found before instructions are looked at.
 pub(crate) fn findings(file: &Dockerfile) -> Vec<Finding> {
     let all = || file.global_args.iter().chain(file.stages.iter().flat_map(Stage::all));
     let mut found = Vec::new();
@@ -22,8 +23,15 @@ pub(crate) fn findings(file: &Dockerfile) -> Vec<Finding> {
             "Empty continuation line",
         ));
     }
-    for instruction in all() {
+    let end = file
+        .errors
+        .first()
+        .map(|error| error.locations.first().map_or(u32::MAX, |lines| lines.first));
+    for instruction in all().take_while(|instruction| end.is_none_or(|end| instruction.lines.first < end)) {
         own(instruction, &mut found);
+    }
+    if end.is_some() {
+        return found;
     }
     stage_names(file, &mut found);
     casing(file, &mut found);
@@ -67,11 +75,6 @@ fn own(instruction: &Instruction, found: &mut Vec<Finding>) {
         Kind::Maintainer(_) => {
             let message = "Maintainer instruction is deprecated in favor of using label";
             found.push(Finding::new(&MAINTAINER_DEPRECATED, lines, message));
-        }
-        Kind::Env(_) | Kind::Label(_) if instruction.legacy_form => {
-            let word = &instruction.word;
-            let message = format!("\"{word} key=value\" should be used instead of legacy \"{word} key value\" format");
-            found.push(Finding::new(&LEGACY_KEY_VALUE_FORMAT, lines, message));
         }
         _ => {}
     }

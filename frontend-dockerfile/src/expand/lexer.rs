@@ -94,6 +94,7 @@ impl Expander {
             Err(cause) => Err(ExpandError {
                 word: word.to_owned(),
                 cause,
+                unmatched: reader.unmatched,
             }),
         }
     }

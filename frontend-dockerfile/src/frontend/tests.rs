@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use cairn_solver::frontend::{FrontendRefs, FrontendResult};
+use cairn_solver::frontend::{FrontendError, FrontendRefs, FrontendResult};
 use cairn_solver::llb::decode;
 
 use crate::testing::{FakeBridge, build, render, solve};
@@ -452,7 +452,7 @@ fn steps_are_numbered_and_named() {
     );
     assert_eq!(
         &triggers[1..],
-        ["[stage-1 1/2] ONBUILD COPY a /ob @4", "[stage-1 2/2] COPY b /own1 @5"]
+        ["[stage-1 1/3] ONBUILD COPY a /ob @4", "[stage-1 2/3] COPY b /own1 @5"]
     );
     let shown = names("FROM debian\nENV X=1\nRUN echo $X ${Y} ${Y:-d} \\$X", &[]);
     assert_eq!(shown[1], "[2/2] RUN echo 1 ${Y} ${Y:-d} $X @3");
@@ -638,16 +638,81 @@ fn digests_are_those_of_other_frontends() {
 
 /// The rules that fire, in order.
 fn warnings(dockerfile: &str, options: &[(&str, &str)]) -> Vec<String> {
-    let bridge = Arc::new(FakeBridge::new(dockerfile).file("context", ".dockerignore", "*.txt"));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    if let Err(error) = runtime.block_on(solve(&bridge, options)) {
+    let (result, warnings) = checked(dockerfile, options);
+    if let Err(error) = result {
         panic!("{dockerfile:?}: {error}");
     }
+    warnings
+}
+
+/// The outcome, and the rules that fire, in order.
+fn checked(dockerfile: &str, options: &[(&str, &str)]) -> (Result<FrontendResult, FrontendError>, Vec<String>) {
+    let bridge = Arc::new(FakeBridge::new(dockerfile).file("context", ".dockerignore", "*.txt"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let result = runtime.block_on(solve(&bridge, options));
     let log = bridge.log.lock().unwrap();
-    log.iter()
-        .filter_map(|entry| entry.strip_prefix("W "))
-        .map(str::to_owned)
-        .collect()
+    let warnings = log.iter().filter_map(|entry| entry.strip_prefix("W "));
+    (result, warnings.map(str::to_owned).collect())
+}
+
+#[test]
+fn builds_that_fail_are_checked_too() {
+    for (dockerfile, error, want) in [
+        (
+            "FROM scratch\nLABEL r=\"$first ${second:?msg}$third\"",
+            "failed to process",
+            &[
+                "UndefinedVar: Usage of undefined variable '$first' (line 2)",
+                "UndefinedVar: Usage of undefined variable '$second' (line 2)",
+            ][..],
+        ),
+        (
+            "FROM $X",
+            "base name ($X) should not be blank",
+            &[
+                "InvalidDefaultArgInFrom: Default value for ARG $X results in empty or invalid base image name (line 1)",
+                "UndefinedArgInFrom: FROM argument 'X' is not declared (line 1)",
+            ],
+        ),
+        (
+            "FROM scratch\nEXPOSE 80:81-82\nCMD a",
+            "invalid ranges specified",
+            &[
+                "ExposeInvalidFormat: EXPOSE instruction should not define an IP address or host-port mapping, found \
+                 '80:81-82' (line 2)",
+            ],
+        ),
+        // What comes behind a wrong instruction is not looked at, and neither is how instructions fit together.
+        (
+            "FROM scratch AS a\nENV a b\nFROM scratch as a\nENV c $d \\\n\n e\nMAINTAINER x\nFOO\nMAINTAINER y",
+            "dockerfile parse error on line 8: unknown instruction: FOO",
+            &[
+                "NoEmptyContinuation: Empty continuation line (line 6)",
+                "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 3)",
+                "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 7)",
+            ],
+        ),
+        ("FROM scratch as a\nENV a", "ENV must have two arguments", &[]),
+    ] {
+        let (result, found) = checked(dockerfile, &[]);
+        let text = render(&result);
+        assert!(text.starts_with(&format!("error: {error}")), "{dockerfile:?}: {text}");
+        assert_eq!(found, want, "{dockerfile:?}");
+    }
+}
+
+#[test]
+fn directives_are_complained_about_where_others_do() {
+    for (dockerfile, want) in [
+        ("# escape=x\nFROM scratch", ""),
+        ("# syntax=docker/dockerfile:1\n# escape=x\nFROM scratch", "1"),
+        ("# escape=`\n# escape=`\nFROM scratch", "1"),
+        ("# x\n# y", "2"),
+    ] {
+        let text = lowered(dockerfile, &[]);
+        let place = text.trim_end().rsplit_once("at Dockerfile:").unwrap().1;
+        assert_eq!(place.trim(), want, "{text}");
+    }
 }
 
 #[test]
@@ -719,6 +784,7 @@ fn checks_find_what_they_are_for() {
             &[],
             &["LegacyKeyValueFormat", "UndefinedVar"],
         ),
+        ("FROM scratch AS a\nENV a b\nFROM scratch", &[], &[]),
         ("FROM scratch\nARG v\nENV r=$v", &[], &[]),
         (
             "FROM --platform=$TARGETPLATFORM scratch",

@@ -1,6 +1,6 @@
 //! Instructions that change nothing but the image config.
 
-use crate::checks::{EXPOSE_INVALID_FORMAT, EXPOSE_PROTO_CASING, JSON_ARGS_RECOMMENDED};
+use crate::checks::{EXPOSE_INVALID_FORMAT, EXPOSE_PROTO_CASING, JSON_ARGS_RECOMMENDED, LEGACY_KEY_VALUE_FORMAT};
 use crate::error::DockerfileError;
 use crate::gofmt;
 use crate::instruction::{CommandLine, Healthcheck, Kind, Pair};
@@ -14,8 +14,12 @@ impl Lowering<'_> {
     pub(super) fn config_only(&mut self, state: &mut StageState, step: &Step) -> Result<(), DockerfileError> {
         let lines = step.instruction.lines;
         let created_by = match &step.instruction.kind {
-            Kind::Env(pairs) => self.env(state, pairs, lines)?,
+            Kind::Env(pairs) => {
+                self.check_pairs(step);
+                self.env(state, pairs, lines)?
+            }
             Kind::Label(pairs) => {
+                self.check_pairs(step);
                 let pairs = self.pairs(state, pairs, lines)?;
                 pairs.iter().for_each(|(key, value)| state.image.set_label(key, value));
                 show("LABEL", &pairs)
@@ -88,6 +92,14 @@ impl Lowering<'_> {
         };
         self.history(state, &created_by, true);
         Ok(())
+    }
+
+    fn check_pairs(&mut self, step: &Step) {
+        if step.instruction.legacy_form {
+            let word = &step.instruction.word;
+            let message = format!("\"{word} key=value\" should be used instead of legacy \"{word} key value\" format");
+            self.find(&LEGACY_KEY_VALUE_FORMAT, step.instruction.lines, message);
+        }
     }
 
     /// All words see the variables as they were before the instruction.

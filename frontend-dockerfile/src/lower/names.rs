@@ -19,10 +19,11 @@ pub(super) struct StepNames {
 impl StepNames {
     pub(super) fn new(plan: &Plan, stage: usize, multi_platform: bool) -> Self {
         let planned = &plan.stages[stage];
+        // Triggers count whatever they do, because others count them so.
         let layers = planned
             .steps
             .iter()
-            .filter(|step| step.instruction.makes_layer())
+            .filter(|step| step.is_trigger || step.instruction.makes_layer())
             .count();
         let base = usize::from(!matches!(planned.base, Base::Scratch | Base::Stage(_)));
         Self {

@@ -206,11 +206,12 @@ impl Lowering<'_> {
         text: &str,
         lines: Lines,
     ) -> Result<String, DockerfileError> {
-        let expanded = expander
-            .expand(text, &state.env)
-            .map_err(|error| DockerfileError::at(lines, error.to_string()))?;
-        self.budget.charge(expanded.value.len() + 32, lines)?;
-        for name in &expanded.unmatched {
+        let expanded = expander.expand(text, &state.env);
+        let unmatched = match &expanded {
+            Ok(expanded) => &expanded.unmatched,
+            Err(error) => &error.unmatched,
+        };
+        for name in unmatched {
             if !state.args.iter().any(|(declared, _)| declared == name) {
                 let near = suggestion(name, state.env.names()).replace("mean ", "mean $");
                 self.find(
@@ -220,6 +221,8 @@ impl Lowering<'_> {
                 );
             }
         }
+        let expanded = expanded.map_err(|error| DockerfileError::at(lines, error.to_string()))?;
+        self.budget.charge(expanded.value.len() + 32, lines)?;
         Ok(expanded.value)
     }
 

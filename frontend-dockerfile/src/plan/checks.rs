@@ -13,19 +13,19 @@ use crate::suggest::suggestion;
 use super::{GlobalArgs, Plan};
 
 impl Plan {
-    /// Looks at the `FROM` of a stage. `defaults` are the arguments without what the build was given.
-    pub(super) fn check_from(&mut self, stage: &Stage, defaults: Option<&GlobalArgs>) {
+    /// Looks at the `FROM` of a stage.
+    pub(super) fn check_from(&self, stage: &Stage, found: &mut Vec<Finding>) {
         let lines = stage.instruction.lines;
-        let mut found = Vec::new();
         let mut find = |rule: &'static Rule, message: String| found.push(Finding::new(rule, lines, message));
         for text in [Some(&stage.from.base), stage.from.platform.as_ref()]
             .into_iter()
             .flatten()
         {
-            let Ok(expanded) = self.args.expander.expand(text, &self.args) else {
-                continue;
+            let unmatched = match self.args.expander.expand(text, &self.args) {
+                Ok(expanded) => expanded.unmatched,
+                Err(error) => error.unmatched,
             };
-            for name in expanded.unmatched.iter().filter(|name| !self.args.declares(name)) {
+            for name in unmatched.iter().filter(|name| !self.args.declares(name)) {
                 let near = suggestion(name, self.args.names());
                 find(
                     &UNDEFINED_ARG_IN_FROM,
@@ -54,18 +54,24 @@ impl Plan {
                 _ => {}
             }
         }
-        if let Some(defaults) = defaults
-            && let Ok(expanded) = defaults.expander.expand(&stage.from.base, defaults)
-            && ImageRef::parse(&expanded.value).is_err()
-        {
-            let message = format!(
-                "Default value for ARG {} results in empty or invalid base image name",
-                stage.from.base
-            );
-            find(&INVALID_DEFAULT_ARG_IN_FROM, message);
-        }
-        self.findings.append(&mut found);
     }
+}
+
+/// Whether a stage's base makes no sense with `defaults`, the arguments without what the build was given.
+pub(super) fn default_base(stage: &Stage, defaults: &GlobalArgs) -> Option<Finding> {
+    let expanded = defaults.expander.expand(&stage.from.base, defaults).ok()?;
+    if ImageRef::parse(&expanded.value).is_ok() {
+        return None;
+    }
+    let message = format!(
+        "Default value for ARG {} results in empty or invalid base image name",
+        stage.from.base
+    );
+    Some(Finding::new(
+        &INVALID_DEFAULT_ARG_IN_FROM,
+        stage.instruction.lines,
+        message,
+    ))
 }
 
 /// Whether a constant platform says something that the stage's name does not.

@@ -63,14 +63,16 @@ impl DirectiveReader {
         };
         let lines = Lines::one(line);
         if slot.is_some() {
-            return Err(DockerfileError::at(
-                lines,
+            return Err(DockerfileError::before(
+                line,
                 format!("only one {name} parser directive can be used"),
             ));
         }
         if name == "escape" && value != "`" && value != "\\" {
-            let message = format!("invalid escape token '{value}' does not match ` or \\ ");
-            return Err(DockerfileError::at(lines, message.trim_end()));
+            return Err(DockerfileError::before(
+                line,
+                format!("invalid escape token '{value}' does not match ` or \\"),
+            ));
         }
         *slot = Some(Directive {
             value: value.to_owned(),

@@ -40,7 +40,9 @@ pub fn parse(bytes: &[u8]) -> SyntaxTree {
     let mut tree = reader.tree;
     tree.directives = reader.directives.directives;
     if tree.nodes.is_empty() && tree.errors.is_empty() {
-        tree.errors.push(DockerfileError::whole("file with no instructions"));
+        let last = lines.last().map_or(1, |line| line.number);
+        let message = "file with no instructions";
+        tree.errors.push(DockerfileError::at(Lines::one(last), message));
     }
     tree
 }
@@ -63,7 +65,7 @@ impl<'a> Reader<'a> {
                 return Some(line);
             }
             let message = format!("dockerfile line greater than max allowed size of {MAX_LINE_BYTES}");
-            self.error(line.number.saturating_sub(1).max(1), message);
+            self.tree.errors.push(DockerfileError::before(line.number, message));
         }
     }
 

@@ -88,8 +88,13 @@ pub(super) fn copy(
 /// Checks that the paths which have to be copied are there.
 fn require(view: &dyn View, source: &Located, rules: &CopyRules<'_>) -> Result<(), FileOpError> {
     for required in rules.required {
+        let names: Vec<_> = view::components(Path::new(required)).collect();
+        if names.is_empty() {
+            // What is selected is below the source, never the source itself.
+            return Err(FileOpError::MissingRequired(shown(&source.path)));
+        }
         let mut at = Some(source.clone());
-        for name in view::components(Path::new(required)) {
+        for name in names {
             let Some(dir) = at.take().filter(|at| at.node.is_dir()) else {
                 break;
             };

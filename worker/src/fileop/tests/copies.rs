@@ -496,6 +496,13 @@ fn patterns_choose_what_is_copied() {
             needs(&["l/c"]),
             Err("\"/s/l/c\": not found"),
         ),
+        (
+            "required is the source itself",
+            "",
+            source,
+            needs(&["/"]),
+            Err("\"/s\": not found"),
+        ),
     ]);
 }
 
