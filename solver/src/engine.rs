@@ -96,7 +96,11 @@ impl Engine {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn finished(&self) {
-        tokio::join!(self.resolving.landed(), self.executing.landed(), self.digesting.landed());
+        tokio::join!(
+            self.resolving.landed(),
+            self.executing.landed(),
+            self.digesting.landed()
+        );
     }
 
     /// Whether any vertex is being worked on.

@@ -25,8 +25,8 @@ use bytes::Bytes;
 use cairn_session::SessionManager;
 use cairn_solver::llb::{Op, SourceOp};
 use cairn_solver::worker::{
-    CallContext, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource, ResultId, Worker,
-    WorkerError, WorkerInfo,
+    CallContext, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource, ResultId,
+    Worker, WorkerError, WorkerInfo,
 };
 use cairn_solver::{Digest, Platform};
 use tokio::sync::{Notify, Semaphore};
@@ -128,8 +128,8 @@ impl EmbeddedWorker {
             .map_err(OpenError::new("failed to open the content store"))?;
         let layers = LayerStore::open(root.join("layers")).map_err(OpenError::new("failed to open the layer store"))?;
         let trees = TreeStore::open(&root.join("trees")).map_err(OpenError::new("failed to open the tree store"))?;
-        let images = images::ImageStore::open(&root.join("images"))
-            .map_err(OpenError::new("failed to open the image store"))?;
+        let images =
+            images::ImageStore::open(&root.join("images")).map_err(OpenError::new("failed to open the image store"))?;
         let runner = ExecRunner::new(
             layers.clone(),
             Arc::new(runtime),
@@ -309,7 +309,11 @@ impl Worker for EmbeddedWorker {
             let view = worker.view(input.as_ref())?;
             crate::checksum::digest(&*view, name, &selector).map_err(|error| {
                 let text = format!("failed to compute cache key: {}", chain(&error));
-                if error.is_not_found() { WorkerError::NotFound(text) } else { WorkerError::Failed(text) }
+                if error.is_not_found() {
+                    WorkerError::NotFound(text)
+                } else {
+                    WorkerError::Failed(text)
+                }
             })
         })
         .await
@@ -317,7 +321,8 @@ impl Worker for EmbeddedWorker {
 
     async fn open(&self, id: &ResultId) -> Result<Option<Ref>, WorkerError> {
         // Two look-ups in memory-mapped tables: not worth another thread.
-        self.content(id).map(|content| content.map(|content| content.into_ref(id)))
+        self.content(id)
+            .map(|content| content.map(|content| content.into_ref(id)))
     }
 
     async fn resolve_image(&self, query: &ImageQuery, context: &CallContext) -> Result<ResolvedImage, WorkerError> {

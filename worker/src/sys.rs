@@ -11,8 +11,8 @@
 #![allow(unsafe_code, reason = "this module is where the workspace keeps its system calls")]
 
 pub mod at;
-pub mod metadata;
 pub mod memory;
+pub mod metadata;
 pub mod mounts;
 pub mod overlay;
 pub mod process;

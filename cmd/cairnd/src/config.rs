@@ -289,7 +289,11 @@ impl Config {
                 expected: "there is no other worker to use",
             });
         }
-        if let Some(mode) = oci.network_mode.as_deref().filter(|mode| !matches!(*mode, "host" | "auto" | "")) {
+        if let Some(mode) = oci
+            .network_mode
+            .as_deref()
+            .filter(|mode| !matches!(*mode, "host" | "auto" | ""))
+        {
             return Err(ConfigError::Value {
                 key: "worker.oci.networkMode".to_owned(),
                 value: mode.to_owned(),
@@ -413,12 +417,18 @@ impl std::str::FromStr for Address {
         };
         if let Some(path) = text.strip_prefix("unix://") {
             if !path.starts_with('/') {
-                return Err(fail("a unix socket needs an absolute path, as in unix:///run/cairn/cairnd.sock"));
+                return Err(fail(
+                    "a unix socket needs an absolute path, as in unix:///run/cairn/cairnd.sock",
+                ));
             }
             return Ok(Self::Unix(PathBuf::from(path)));
         }
         match text.strip_prefix("tcp://") {
-            Some(host) if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
+            Some(host)
+                if host
+                    .rsplit_once(':')
+                    .is_some_and(|(_, port)| port.parse::<u16>().is_ok()) =>
+            {
                 Ok(Self::Tcp(host.to_owned()))
             }
             Some(_) => Err(fail("a TCP address needs a port, as in tcp://127.0.0.1:1234")),

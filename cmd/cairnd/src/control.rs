@@ -58,7 +58,9 @@ impl Control for ControlService {
         match task.await {
             Ok(outcome) => Ok(Response::new(outcome?)),
             Err(error) if error.is_cancelled() => Err(Status::cancelled("context canceled")),
-            Err(_) => Err(Status::internal("internal error: the build panicked; see the daemon's log")),
+            Err(_) => Err(Status::internal(
+                "internal error: the build panicked; see the daemon's log",
+            )),
         }
     }
 
@@ -74,7 +76,10 @@ impl Control for ControlService {
             Err(failure) => stream::iter([Err(Status::from(failure))]).boxed(),
             Ok(reader) => stream::unfold(reader, async |mut reader| {
                 let events = reader.next().await?;
-                Some((stream::iter(convert::status_responses(events).into_iter().map(Ok)), reader))
+                Some((
+                    stream::iter(convert::status_responses(events).into_iter().map(Ok)),
+                    reader,
+                ))
             })
             .flatten()
             .boxed(),

@@ -266,6 +266,10 @@ pub(crate) fn stat(stat: FileStat) -> fsutil::Stat {
         linkname: stat.link_target,
         devmajor: stat.device.0.into(),
         devminor: stat.device.1.into(),
-        xattrs: stat.xattrs.into_iter().map(|(name, value)| (name, value.into())).collect(),
+        xattrs: stat
+            .xattrs
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect(),
     }
 }

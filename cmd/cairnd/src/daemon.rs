@@ -80,7 +80,7 @@ impl Daemon {
         let index = tokio::task::spawn_blocking(move || RedbIndex::open(&index_path)).await;
         let index = index.map_err(|error| StartError::Worker(error.to_string()))??;
         let worker = Arc::new(worker);
-        let dockerfile: Arc<dyn Frontend> = Arc::new(cairn_dockerfile::DockerfileFrontend::default());
+        let dockerfile: Arc<dyn Frontend> = Arc::new(cairn_dockerfile::DockerfileFrontend);
         Ok(Self {
             engine: Engine::new(worker.clone(), Arc::new(index)),
             worker,

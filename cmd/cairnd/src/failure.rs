@@ -81,7 +81,11 @@ fn object(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
         _ => false,
     };
     let fields = fields.into_iter().filter(|(_, value)| !is_zero(value));
-    Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>())
+    Value::Object(
+        fields
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect::<Map<_, _>>(),
+    )
 }
 
 fn source_info(file: &SourceFile) -> Value {
@@ -96,9 +100,8 @@ fn source_info(file: &SourceFile) -> Value {
 }
 
 fn range(range: &SourceRange) -> Value {
-    let position = |line: u32, character: u32| {
-        object([("line", Value::from(line)), ("character", Value::from(character))])
-    };
+    let position =
+        |line: u32, character: u32| object([("line", Value::from(line)), ("character", Value::from(character))]);
     json!({
         "start": position(range.start_line, range.start_character),
         "end": position(range.end_line, range.end_character),
@@ -228,7 +231,11 @@ mod tests {
         }));
         let status = Status::from(Failure::from(error));
         assert_eq!(status.code(), Code::Unknown);
-        assert!(status.message().ends_with("did not complete successfully: exit code: 1"));
+        assert!(
+            status
+                .message()
+                .ends_with("did not complete successfully: exit code: 1")
+        );
         let wire = rpc::Status::decode(status.details()).unwrap();
         let kinds: Vec<&str> = wire
             .details
@@ -237,7 +244,11 @@ mod tests {
             .collect();
         assert_eq!(
             kinds,
-            ["errdefs.Source+json", "errdefs.Vertex+json", "gatewayapi.ExitMessage+json"]
+            [
+                "errdefs.Source+json",
+                "errdefs.Vertex+json",
+                "gatewayapi.ExitMessage+json"
+            ]
         );
         let source: Value = serde_json::from_slice(&wire.details[0].value).unwrap();
         assert_eq!(

@@ -292,7 +292,9 @@ impl GatewayService {
         }
         let result = match (request.definition, request.frontend.as_str()) {
             (Some(_), frontend) if !frontend.is_empty() => {
-                return Err(Failure::unknown("cannot solve with both Definition and Frontend specified"));
+                return Err(Failure::unknown(
+                    "cannot solve with both Definition and Frontend specified",
+                ));
             }
             (Some(definition), _) => FrontendResult {
                 refs: FrontendRefs::Single(job.bridge.solve(Definition::from_wire(definition)).await?),
@@ -340,7 +342,9 @@ fn find(job: &Job, id: &str) -> Result<Option<BridgeRef>, Status> {
         return Ok(None);
     }
     let found = job.bridge.find(id);
-    found.map(Some).ok_or_else(|| Status::unknown(format!("no such ref: {id}")))
+    found
+        .map(Some)
+        .ok_or_else(|| Status::unknown(format!("no such ref: {id}")))
 }
 
 fn required(job: &Job, id: &str) -> Result<BridgeRef, Status> {
@@ -416,9 +420,11 @@ fn result_from_wire(job: &Job, result: wire::Result) -> Result<FrontendResult, S
         Some(wire::result::Result::RefDeprecated(id)) => FrontendRefs::Single(find(&id)?),
         Some(wire::result::Result::Ref(reference)) => FrontendRefs::Single(find(&reference.id)?),
         Some(wire::result::Result::RefsDeprecated(refs)) => map(refs.refs.into_iter().collect())?,
-        Some(wire::result::Result::Refs(refs)) => {
-            map(refs.refs.into_iter().map(|(platform, reference)| (platform, reference.id)).collect())?
-        }
+        Some(wire::result::Result::Refs(refs)) => map(refs
+            .refs
+            .into_iter()
+            .map(|(platform, reference)| (platform, reference.id))
+            .collect())?,
     };
     Ok(FrontendResult {
         refs,

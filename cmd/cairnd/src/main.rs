@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use cairnd::{DaemonServer, telemetry};
 use cairnd::config::{self, Config, ConfigFile};
+use cairnd::{DaemonServer, telemetry};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -56,9 +56,14 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         file.grpc.address.clone_from(&arguments.addresses);
     }
     file.root = arguments.root.clone().or(file.root);
-    file.insecure_entitlements.extend(arguments.entitlements.iter().cloned());
+    file.insecure_entitlements
+        .extend(arguments.entitlements.iter().cloned());
     let debug = arguments.debug || file.debug;
-    let level = if debug { "debug".to_owned() } else { file.log.level.clone().unwrap_or_else(|| "info".to_owned()) };
+    let level = if debug {
+        "debug".to_owned()
+    } else {
+        file.log.level.clone().unwrap_or_else(|| "info".to_owned())
+    };
     let json = arguments.log_format.or_else(|| file.log.format.clone()).as_deref() == Some("json");
     let mut config = Config::from_file(file)?;
     if config.addresses.is_empty() {

@@ -40,7 +40,9 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     let entitlements = entitlements(daemon, &request.entitlements)?;
     let work = match (request.definition.take(), request.frontend.as_str()) {
         (Some(_), frontend) if !frontend.is_empty() => {
-            return Err(Failure::unknown("cannot solve with both Definition and Frontend specified"));
+            return Err(Failure::unknown(
+                "cannot solve with both Definition and Frontend specified",
+            ));
         }
         (Some(definition), _) => Work::Definition(Definition::from_wire(definition)),
         (None, "") => Work::Client,
@@ -209,7 +211,10 @@ async fn refuse_unsupported(daemon: &Daemon, request: &SolveRequest) -> Result<(
             request.compatibility_version
         )));
     }
-    if request.source_policy.as_ref().is_some_and(|policy| !policy.rules.is_empty())
+    if request
+        .source_policy
+        .as_ref()
+        .is_some_and(|policy| !policy.rules.is_empty())
         || !request.source_policy_session.is_empty()
     {
         return unsupported("source policies are");
@@ -232,7 +237,10 @@ async fn refuse_unsupported(daemon: &Daemon, request: &SolveRequest) -> Result<(
         return unsupported(&format!("attestations are (option {key})"));
     }
     if request.enable_session_exporter {
-        let session = daemon.sessions.get(&request.session, cairn_session::LOOKUP_TIMEOUT).await;
+        let session = daemon
+            .sessions
+            .get(&request.session, cairn_session::LOOKUP_TIMEOUT)
+            .await;
         if session.is_ok_and(|session| session.supports(FIND_EXPORTERS)) {
             return unsupported(&format!("exporters of clients ({}) are", exporter_server::SERVICE_NAME));
         }

@@ -52,9 +52,10 @@ pub fn start(level: &str, json: bool) -> anyhow::Result<Telemetry> {
     let spans = traces.as_ref().map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("cairnd"))
-            .with_filter(tracing_subscriber::filter::Targets::new().with_targets(
-                OWN_CRATES.iter().map(|name| (*name, tracing::Level::INFO)),
-            ))
+            .with_filter(
+                tracing_subscriber::filter::Targets::new()
+                    .with_targets(OWN_CRATES.iter().map(|name| (*name, tracing::Level::INFO))),
+            )
     });
     tracing_subscriber::registry()
         .with(log.with_filter(filter))

@@ -141,10 +141,13 @@ impl Refused {
 /// Opens a file and makes its tables. redb checks much of a file by assertions, so a panic means damage too.
 fn open_database(path: &Path) -> Result<Database, Refused> {
     let open = || -> Result<Database, Refused> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-            ::redb::DatabaseError::DatabaseAlreadyOpen => Refused::InUse(error.to_string()),
-            other => Refused::Damaged(other.to_string()),
-        })?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| match error {
+                ::redb::DatabaseError::DatabaseAlreadyOpen => Refused::InUse(error.to_string()),
+                other => Refused::Damaged(other.to_string()),
+            })?;
         make_tables(&database).map_err(|error| Refused::Damaged(error.to_string()))?;
         Ok(database)
     };

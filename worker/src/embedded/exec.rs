@@ -20,7 +20,11 @@ impl EmbeddedWorker {
         inputs: &[Option<Ref>],
         context: &CallContext,
     ) -> Result<Vec<Option<Ref>>, WorkerError> {
-        if op.mounts.iter().any(|mount| matches!(&mount.kind, MountKind::Ssh(grant) if !grant.optional)) {
+        if op
+            .mounts
+            .iter()
+            .any(|mount| matches!(&mount.kind, MountKind::Ssh(grant) if !grant.optional))
+        {
             return Err(WorkerError::Unsupported(
                 "forwarding ssh agents is not supported by this worker".to_owned(),
             ));
@@ -63,13 +67,17 @@ impl EmbeddedWorker {
             MountKind::Secret(grant) => Some(grant.id.as_str()),
             _ => None,
         });
-        let wanted: BTreeSet<&str> = mounted.chain(op.secret_env.iter().map(|secret| secret.id.as_str())).collect();
+        let wanted: BTreeSet<&str> = mounted
+            .chain(op.secret_env.iter().map(|secret| secret.id.as_str()))
+            .collect();
         let mut grants = Grants::default();
         for id in wanted {
             for session in context.sessions.ids() {
                 let session = self.0.sessions.get(&session, LOOKUP_TIMEOUT).await;
                 let session = session.map_err(|error| failed(&error))?;
-                let secret = secrets::get_secret(&session, id).await.map_err(|error| failed(&error))?;
+                let secret = secrets::get_secret(&session, id)
+                    .await
+                    .map_err(|error| failed(&error))?;
                 if let Some(secret) = secret {
                     grants.secrets.insert(id.to_owned(), secret.expose().to_vec());
                     break;

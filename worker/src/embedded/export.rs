@@ -42,7 +42,12 @@ struct Target {
 impl Target {
     /// The client's session.
     async fn session(&self) -> Result<cairn_session::Session, WorkerError> {
-        let found = self.worker.0.sessions.get(&self.session, cairn_session::LOOKUP_TIMEOUT).await;
+        let found = self
+            .worker
+            .0
+            .sessions
+            .get(&self.session, cairn_session::LOOKUP_TIMEOUT)
+            .await;
         found.map_err(|error| super::failed(&error))
     }
 }

@@ -150,9 +150,17 @@ impl EmbeddedWorker {
             .collect();
         let describe = Describe {
             description: format!("pulled from {}", source.reference),
-            record_type: if source.record_type.is_empty() { "regular".to_owned() } else { source.record_type.clone() },
+            record_type: if source.record_type.is_empty() {
+                "regular".to_owned()
+            } else {
+                source.record_type.clone()
+            },
         };
-        let list = self.0.layers.add_blobs(&blobs, &describe).map_err(|error| failed(&error))?;
+        let list = self
+            .0
+            .layers
+            .add_blobs(&blobs, &describe)
+            .map_err(|error| failed(&error))?;
         let unpacker: Arc<dyn Unpacker> = Arc::new(ImageUnpacker {
             registry,
             reference,
@@ -178,7 +186,11 @@ fn with_digest(reference: &Reference, digest: Digest) -> Reference {
 }
 
 fn registry_error(error: &RegistryError) -> WorkerError {
-    if error.is_not_found() { WorkerError::NotFound(chain(error)) } else { failed(error) }
+    if error.is_not_found() {
+        WorkerError::NotFound(chain(error))
+    } else {
+        failed(error)
+    }
 }
 
 fn diff_ids(reference: &Reference, config: &[u8]) -> Result<Vec<Digest>, WorkerError> {
@@ -191,7 +203,8 @@ fn diff_ids(reference: &Reference, config: &[u8]) -> Result<Vec<Digest>, WorkerE
         #[serde(default)]
         diff_ids: Vec<Digest>,
     }
-    let malformed = |error: String| WorkerError::Failed(format!("the config of image {reference} is malformed: {error}"));
+    let malformed =
+        |error: String| WorkerError::Failed(format!("the config of image {reference} is malformed: {error}"));
     let config: Config = serde_json::from_slice(config).map_err(|error| malformed(error.to_string()))?;
     if config.rootfs.diff_ids.len() > MAX_LAYERS {
         return Err(malformed(format!("more than {MAX_LAYERS} layers")));

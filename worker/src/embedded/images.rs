@@ -51,7 +51,9 @@ impl ImageStore {
         let staged = tempfile::NamedTempFile::new_in(&self.dir).map_err(error("write", &path))?;
         serde_json::to_writer(&staged, &image).map_err(|failed| error("write", &path)(failed.into()))?;
         staged.as_file().sync_all().map_err(error("write", &path))?;
-        staged.persist(&path).map_err(|failed| error("write", &path)(failed.error))?;
+        staged
+            .persist(&path)
+            .map_err(|failed| error("write", &path)(failed.error))?;
         Ok(())
     }
 

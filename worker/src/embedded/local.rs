@@ -21,7 +21,13 @@ impl EmbeddedWorker {
         context: &CallContext,
     ) -> Result<ResolvedSource, WorkerError> {
         let mut candidates = Vec::from_iter(source.session.clone());
-        candidates.extend(context.sessions.ids().into_iter().filter(|id| Some(id) != source.session.as_ref()));
+        candidates.extend(
+            context
+                .sessions
+                .ids()
+                .into_iter()
+                .filter(|id| Some(id) != source.session.as_ref()),
+        );
         let mut failure = WorkerError::Failed(SessionError::NoSessions.to_string());
         for id in candidates {
             let outcome = match self.0.sessions.get(&id, LOOKUP_TIMEOUT).await {

@@ -210,7 +210,9 @@ pub(super) fn read_file(view: &dyn View, path: &str, range: Option<(u64, u64)>) 
         file.take(length).read_to_end(&mut data)?;
         Ok(data)
     };
-    read().map(Bytes::from).map_err(|error| file_error("read", path, &error))
+    read()
+        .map(Bytes::from)
+        .map_err(|error| file_error("read", path, &error))
 }
 
 /// Lists a directory.
@@ -222,9 +224,7 @@ pub(super) fn read_dir(view: &dyn View, path: &str, include: Option<&str>) -> Re
         let Some(name) = name.to_str() else { continue };
         let wanted = match include {
             None => true,
-            Some(pattern) => {
-                glob::matches(pattern, name).map_err(|error| WorkerError::Invalid(error.to_string()))?
-            }
+            Some(pattern) => glob::matches(pattern, name).map_err(|error| WorkerError::Invalid(error.to_string()))?,
         };
         if wanted {
             let at = Located {
@@ -234,7 +234,9 @@ pub(super) fn read_dir(view: &dyn View, path: &str, include: Option<&str>) -> Re
             stats.push(stat(view, name, &at).map_err(|error| file_error("lstat", path, &error))?);
         }
         if stats.len() > MAX_ENTRIES {
-            return Err(WorkerError::Invalid(format!("{path} has more than {MAX_ENTRIES} entries")));
+            return Err(WorkerError::Invalid(format!(
+                "{path} has more than {MAX_ENTRIES} entries"
+            )));
         }
     }
     Ok(stats)

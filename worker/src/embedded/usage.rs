@@ -56,7 +56,11 @@ impl EmbeddedWorker {
     fn usage(&self) -> Result<Vec<UsageRecord>, WorkerError> {
         let layers = self.0.layers.usage().map_err(|error| failed(&error))?;
         let trees = self.0.trees.trees().map_err(|error| failed(&error))?;
-        Ok(layers.into_iter().map(layer_usage).chain(trees.iter().map(tree_usage)).collect())
+        Ok(layers
+            .into_iter()
+            .map(layer_usage)
+            .chain(trees.iter().map(tree_usage))
+            .collect())
     }
 
     fn prune_now(&self, request: &PruneRequest) -> Result<Vec<UsageRecord>, WorkerError> {

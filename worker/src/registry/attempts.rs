@@ -37,7 +37,10 @@ impl Attempts {
         }
         // A server that could not be reached says nothing against one that answered.
         let is_missing = self.errors.iter().any(RegistryError::is_not_found)
-            && self.errors.iter().all(|error| error.is_not_found() || error.is_unreachable());
+            && self
+                .errors
+                .iter()
+                .all(|error| error.is_not_found() || error.is_unreachable());
         if is_missing {
             let hosts = self.errors.into_iter().flat_map(|error| match error {
                 RegistryError::NotFound { hosts, .. } => hosts,

@@ -48,7 +48,8 @@ fn a_file_in_buildkitds_layout_is_understood() {
 
 #[test]
 fn settings_that_nobody_reads_are_named() {
-    let config = parse("[otel]\nsocketPath = \"/x\"\n[worker.oci]\nrootless = true\n[grpc]\ndebugAddress = \"x\"").unwrap();
+    let config =
+        parse("[otel]\nsocketPath = \"/x\"\n[worker.oci]\nrootless = true\n[grpc]\ndebugAddress = \"x\"").unwrap();
     assert_eq!(config.ignored, ["otel", "grpc.debugAddress", "worker.oci.rootless"]);
 }
 

@@ -43,12 +43,21 @@ impl std::str::FromStr for DiskSpace {
         let text = text.trim();
         if let Some(percent) = text.strip_suffix('%') {
             let percent: u8 = percent.trim().parse().map_err(|_| fail())?;
-            return if percent <= 100 { Ok(Self::Percent(percent)) } else { Err(fail()) };
+            return if percent <= 100 {
+                Ok(Self::Percent(percent))
+            } else {
+                Err(fail())
+            };
         }
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let unit = unit.trim().to_ascii_lowercase();
-        let unit = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit);
+        let unit = unit
+            .strip_suffix("ib")
+            .or_else(|| unit.strip_suffix('b'))
+            .unwrap_or(&unit);
         let shift = match unit {
             "" => 0,
             "k" => 10,
@@ -105,7 +114,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, UnitError> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
         let (number, tail) = rest.split_at(digits);
         let number: f64 = number.parse().map_err(|_| fail())?;
-        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let letters = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         seconds += number
             * match unit {

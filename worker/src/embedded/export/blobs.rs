@@ -28,7 +28,11 @@ impl EmbeddedWorker {
         list: &LayerList,
         options: BlobOptions,
     ) -> Result<Vec<ImageLayer>, WorkerError> {
-        let records = self.0.layers.records(list).map_err(|error| super::super::failed(&error))?;
+        let records = self
+            .0
+            .layers
+            .records(list)
+            .map_err(|error| super::super::failed(&error))?;
         let layers = list.ids().iter().zip(records).map(async |(id, record)| {
             let blob = self.blob(id, &record, options).await?;
             Ok(ImageLayer {

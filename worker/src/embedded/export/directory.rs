@@ -33,7 +33,10 @@ impl DirectoryExporter {
         attrs.epoch()?;
         Ok(Self {
             target,
-            split: attrs.get("platform-split").map(|_| attrs.flag("platform-split", true)).transpose()?,
+            split: attrs
+                .get("platform-split")
+                .map(|_| attrs.flag("platform-split", true))
+                .transpose()?,
             is_mirror,
         })
     }
@@ -97,7 +100,11 @@ impl Exporter for DirectoryExporter {
             ExportRefs::Platforms(results) => {
                 let is_split = self.split.unwrap_or(true);
                 let parts = results.iter().map(|(platform, result)| {
-                    let dir = if is_split { platform_dir(platform) } else { String::new() };
+                    let dir = if is_split {
+                        platform_dir(platform)
+                    } else {
+                        String::new()
+                    };
                     (dir, result.clone())
                 });
                 if self.is_mirror {

@@ -282,9 +282,7 @@ impl Exporter for ImageExporter {
         input: &ExportInput,
         context: &CallContext,
     ) -> Result<BTreeMap<String, String>, WorkerError> {
-        if matches!(input.refs, ExportRefs::Platforms(_))
-            && self.destination == Destination::File(LayoutKind::Docker)
-        {
+        if matches!(input.refs, ExportRefs::Platforms(_)) && self.destination == Destination::File(LayoutKind::Docker) {
             return Err(failed(&image::LayoutError::IndexForDocker));
         }
         let names = self.names(&input.metadata)?;
