@@ -181,7 +181,7 @@ where
                         // Without a session the daemon would only complain that there is none.
                         self.solve = None;
                         deadline = Instant::now() + LAST_NEWS;
-                        outcome = Some(Err(ClientError::Session(Box::new(error))));
+                        outcome = Some(Err(session_lost(error)));
                     }
                 }
                 Event::Cancelled => {
@@ -204,6 +204,18 @@ async fn poll_some<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
+    }
+}
+
+/// A connection that breaks is the daemon's end, whatever it was used for; anything else is about the session.
+fn session_lost(error: tunnel::ServeError) -> ClientError {
+    match error {
+        tunnel::ServeError::Connection(cause) => {
+            tracing::debug!(error = %cause, "the session's connection broke");
+            let status = Status::unavailable("the connection was closed");
+            ClientError::Lost(Box::new(DaemonError::from_status(&status)))
+        }
+        error => ClientError::Session(Box::new(error)),
     }
 }
 
