@@ -124,7 +124,7 @@ impl EmbeddedWorker {
     ) -> Result<Self, OpenError> {
         let root = &config.root;
         let id = worker_id(root).map_err(OpenError::new("failed to keep the worker's id"))?;
-        let content = ContentStore::open(&root.join("content"), Durability::Relaxed)
+        let content = ContentStore::open(&root.join("content"), Durability::Synced)
             .map_err(OpenError::new("failed to open the content store"))?;
         let layers = LayerStore::open(root.join("layers")).map_err(OpenError::new("failed to open the layer store"))?;
         let trees = TreeStore::open(&root.join("trees")).map_err(OpenError::new("failed to open the tree store"))?;
