@@ -24,10 +24,16 @@ impl ImageRef {
         let name = text.split(['@', ':']).next().unwrap_or_default();
         let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
         if name.contains(|c: char| c.is_ascii_uppercase()) && name.chars().all(usable) {
-            let repository = if name.contains('/') {
-                name.to_owned()
-            } else {
-                format!("library/{name}")
+            let repository = match name.split_once('/') {
+                // What looks like a registry is none of the name's business.
+                Some((registry, rest))
+                    if rest.contains(|c: char| c.is_ascii_uppercase())
+                        && registry.contains(|c: char| c == '.' || c.is_ascii_uppercase()) =>
+                {
+                    rest.to_owned()
+                }
+                Some(_) => name.to_owned(),
+                None => format!("library/{name}"),
             };
             return format!("invalid reference format: repository name ({repository}) must be lowercase");
         }
@@ -120,7 +126,7 @@ mod tests {
             ),
             (
                 "BAD/Name",
-                "invalid reference format: repository name (BAD/Name) must be lowercase",
+                "invalid reference format: repository name (Name) must be lowercase",
             ),
             ("a b", "invalid reference format"),
             ("a@sha256:x", "invalid reference format"),

@@ -21,6 +21,8 @@ pub struct Run {
     pub network: Option<NetworkFlag>,
     /// Whether `--security=insecure` was given.
     pub insecure: bool,
+    /// Whether `--device` was given, which only some editions of the language have.
+    pub wants_devices: bool,
 }
 
 /// `--network`.
@@ -134,10 +136,12 @@ pub(super) fn run(node: &Node) -> Result<Run, String> {
         Some("insecure") => true,
         Some(other) => return Err(format!("security {} is not valid", gofmt::quote(other))),
     };
-    if !flags.list("device").is_empty() {
-        return Err("device feature is only supported in Dockerfile frontend 1.14.0-labs or later".to_owned());
+    let devices = flags.list("device");
+    for device in &devices {
+        csv::record(device).map_err(|cause| format!("failed to parse csv devices: {cause}"))?;
     }
     Ok(Run {
+        wants_devices: !devices.is_empty(),
         command: command(&node.args),
         heredocs: node.heredocs.clone(),
         mounts,

@@ -23,6 +23,12 @@ impl Lowering<'_> {
         stage: usize,
     ) -> Result<(), DockerfileError> {
         let lines = step.instruction.lines;
+        if run.wants_devices {
+            return Err(DockerfileError::at(
+                lines,
+                "device feature is only supported in Dockerfile frontend 1.14.0-labs or later",
+            ));
+        }
         let command = command(run);
         let args = match &command {
             Command::Exec(args) => args.clone(),
