@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use cairn_solver::Platform;
 use cairn_solver::frontend::{Bridge, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult};
 use cairn_solver::llb::{SourceFile, SourceLocation};
+use cairn_solver::progress::Warning;
 use cairn_solver::worker::ImageQuery;
 use futures_util::future::{try_join, try_join_all};
 use tokio::sync::{Mutex, OnceCell};
@@ -51,6 +52,14 @@ impl Frontend for DockerfileFrontend {
             )));
         }
         let inputs = Inputs::read(bridge.as_ref(), &options).await?;
+        for name in &options.unknown {
+            let warning = Warning {
+                level: 1,
+                short: format!("frontend option {name} is unknown and has no effect").into(),
+                ..Warning::default()
+            };
+            bridge.warn(inputs.vertex, warning);
+        }
         Build {
             bridge: bridge.as_ref(),
             options: &options,

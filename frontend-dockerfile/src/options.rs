@@ -43,6 +43,9 @@ pub(crate) struct Options {
     pub(crate) has_cmdline: bool,
     /// What applies to every `RUN`.
     pub(crate) run: RunOptions,
+    /// Options that mean nothing here. Clients that are newer than this may send some, and others take no notice of
+    /// them; so the client is told, and the build goes on.
+    pub(crate) unknown: Vec<String>,
 }
 
 /// Stages that are built anew.
@@ -72,7 +75,7 @@ impl Options {
     /// Understands the options of a request. `host` is the platform that is built on.
     ///
     /// # Errors
-    /// The first option that is wrong, unknown or not supported, by its name.
+    /// The first option that is wrong or not supported, by its name.
     pub(crate) fn parse(options: &BTreeMap<String, String>, host: &Platform) -> Result<Self, String> {
         let mut parsed = Self {
             filename: "Dockerfile".to_owned(),
@@ -114,7 +117,7 @@ impl Options {
             "context" | "contextkey" | "contextsubdir" | "source" => {}
             _ => {
                 if !self.run.set(key, value)? {
-                    return Err(format!("unknown frontend option {key}"));
+                    self.unknown.push(key.to_owned());
                 }
             }
         }
@@ -128,16 +131,19 @@ impl Options {
             "context" => &mut self.contexts,
             "local-sessionid" => &mut self.local_sessions,
             "sharedkey" => {
-                let Some(local) = name.strip_prefix("localdir:") else {
-                    return Err(format!("unknown frontend option {group}:{name}"));
-                };
-                self.shared_keys.insert(local.to_owned(), value.to_owned());
+                match name.strip_prefix("localdir:") {
+                    Some(local) => drop(self.shared_keys.insert(local.to_owned(), value.to_owned())),
+                    None => self.unknown.push(format!("{group}:{name}")),
+                }
                 return Ok(());
             }
             // The daemon makes provenance, from what it sees; where files come from is recorded there as well.
             "vcs" | "input-metadata" | "verifier" => return Ok(()),
             "attest" => return attestation(name, value),
-            _ => return Err(format!("unknown frontend option {group}:{name}")),
+            _ => {
+                self.unknown.push(format!("{group}:{name}"));
+                return Ok(());
+            }
         };
         map.insert(name.to_owned(), value.to_owned());
         Ok(())
@@ -322,8 +328,6 @@ mod tests {
                 "failed to parse target platform foo: \"foo\": unknown operating system or architecture: invalid argument",
             ),
             ("frontend.caps", "x", "unsupported frontend capability x"),
-            ("bogus", "1", "unknown frontend option bogus"),
-            ("bogus:x", "1", "unknown frontend option bogus:x"),
             (
                 "override-copy-image",
                 "x",
@@ -337,6 +341,39 @@ mod tests {
             conflict.unwrap_err(),
             "conflicting config: returning multiple target platforms is not allowed"
         );
+    }
+
+    /// What `docker buildx` and `buildctl` send, and what they may send one day.
+    #[test]
+    fn options_that_mean_nothing_do_not_fail_a_build() {
+        let sent = [
+            ("filename", "sub/Dockerfile"),
+            ("label:a.b/c", "x:y"),
+            ("vcs:source", "https://host/repo"),
+            ("vcs:revision", "0123"),
+            ("vcs:localdir:context", "."),
+            ("attest:provenance", "mode=min,inline-only=true"),
+            ("attest:sbom", "disabled=true"),
+            ("cache-from", "host/a,host/b"),
+            ("cache-imports", r#"[{"Type":"registry","Attrs":{"ref":"host/a"}}]"#),
+            ("build-arg:BUILDKIT_INLINE_CACHE", "1"),
+            ("build-arg:BUILDKIT_BUILD_NAME", "n"),
+            ("frontend.caps", "moby.buildkit.frontend.contexts+forward"),
+            ("input-metadata:x", "{}"),
+            ("local-sessionid:context", "s"),
+            ("sharedkey:localdir:context", "k"),
+            ("image-resolve-mode", "local"),
+            ("force-network-mode", ""),
+            ("multi-platform", "true"),
+            ("target", ""),
+            ("platform", ""),
+            ("verifier:x", "y"),
+            ("source", "docker/dockerfile:1"),
+            ("cmdline", "docker/dockerfile:1"),
+        ];
+        assert_eq!(parse(&sent).unwrap().unknown, <[&str; 0]>::default());
+        let unknown = parse(&[("bogus", "1"), ("bogus:x", "1"), ("sharedkey:y", "z")]).unwrap();
+        assert_eq!(unknown.unknown, ["bogus", "bogus:x", "sharedkey:y"]);
     }
 
     #[test]

@@ -704,6 +704,14 @@ fn builds_that_fail_are_checked_too() {
 }
 
 #[test]
+fn unknown_options_are_told_of() {
+    assert_eq!(
+        warnings("FROM scratch", &[("bogus", "1")]),
+        ["frontend option bogus is unknown and has no effect"]
+    );
+}
+
+#[test]
 fn directives_are_complained_about_where_others_do() {
     for (dockerfile, want) in [
         ("# escape=x\nFROM scratch", ""),

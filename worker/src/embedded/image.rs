@@ -185,11 +185,14 @@ fn with_digest(reference: &Reference, digest: Digest) -> Reference {
     Reference::with_digest(registry, repository, digest.to_string())
 }
 
+/// An error as clients get it. Which servers were asked in vain is for the log: clients know the short words.
 fn registry_error(error: &RegistryError) -> WorkerError {
-    if error.is_not_found() {
-        WorkerError::NotFound(chain(error))
-    } else {
-        failed(error)
+    match error {
+        RegistryError::NotFound { reference, .. } => {
+            tracing::debug!("{}", chain(error));
+            WorkerError::NotFound(format!("{reference}: not found"))
+        }
+        error => failed(error),
     }
 }
 
