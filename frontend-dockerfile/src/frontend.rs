@@ -292,21 +292,23 @@ impl Build<'_> {
     fn unresolved(&self, plan: &Plan, wanted: &Wanted, error: cairn_solver::SolveError) -> FrontendError {
         use cairn_solver::{SolveError, WorkerError};
         let stage = &plan.stages[wanted.stage];
-        if matches!(
-            error,
-            SolveError::Cancelled | SolveError::Worker(WorkerError::Cancelled)
-        ) {
+        let cause = match &error {
+            SolveError::Vertex(failed) => Some(&failed.source),
+            SolveError::Worker(cause) => Some(cause),
+            _ => None,
+        };
+        if matches!(error, SolveError::Cancelled) || matches!(cause, Some(WorkerError::Cancelled)) {
             return error.into();
         }
         let common = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
         let stages = plan.stages[..plan.declared]
             .iter()
             .filter_map(|stage| stage.name.as_deref());
-        let near = match &error {
-            SolveError::NotFound(_) | SolveError::Worker(WorkerError::NotFound(_)) => {
-                suggestion(&stage.written, stages.chain(common))
-            }
-            _ => String::new(),
+        let is_missing = matches!(error, SolveError::NotFound(_)) || matches!(cause, Some(WorkerError::NotFound(_)));
+        let near = if is_missing {
+            suggestion(&stage.written, stages.chain(common))
+        } else {
+            String::new()
         };
         let message = format!(
             "{}: failed to resolve source metadata for {}: {error}{near}",

@@ -13,7 +13,7 @@ use cairn_solver::frontend::{
 use cairn_solver::llb::{Definition, Op, SourceOp, decode};
 use cairn_solver::progress::Warning;
 use cairn_solver::worker::{FileStat, ImageQuery, ResolvedImage, WorkerInfo};
-use cairn_solver::{Digest, Platform, SolveError, WorkerError};
+use cairn_solver::{Digest, Platform, SolveError, VertexError, WorkerError};
 
 use crate::DockerfileFrontend;
 
@@ -122,7 +122,13 @@ impl Bridge for FakeBridge {
                 digest: Digest::sha256(query.reference.as_bytes()),
                 config: config.clone().into(),
             }),
-            None => Err(WorkerError::NotFound(format!("{}: not found", query.reference)).into()),
+            // A look-up is a step, and fails like one.
+            None => Err(SolveError::Vertex(Arc::new(VertexError {
+                vertex: Digest::sha256(query.reference.as_bytes()),
+                name: log_name.to_owned(),
+                source: WorkerError::NotFound(format!("{}: not found", query.reference)),
+                places: Vec::new(),
+            }))),
         }
     }
 
