@@ -26,7 +26,9 @@ const FILES: &[&str] = &[
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    // Asked when it runs, not when it is compiled: a checkout may have moved since.
+    let manifest_dir = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("not run by cargo")?;
+    let dir = Path::new(&manifest_dir).join("proto");
     println!("cargo::rerun-if-changed={}", dir.display());
     let descriptors = protox::compile(FILES, [&dir])?;
     tonic_prost_build::configure()
