@@ -12,6 +12,7 @@ mod image;
 mod images;
 mod local;
 mod log;
+mod merge;
 mod results;
 mod usage;
 
@@ -353,37 +354,5 @@ impl Worker for EmbeddedWorker {
     async fn stat_file(&self, input: Option<&Ref>, path: &str) -> Result<FileStat, WorkerError> {
         let (worker, input, path) = (self.clone(), input.cloned(), path.to_owned());
         blocking(move || results::stat_file(&*worker.view(input.as_ref())?, &path)).await
-    }
-}
-
-impl EmbeddedWorker {
-    /// Lays results over one another.
-    async fn merge(&self, order: &[usize], inputs: &[Option<Ref>]) -> Result<Option<Ref>, WorkerError> {
-        let inputs: Vec<Ref> = order.iter().filter_map(|&index| inputs[index].clone()).collect();
-        let worker = self.clone();
-        blocking(move || {
-            let lists = inputs
-                .iter()
-                .map(|input| worker.layers_of(Some(input)))
-                .collect::<Result<Vec<_>, _>>()?;
-            worker.record(&worker.0.layers.scratch().merge(&lists))
-        })
-        .await
-    }
-
-    /// What `upper` adds to `lower`, which it must be built on.
-    async fn diff(&self, lower: Option<Ref>, upper: Option<Ref>) -> Result<Option<Ref>, WorkerError> {
-        let worker = self.clone();
-        blocking(move || {
-            let lower = worker.layers_of(lower.as_ref())?;
-            let upper = worker.layers_of(upper.as_ref())?;
-            if !upper.ids().starts_with(lower.ids()) {
-                return Err(WorkerError::Unsupported(
-                    "a diff of results that are not built on one another is not supported by this worker".to_owned(),
-                ));
-            }
-            worker.record(&upper.above(lower.ids().len()))
-        })
-        .await
     }
 }
