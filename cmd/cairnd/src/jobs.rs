@@ -154,6 +154,12 @@ impl Jobs {
         }
     }
 
+    /// Whether there is no build, nor anything left of one.
+    fn is_empty(&self) -> bool {
+        let known = self.0.known.lock();
+        known.jobs.is_empty() && known.ended.is_empty()
+    }
+
     fn forget(&self, id: &str) {
         self.0.known.lock().ended.remove(id);
     }
@@ -178,6 +184,10 @@ impl Drop for JobHandle {
         runtime.spawn(async move {
             tokio::time::sleep(LINGER).await;
             jobs.forget(&id);
+            if jobs.is_empty() {
+                // Waits for nobody and holds nothing.
+                drop(tokio::task::spawn_blocking(cairn_worker::sys::memory::give_back));
+            }
         });
     }
 }

@@ -35,7 +35,7 @@ pub struct RedbIndex {
 }
 
 /// Memory for pages of the file; the system caches the file besides.
-const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 /// Shortest time between two attempts to write after one failed: opening anew may have to read the whole file.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 

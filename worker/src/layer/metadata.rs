@@ -15,7 +15,7 @@ use super::error::LayerError;
 /// Version of the records and of the directory tree beside them. Another one means: start anew.
 pub(super) const VERSION: u64 = 1;
 /// Memory for pages of the database; records are small and rarely read twice.
-const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 

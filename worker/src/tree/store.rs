@@ -24,7 +24,7 @@ use super::receive::SourceKey;
 /// Directory of the format that this code reads and writes.
 const FORMAT: &str = "v1";
 /// Memory for pages of the database; the system caches the file besides.
-const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 const DATABASE: &str = "trees.redb";
 
 type HashTable = TableDefinition<'static, &'static [u8; 32], &'static [u8]>;
