@@ -84,7 +84,7 @@ mod tests {
     fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Surroundings {
-            directory: "/work".into(),
+            directory: "/srv".into(),
             variables: variables.iter().map(owned).collect(),
             ..Surroundings::default()
         }
@@ -116,7 +116,7 @@ mod tests {
             ..DaemonArgs::default()
         };
         let expected = EmbeddedOptions {
-            root: Some("/work/state".into()),
+            root: Some("/srv/state".into()),
             config: None,
         };
         assert_eq!(Target::choose(&args, &around).unwrap(), Target::Embedded(expected));

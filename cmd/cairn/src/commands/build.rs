@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn credentials_are_where_docker_keeps_them() {
         let around = |variables: &[(&str, &str)]| Surroundings {
-            directory: "/work".into(),
+            directory: "/home/me".into(),
             variables: variables
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
@@ -263,6 +263,6 @@ mod tests {
             Some("/h/.docker/config.json".into())
         );
         let both = around(&[("HOME", "/h"), ("DOCKER_CONFIG", "cfg")]);
-        assert_eq!(docker_config(&both), Some("/work/cfg/config.json".into()));
+        assert_eq!(docker_config(&both), Some("/home/me/cfg/config.json".into()));
     }
 }

@@ -410,7 +410,7 @@ async fn users_directories_names_and_limits() {
     let Some(f) = fixture().await else { return };
     let op = ExecOp {
         user: "bob".to_owned(),
-        cwd: "/work/deep".to_owned(),
+        cwd: "/srv/deep".to_owned(),
         hostname: "box".to_owned(),
         ulimits: vec![Ulimit {
             name: "nofile".to_owned(),
@@ -431,12 +431,12 @@ async fn users_directories_names_and_limits() {
         )
     };
     let (text, lists) = f.ok(op).await;
-    let expected = "1000\n1000\n1000 50\n/work/deep\nbox\n77\n1 http://p http://p /home/bob \
+    let expected = "1000\n1000\n1000 50\n/srv/deep\nbox\n77\n1 http://p http://p /home/bob \
                     /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n10.1.2.3\tdb\n";
     assert_eq!(text, expected);
     let mounted = f.layers.mount_readonly(&lists[0]).unwrap();
-    assert_eq!(mounted.root().stat("work/deep").unwrap().uid, 1000);
-    assert_eq!(mounted.root().stat("work").unwrap().permissions(), 0o755);
+    assert_eq!(mounted.root().stat("srv/deep").unwrap().uid, 1000);
+    assert_eq!(mounted.root().stat("srv").unwrap().permissions(), 0o755);
     let error = f
         .fail(ExecOp {
             user: "eve".to_owned(),
