@@ -36,7 +36,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::content::{ContentStore, Durability};
 use crate::executor::{DnsConfig, ExecRunner, Network, OciRuntime};
 use crate::layer::LayerStore;
-use crate::registry::{ClientOptions, RegistryClient, RegistryHosts};
+use crate::registry::RegistryHosts;
 use crate::tree::TreeStore;
 use credentials::Registries;
 
@@ -138,8 +138,7 @@ impl EmbeddedWorker {
             DnsConfig::default(),
             Network::Host,
         );
-        let client = RegistryClient::new(config.registries.clone(), ClientOptions::default());
-        let registries = Registries::new(client, sessions.clone());
+        let registries = Registries::new(config.registries.clone(), sessions.clone());
         let trees_to_sync = Arc::<Notify>::default();
         let tree_sync = handle.spawn(sync_trees(trees.clone(), trees_to_sync.clone()));
         Ok(Self(Arc::new(Parts {

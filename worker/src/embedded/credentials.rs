@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use tonic::Code;
 
 use crate::registry::{
-    Credentials, CredentialsError, Registry, RegistryClient, Secret, Token, TokenRequest, UserPassword,
+    ClientOptions, Credentials, CredentialsError, Registry, RegistryClient, RegistryHosts, RetryPolicy, Secret, Token,
+    TokenRequest, UserPassword,
 };
 
 /// Random bytes that tell daemons apart when they ask who hands out tokens.
@@ -23,6 +24,8 @@ const MAX_REMEMBERED: usize = 64;
 /// Registries as seen by each build, so that a token serves all of a build's requests. Nobody gets another's.
 pub(super) struct Registries {
     client: RegistryClient,
+    /// Asks nobody twice: for questions to which there is another answer.
+    hasty: RegistryClient,
     sessions: SessionManager,
     salt: Bytes,
     /// By the sessions of the build, oldest first.
@@ -32,11 +35,20 @@ pub(super) struct Registries {
 impl Registries {
     /// # Errors
     /// If the system has no randomness to give.
-    pub(super) fn new(client: RegistryClient, sessions: SessionManager) -> std::io::Result<Self> {
+    pub(super) fn new(hosts: RegistryHosts, sessions: SessionManager) -> std::io::Result<Self> {
         let mut salt = [0; SALT];
         rustix::rand::getrandom(&mut salt, rustix::rand::GetRandomFlags::empty())?;
+        let once = RetryPolicy {
+            attempts: 1,
+            ..RetryPolicy::default()
+        };
+        let hasty = ClientOptions {
+            retry: once,
+            ..ClientOptions::default()
+        };
         Ok(Self {
-            client,
+            client: RegistryClient::new(hosts.clone(), ClientOptions::default()),
+            hasty: RegistryClient::new(hosts, hasty),
             sessions,
             salt: Bytes::copy_from_slice(&salt),
             known: Mutex::default(),
@@ -50,16 +62,25 @@ impl Registries {
         if let Some((_, registry)) = known.iter().find(|(known, _)| *known == ids) {
             return registry.clone();
         }
-        let registry = self.client.with_credentials(Arc::new(SessionCredentials {
-            sessions: self.sessions.clone(),
-            group: group.clone(),
-            salt: self.salt.clone(),
-        }));
+        let registry = self.client.with_credentials(self.credentials(group));
         if known.len() == MAX_REMEMBERED {
             known.pop_front();
         }
         known.push_back((ids, registry.clone()));
         registry
+    }
+
+    /// The same, but whoever does not answer at once is not asked again.
+    pub(super) fn hasty(&self, group: &SessionGroup) -> Registry {
+        self.hasty.with_credentials(self.credentials(group))
+    }
+
+    fn credentials(&self, group: &SessionGroup) -> Arc<SessionCredentials> {
+        Arc::new(SessionCredentials {
+            sessions: self.sessions.clone(),
+            group: group.clone(),
+            salt: self.salt.clone(),
+        })
     }
 }
 

@@ -87,19 +87,19 @@ impl EmbeddedWorker {
         mode: ResolveMode,
         context: &CallContext,
     ) -> Result<Digest, WorkerError> {
-        if mode == ResolveMode::Local
-            && let Some(digest) = self.built_here(reference)?
-        {
-            return Ok(digest);
+        let built_here = match mode {
+            ResolveMode::Pull => None,
+            ResolveMode::Default | ResolveMode::Local => self.built_here(reference)?,
+        };
+        let Some(built_here) = built_here else {
+            let digest = self.registry(context).resolve_digest(reference).await;
+            return digest.map_err(|error| registry_error(&error));
+        };
+        if mode == ResolveMode::Local {
+            return Ok(built_here);
         }
-        match self.registry(context).resolve_digest(reference).await {
-            Ok(digest) => Ok(digest),
-            Err(error) if mode == ResolveMode::Pull => Err(registry_error(&error)),
-            Err(error) => match self.built_here(reference)? {
-                Some(digest) => Ok(digest),
-                None => Err(registry_error(&error)),
-            },
-        }
+        let registry = self.0.registries.hasty(&context.sessions);
+        Ok(registry.resolve_digest(reference).await.unwrap_or(built_here))
     }
 
     fn built_here(&self, reference: &Reference) -> Result<Option<Digest>, WorkerError> {
