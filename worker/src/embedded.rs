@@ -33,6 +33,7 @@ use cairn_solver::{Digest, Platform};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::causes::with_causes;
 use crate::content::{ContentStore, Durability};
 use crate::executor::{DnsConfig, ExecRunner, Network, OciRuntime};
 use crate::layer::LayerStore;
@@ -228,21 +229,7 @@ async fn blocking<T: Send + 'static>(
 
 /// An error with everything that led to it in one line.
 fn failed(error: &(dyn std::error::Error + 'static)) -> WorkerError {
-    WorkerError::Failed(chain(error))
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
+    WorkerError::Failed(with_causes(error))
 }
 
 #[async_trait]
@@ -308,7 +295,7 @@ impl Worker for EmbeddedWorker {
             let name = input.as_ref().map_or("scratch", |input| input.id().as_str());
             let view = worker.view(input.as_ref())?;
             crate::checksum::digest(&*view, name, &selector).map_err(|error| {
-                let text = format!("failed to compute cache key: {}", chain(&error));
+                let text = format!("failed to compute cache key: {}", with_causes(&error));
                 if error.is_not_found() {
                     WorkerError::NotFound(text)
                 } else {

@@ -46,15 +46,5 @@ pub fn lay_out(tree: &Tree, dest: &Root, is_cancelled: &dyn Fn() -> bool) -> Res
     layout::lay_out(tree, Path::new(""), dest, is_cancelled)
 }
 
-/// Like [`lay_out`] for one directory of the tree.
-pub fn lay_out_dir(
-    tree: &Tree,
-    dir: &Path,
-    dest: &Root,
-    is_cancelled: &dyn Fn() -> bool,
-) -> Result<Vec<FileKey>, FileOpError> {
-    layout::lay_out(tree, dir, dest, is_cancelled)
-}
-
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@
 //! | [`sys`] | system calls; the only module where `unsafe` is allowed |
 
 pub mod archive;
+mod causes;
 pub mod checksum;
 pub mod compression;
 pub mod content;

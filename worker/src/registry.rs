@@ -32,3 +32,4 @@ pub use hosts::{KeyPair, RegistryConfig, RegistryHosts};
 pub use oci_spec::distribution::Reference;
 pub use push::Pushed;
 pub use resolve::ResolvedImage;
+pub(crate) use resolve::with_digest;

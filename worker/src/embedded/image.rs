@@ -9,13 +9,14 @@ use cairn_solver::progress::VertexProgress;
 use cairn_solver::worker::{CallContext, ImageQuery, Ref, ResolvedImage, ResolvedSource, WorkerError};
 use cairn_solver::{Digest, Platform};
 
-use super::{EmbeddedWorker, chain, failed};
+use super::{EmbeddedWorker, failed};
 use crate::archive::{self, ApplyOptions, ArchiveError};
+use crate::causes::with_causes;
 use crate::compression::{self, Limits};
 use crate::content::{ContentStore, HashingReader};
 use crate::image::Descriptor;
 use crate::layer::{Blob, Describe, Unpacked, Unpacker};
-use crate::registry::{Reference, Registry, RegistryError};
+use crate::registry::{Reference, Registry, RegistryError, with_digest};
 use crate::sys::Root;
 
 /// Largest image config that is read for its list of layers.
@@ -180,16 +181,11 @@ pub(super) fn parse_reference(text: &str) -> Result<Reference, WorkerError> {
     parsed.map_err(|error| WorkerError::Invalid(format!("failed to parse image reference {text:?}: {error}")))
 }
 
-fn with_digest(reference: &Reference, digest: Digest) -> Reference {
-    let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-    Reference::with_digest(registry, repository, digest.to_string())
-}
-
 /// An error as clients get it. Which servers were asked in vain is for the log: clients know the short words.
 fn registry_error(error: &RegistryError) -> WorkerError {
     match error {
         RegistryError::NotFound { reference, .. } => {
-            tracing::debug!("{}", chain(error));
+            tracing::debug!("{}", with_causes(error));
             WorkerError::NotFound(format!("{reference}: not found"))
         }
         error => failed(error),

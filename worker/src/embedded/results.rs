@@ -1,6 +1,5 @@
 //! What a result's name stands for, and looking into it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -231,7 +230,7 @@ pub(super) fn read_dir(view: &dyn View, path: &str, include: Option<&str>) -> Re
                 path: at.path.join(name),
                 node,
             };
-            stats.push(stat(view, name, &at).map_err(|error| file_error("lstat", path, &error))?);
+            stats.push(view::file_stat(view, &at).map_err(|error| file_error("lstat", path, &error))?);
         }
         if stats.len() > MAX_ENTRIES {
             return Err(WorkerError::Invalid(format!(
@@ -245,31 +244,11 @@ pub(super) fn read_dir(view: &dyn View, path: &str, include: Option<&str>) -> Re
 /// Describes a file.
 pub(super) fn stat_file(view: &dyn View, path: &str) -> Result<FileStat, WorkerError> {
     let at = locate(view, path, Links::Keep, "lstat")?;
-    let name = at.path.file_name().map_or("/".into(), |name| name.to_string_lossy());
-    stat(view, &name, &at).map_err(|error| file_error("lstat", path, &error))
-}
-
-fn stat(view: &dyn View, name: &str, at: &Located) -> std::io::Result<FileStat> {
-    use crate::tree::NodeKind;
-    let node = &at.node;
-    let (link_target, device) = match &node.kind {
-        NodeKind::Symlink { target } => (target.to_string_lossy().into_owned(), (0, 0)),
-        NodeKind::CharDevice { major, minor } | NodeKind::BlockDevice { major, minor } => {
-            (String::new(), (*major, *minor))
-        }
-        _ => (String::new(), (0, 0)),
-    };
-    Ok(FileStat {
-        path: name.to_owned(),
-        mode: node.st_mode(),
-        uid: node.uid,
-        gid: node.gid,
-        size: node.size(),
-        mtime_ns: node.mtime_ns,
-        link_target,
-        device,
-        xattrs: BTreeMap::from_iter(view.xattrs(at)?),
-    })
+    let mut stat = view::file_stat(view, &at).map_err(|error| file_error("lstat", path, &error))?;
+    if stat.path.is_empty() {
+        "/".clone_into(&mut stat.path);
+    }
+    Ok(stat)
 }
 
 /// A tree as a record of disk usage.

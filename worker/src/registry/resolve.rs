@@ -320,7 +320,8 @@ pub(super) fn pinned(reference: &Reference) -> Result<Option<Digest>, RegistryEr
     })
 }
 
-fn with_digest(reference: &Reference, digest: Digest) -> Reference {
+/// The same repository's manifest or index of that digest.
+pub(crate) fn with_digest(reference: &Reference, digest: Digest) -> Reference {
     let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
     Reference::with_digest(registry, repository, digest.to_string())
 }

@@ -10,8 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
-    Uid,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
 };
 
 use super::metadata::{FileKind, Metadata, Time};
@@ -107,19 +106,6 @@ pub fn rename(old_dir: impl AsFd, old_name: &OsStr, dir: impl AsFd, name: &OsStr
     check_name(old_name)?;
     check_name(name)?;
     Ok(rustix::fs::renameat(old_dir, old_name, dir, name)?)
-}
-
-/// Renames, failing with `EEXIST` if the new name is taken.
-pub fn rename_new(old_dir: impl AsFd, old_name: &OsStr, dir: impl AsFd, name: &OsStr) -> io::Result<()> {
-    check_name(old_name)?;
-    check_name(name)?;
-    Ok(rustix::fs::renameat_with(
-        old_dir,
-        old_name,
-        dir,
-        name,
-        RenameFlags::NOREPLACE,
-    )?)
 }
 
 /// What a symbolic link holds.

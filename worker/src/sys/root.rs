@@ -55,14 +55,6 @@ impl Root {
         })
     }
 
-    /// Takes an open directory.
-    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        if !Metadata::of(&fd)?.is_dir() {
-            return Err(rustix::io::Errno::NOTDIR.into());
-        }
-        Ok(Self { fd })
-    }
-
     /// A second handle on the same directory.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {

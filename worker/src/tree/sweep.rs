@@ -44,17 +44,6 @@ impl TreeStore {
         Ok(swept)
     }
 
-    /// Bytes on disk of all stored files.
-    pub fn size_on_disk(&self) -> Result<u64, TreeError> {
-        let mut total = 0;
-        let listed = self.0.files.for_each(|_, bytes| {
-            total += bytes;
-            Ok(())
-        });
-        listed.map_err(TreeError::Store)?;
-        Ok(total)
-    }
-
     /// Removes the records of all trees but `kept`, and of trees that were opened since that was made.
     fn forget(&self, kept: &mut HashSet<TreeDigest>) -> Result<u64, TreeError> {
         let _alone = self.0.lookup.write();

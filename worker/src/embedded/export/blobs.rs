@@ -3,8 +3,9 @@
 use cairn_solver::flight::Flight;
 use cairn_solver::worker::WorkerError;
 
-use super::super::{EmbeddedWorker, chain};
+use super::super::EmbeddedWorker;
 use crate::archive::{self, PackOptions};
+use crate::causes::with_causes;
 use crate::compression::{self, Compression, Compressor, Limits};
 use crate::image::{Descriptor, ImageLayer};
 use crate::layer::{Blob, LayerId, LayerList, LayerRecord};
@@ -80,7 +81,7 @@ impl EmbeddedWorker {
 
     fn pack(&self, id: &LayerId, record: &LayerRecord, options: BlobOptions) -> Result<Blob, WorkerError> {
         let fail = |error: &(dyn std::error::Error + 'static)| {
-            WorkerError::Failed(format!("failed to pack layer {id}: {}", chain(error)))
+            WorkerError::Failed(format!("failed to pack layer {id}: {}", with_causes(error)))
         };
         let content = &self.0.content;
         let compressed = match &record.blob {

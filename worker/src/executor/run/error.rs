@@ -2,6 +2,7 @@
 
 use cairn_solver::WorkerError;
 
+use crate::causes::with_causes;
 use crate::executor::process::ExecutorError;
 use crate::executor::rlimit::RlimitError;
 use crate::executor::rootfs::RootfsError;
@@ -142,17 +143,6 @@ impl From<ExecError> for WorkerError {
             _ => Self::Failed(with_causes(&error)),
         }
     }
-}
-
-/// The error and what caused it, in one line.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// Puts what was attempted to an error of the system.

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use super::super::oci_runtime::OciRuntime;
 use super::super::process::OutputStream;
 use super::super::rootfs::RootfsError;
-use super::error::with_causes;
 use super::*;
+use crate::causes::with_causes;
 use crate::layer::Describe;
 use crate::sys::is_root_or_skip;
 
