@@ -278,6 +278,7 @@ impl Build<'_> {
             reference: reference.clone(),
             platform: Some(wanted.platform.clone()),
             mode: self.options.resolve_mode,
+            layout: None,
         };
         match self.bridge.resolve_image(query, &name).await {
             Ok(image) => Ok(Resolved {

@@ -12,7 +12,7 @@ use cairn_solver::frontend::{
 };
 use cairn_solver::llb::{Definition, Op, SourceOp, decode};
 use cairn_solver::progress::Warning;
-use cairn_solver::worker::{FileStat, ImageQuery, ResolvedImage, WorkerInfo};
+use cairn_solver::worker::{FileStat, ImageQuery, ResolvedImage, SourceMeta, WorkerInfo};
 use cairn_solver::{Digest, Platform, SolveError, VertexError, WorkerError};
 
 use crate::DockerfileFrontend;
@@ -130,6 +130,14 @@ impl Bridge for FakeBridge {
                 places: Vec::new(),
             }))),
         }
+    }
+
+    async fn source_meta(&self, source: SourceOp, _: &str) -> Result<SourceMeta, SolveError> {
+        panic!("no metadata of {source:?}");
+    }
+
+    async fn solve_frontend(self: Arc<Self>, name: &str, _: FrontendRequest) -> Result<FrontendResult, FrontendError> {
+        Err(FrontendError::Option(format!("invalid frontend: {name}")))
     }
 
     fn warn(&self, _: Digest, warning: Warning) {

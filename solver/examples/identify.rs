@@ -13,7 +13,8 @@ use cairn_solver::llb::{
     Builder, ContentCache, Definition, ExecOp, ImageSource, Mount, MountKind, OpMetadata, SourceOp,
 };
 use cairn_solver::worker::{
-    CallContext, ContentSelector, Execution, FileStat, ImageQuery, ResolvedImage, ResolvedSource, WorkerInfo,
+    CallContext, ContentSelector, Execution, FileStat, ImageQuery, ResolvedImage, ResolvedSource, SourceMeta,
+    WorkerInfo,
 };
 use cairn_solver::{BuildOptions, Digest, Engine, Platform, Ref, ResultId, Worker, WorkerError};
 
@@ -62,6 +63,10 @@ impl Worker for Idle {
 
     async fn resolve_image(&self, query: &ImageQuery, _: &CallContext) -> Result<ResolvedImage, WorkerError> {
         Err(WorkerError::NotFound(query.reference.clone()))
+    }
+
+    async fn source_meta(&self, source: &SourceOp, _: &CallContext) -> Result<SourceMeta, WorkerError> {
+        Err(WorkerError::Unsupported(format!("{source:?} has no metadata")))
     }
 
     async fn read_file(&self, _: Option<&Ref>, path: &str, _: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {

@@ -7,7 +7,7 @@
 //! | op | own fields | inputs |
 //! |---|---|---|
 //! | source | kind, what it resolved to | – |
-//! | exec | platform, args, env, cwd, user, hostname, network, security, limits of the user, names of extra hosts, secret names, mounts (kind, dest, selector, access, output) | read-only mounts by content, others by identity |
+//! | exec | platform, args, env, cwd, user, hostname, network, security, limits of the user, names of extra hosts, secret names, devices, mounts (kind, dest, selector, access, output) | read-only mounts by content, others by identity |
 //! | file | platform, every action with all its options | copied-from by content, changed by identity |
 //! | merge, diff, passthrough | order of inputs | by identity |
 //!
@@ -335,6 +335,10 @@ fn exec_fields(exec: &ExecOp, fields: &mut Fields) {
     for secret in &exec.secret_env {
         fields.put("secret env", format!("{}={}", secret.name, secret.id));
         fields.flag("secret env optional", secret.optional);
+    }
+    for device in &exec.devices {
+        fields.put("device", &device.name);
+        fields.flag("device optional", device.optional);
     }
     fields.flag("remove mount stubs", exec.remove_mount_stubs_recursive);
     for mount in &exec.mounts {

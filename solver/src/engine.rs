@@ -28,7 +28,7 @@ mod vertex;
 
 use std::sync::Arc;
 
-pub use bridge::BuildBridge;
+pub use bridge::{BuildBridge, Frontends};
 pub use build::{Build, BuildOptions, Entitlement, Step};
 
 use crate::Digest;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::llb::{Definition, SourceFile, SourceLocation};
+use crate::llb::{Definition, SourceFile, SourceLocation, SourceOp};
 use crate::progress::Warning;
-use crate::worker::{FileStat, ImageQuery, ResolvedImage, WorkerInfo};
+use crate::worker::{FileStat, ImageQuery, ResolvedImage, SourceMeta, WorkerInfo};
 use crate::{Digest, SolveError};
 
 /// What a frontend is asked to do.
@@ -96,6 +96,16 @@ pub trait Bridge: Send + Sync + 'static {
 
     /// Resolves an image reference; shown to users as a step named `log_name`.
     async fn resolve_image(&self, query: ImageQuery, log_name: &str) -> Result<ResolvedImage, SolveError>;
+
+    /// Finds out about a git or http source what its contents do not tell; shown to users as a step named `log_name`.
+    async fn source_meta(&self, source: SourceOp, log_name: &str) -> Result<SourceMeta, SolveError>;
+
+    /// Has another frontend, known to the daemon as `name`, carry out a request as a part of this build.
+    async fn solve_frontend(
+        self: Arc<Self>,
+        name: &str,
+        request: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError>;
 
     /// Tells the user about a finding; `vertex` is the step it belongs to.
     fn warn(&self, vertex: Digest, warning: Warning);

@@ -28,7 +28,7 @@ pub mod session;
 pub mod worker;
 
 pub use digest::{Digest, DigestError};
-pub use engine::{Build, BuildBridge, BuildOptions, Engine, Entitlement};
+pub use engine::{Build, BuildBridge, BuildOptions, Engine, Entitlement, Frontends};
 pub use error::{SolveError, VertexError};
 pub use frontend::{Bridge, BridgeRef, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult};
 pub use platform::{Platform, PlatformError};

@@ -139,6 +139,17 @@ pub struct ImageQuery {
     pub platform: Option<Platform>,
     /// Where to look.
     pub mode: ResolveMode,
+    /// The client's OCI layout that the image is in; `None` for a registry.
+    pub layout: Option<LayoutStore>,
+}
+
+/// An OCI layout that a client offers over its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LayoutStore {
+    /// Session that offers it; `None` means the one the build belongs to.
+    pub session: Option<String>,
+    /// Name the client knows it by.
+    pub store: String,
 }
 
 /// What an image reference stands for.
@@ -148,6 +159,43 @@ pub struct ResolvedImage {
     pub digest: Digest,
     /// The image config for the platform, as raw JSON.
     pub config: Bytes,
+}
+
+/// What there is to know about a source besides its contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceMeta {
+    /// Of a git source.
+    Git(GitMeta),
+    /// Of a file behind a URL.
+    Http(HttpMeta),
+}
+
+/// What a git source stands for right now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GitMeta {
+    /// Hash of what the reference names: a commit, or an annotated tag.
+    pub checksum: String,
+    /// The full name of the reference, such as `refs/heads/main`; a commit hash if there is none.
+    pub reference: String,
+    /// Hash of the commit it leads to, if that is something else.
+    pub commit_checksum: String,
+    /// The commit as git stores it.
+    pub commit_object: Bytes,
+    /// The annotated tag as git stores it; empty if there is none.
+    pub tag_object: Bytes,
+    /// When the commit was made, by its committer's clock: seconds since the epoch.
+    pub committed_at: Option<i64>,
+}
+
+/// What a URL stands for right now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpMeta {
+    /// Digest of the contents.
+    pub checksum: Digest,
+    /// Name that the file has in the result.
+    pub filename: String,
+    /// `Last-Modified`: seconds since the epoch.
+    pub last_modified: Option<i64>,
 }
 
 /// Metadata of a file under a result.
@@ -208,6 +256,9 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Resolves an image reference and fetches its config.
     async fn resolve_image(&self, query: &ImageQuery, context: &CallContext) -> Result<ResolvedImage, WorkerError>;
+
+    /// Finds out about a git or http source what its contents do not tell. Other kinds of sources are an error.
+    async fn source_meta(&self, source: &SourceOp, context: &CallContext) -> Result<SourceMeta, WorkerError>;
 
     /// Reads (part of) a regular file under a result; symbolic links are followed inside it.
     ///

@@ -27,7 +27,7 @@ use cairn_session::SessionManager;
 use cairn_solver::llb::{Op, SourceOp};
 use cairn_solver::worker::{
     CallContext, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource, ResultId,
-    Worker, WorkerError, WorkerInfo,
+    SourceMeta, Worker, WorkerError, WorkerInfo,
 };
 use cairn_solver::{Digest, Platform};
 use tokio::sync::{Notify, Semaphore};
@@ -232,6 +232,11 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> WorkerError {
     WorkerError::Failed(with_causes(error))
 }
 
+fn unsupported(source: &SourceOp) -> WorkerError {
+    let name = Op::Source(source.clone()).name();
+    WorkerError::Unsupported(format!("source {name} is not supported by this worker"))
+}
+
 #[async_trait]
 impl Worker for EmbeddedWorker {
     fn info(&self) -> WorkerInfo {
@@ -248,6 +253,7 @@ impl Worker for EmbeddedWorker {
             match source {
                 SourceOp::Image(source) => self.resolve_image_source(source, platform, context).await,
                 SourceOp::Local(source) => self.receive_directory(source, context).await,
+                SourceOp::OciLayout(_) | SourceOp::Git(_) | SourceOp::Http(_) => Err(unsupported(source)),
             }
         };
         tokio::select! {
@@ -271,6 +277,7 @@ impl Worker for EmbeddedWorker {
                 Some(received) => Ok(vec![Some(received)]),
                 None => Err(WorkerError::Failed("the directory was not received".to_owned())),
             },
+            Op::Source(source) => Err(unsupported(source)),
             Op::Exec(op) => self.run(op, &vertex, &execution.inputs, context).await,
             Op::File(op) => self.change_files(op, &vertex, &execution.inputs, context).await,
             Op::Merge { inputs } => self.merge(inputs, &execution.inputs).await.map(|made| vec![made]),
@@ -314,6 +321,10 @@ impl Worker for EmbeddedWorker {
 
     async fn resolve_image(&self, query: &ImageQuery, context: &CallContext) -> Result<ResolvedImage, WorkerError> {
         self.resolve_image_config(query, context).await
+    }
+
+    async fn source_meta(&self, source: &SourceOp, _: &CallContext) -> Result<SourceMeta, WorkerError> {
+        Err(unsupported(source))
     }
 
     async fn read_file(

@@ -1,16 +1,16 @@
 //! The daemon without its sockets: what there is one of.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_session::SessionManager;
+use cairn_solver::Engine;
 use cairn_solver::index::RedbIndex;
-use cairn_solver::{Engine, Frontend};
 use cairn_worker::embedded::{EmbeddedConfig, EmbeddedWorker};
 use cairn_worker::service::WorkerService;
 
 use crate::config::{Config, GcPolicySection};
+use crate::frontends::BuiltInFrontends;
 use crate::jobs::Jobs;
 
 /// How long ending the steps of a stopping daemon may take.
@@ -23,7 +23,7 @@ pub(crate) struct Daemon {
     pub(crate) worker: Arc<dyn WorkerService>,
     pub(crate) sessions: SessionManager,
     pub(crate) jobs: Jobs,
-    pub(crate) frontends: Arc<BTreeMap<&'static str, Arc<dyn Frontend>>>,
+    pub(crate) frontends: Arc<BuiltInFrontends>,
     pub(crate) config: Arc<Config>,
 }
 
@@ -80,13 +80,12 @@ impl Daemon {
         let index = tokio::task::spawn_blocking(move || RedbIndex::open(&index_path)).await;
         let index = index.map_err(|error| StartError::Worker(error.to_string()))??;
         let worker = Arc::new(worker);
-        let dockerfile: Arc<dyn Frontend> = Arc::new(cairn_dockerfile::DockerfileFrontend);
         Ok(Self {
             engine: Engine::new(worker.clone(), Arc::new(index)),
             worker,
             sessions,
             jobs: Jobs::default(),
-            frontends: Arc::new(BTreeMap::from([("dockerfile.v0", dockerfile)])),
+            frontends: Arc::new(BuiltInFrontends),
             config: Arc::new(config),
         })
     }

@@ -186,6 +186,7 @@ impl LlbBridge for GatewayService {
             reference: request.r#ref.clone(),
             platform: request.platform.as_ref().map(convert::platform_from_wire),
             mode: resolve_mode(&request.resolve_mode)?,
+            layout: None,
         };
         let image = job.bridge.resolve_image(query, &request.log_name).await;
         let image = image.map_err(Failure::from)?;
@@ -219,6 +220,7 @@ impl LlbBridge for GatewayService {
             reference: reference.to_owned(),
             platform: request.platform.as_ref().map(convert::platform_from_wire),
             mode: resolve_mode(&request.resolve_mode)?,
+            layout: None,
         };
         let image = job.bridge.resolve_image(query, &request.log_name).await;
         let image = image.map_err(Failure::from)?;
@@ -309,7 +311,7 @@ impl GatewayService {
                         .map(|(name, definition)| (name, Definition::from_wire(definition)))
                         .collect(),
                 };
-                solve::run_frontend(&self.daemon, job, frontend, request).await?
+                solve::run_frontend(job, frontend, request).await?
             }
         };
         if request.evaluate {

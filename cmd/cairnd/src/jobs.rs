@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cairn_solver::llb::Definition;
 use cairn_solver::progress::EventLog;
-use cairn_solver::{Build, BuildBridge, FrontendResult};
+use cairn_solver::{Build, BuildBridge, FrontendResult, Frontends};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tonic::Code;
@@ -35,10 +35,11 @@ impl Job {
     pub(crate) fn new(
         build: Arc<Build>,
         inputs: BTreeMap<String, Definition>,
+        frontends: Arc<dyn Frontends>,
     ) -> (Self, oneshot::Receiver<Result<FrontendResult, Failure>>) {
         let (sender, answer) = oneshot::channel();
         let job = Self {
-            bridge: BuildBridge::new(build.clone()),
+            bridge: BuildBridge::new(build.clone(), frontends),
             build,
             inputs,
             answer: Mutex::new(Some(sender)),

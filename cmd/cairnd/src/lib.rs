@@ -19,6 +19,7 @@ mod convert;
 mod daemon;
 pub mod embedded;
 mod failure;
+mod frontends;
 mod gateway;
 mod jobs;
 mod registries;

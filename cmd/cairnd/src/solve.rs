@@ -6,7 +6,9 @@ use std::sync::Arc;
 use cairn_proto::control::{CacheOptions, Exporter, SolveRequest, SolveResponse};
 use cairn_proto::exporter::exporter_server;
 use cairn_solver::llb::Definition;
-use cairn_solver::{BuildOptions, Entitlement, FrontendRefs, FrontendRequest, FrontendResult, SolveError, WorkerError};
+use cairn_solver::{
+    Bridge as _, BuildOptions, Entitlement, FrontendRefs, FrontendRequest, FrontendResult, SolveError, WorkerError,
+};
 use cairn_worker::service::{self, ExportInput, ExportRefs, ExporterRequest};
 use futures_util::future::try_join_all;
 use tonic::Code;
@@ -56,14 +58,14 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
         session: request.session.clone(),
         entitlements,
     });
-    let (job, answer) = Job::new(build.clone(), inputs.clone());
+    let (job, answer) = Job::new(build.clone(), inputs.clone(), daemon.frontends.clone());
     let handle = daemon.jobs.register(&request.r#ref, job)?;
     let job = &handle.job;
     report_cache_imports(job, request.cache.as_ref());
 
     let result = match work {
         Work::Definition(definition) => {
-            let reference = cairn_solver::Bridge::solve(&*job.bridge, definition).await?;
+            let reference = job.bridge.solve(definition).await?;
             FrontendResult {
                 refs: FrontendRefs::Single(reference),
                 ..FrontendResult::default()
@@ -74,7 +76,7 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
                 options: request.frontend_attrs.clone(),
                 inputs,
             };
-            run_frontend(daemon, job, &name, request).await?
+            run_frontend(job, &name, request).await?
         }
         Work::Client => answer
             .await
@@ -93,26 +95,9 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     })
 }
 
-/// Runs a frontend of this daemon.
-pub(crate) async fn run_frontend(
-    daemon: &Daemon,
-    job: &Job,
-    name: &str,
-    request: FrontendRequest,
-) -> Result<FrontendResult, Failure> {
-    // Clients ask for the built-in frontend in this way too.
-    let name = match (name, request.options.get("source").map(String::as_str)) {
-        ("gateway.v0", Some("dockerfile.v0")) => "dockerfile.v0",
-        _ => name,
-    };
-    let Some(frontend) = daemon.frontends.get(name) else {
-        return Err(if name == "gateway.v0" {
-            Failure::unknown("frontends from images are not supported by this daemon")
-        } else {
-            Failure::unknown(format!("invalid frontend: {name}"))
-        });
-    };
-    let outcome = frontend.solve(job.bridge.clone(), request).await;
+/// Has a frontend of this daemon carry out a request.
+pub(crate) async fn run_frontend(job: &Job, name: &str, request: FrontendRequest) -> Result<FrontendResult, Failure> {
+    let outcome = job.bridge.clone().solve_frontend(name, request).await;
     outcome.map_err(|error| Failure::from(error).of_frontend(name))
 }
 

@@ -95,6 +95,9 @@ fn op(op: &Op) -> String {
             local.shared_key_hint,
             local.session.as_deref().unwrap_or("-")
         ),
+        Op::Source(SourceOp::OciLayout(layout)) => format!("oci-layout {} store={}", layout.reference, layout.store),
+        Op::Source(SourceOp::Git(git)) => format!("git {git:?}"),
+        Op::Source(SourceOp::Http(http)) => format!("http {http:?}"),
         Op::Exec(exec) => run(exec),
         Op::File(file) => files(file),
         Op::Merge { .. } => "merge".to_owned(),

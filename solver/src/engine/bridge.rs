@@ -9,18 +9,36 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::build::Build;
-use crate::frontend::{Bridge, BridgeRef};
-use crate::llb::Definition;
+use crate::frontend::{Bridge, BridgeRef, FrontendError, FrontendRequest, FrontendResult};
+use crate::llb::{Definition, Op, SourceOp};
 use crate::progress::{Event, Warning};
-use crate::worker::{FileStat, ImageQuery, Ref, ResolvedImage, WorkerError, WorkerInfo};
+use crate::worker::{FileStat, ImageQuery, Ref, ResolvedImage, SourceMeta, WorkerError, WorkerInfo};
 use crate::{Digest, SolveError};
 
 /// A [`Bridge`] onto a build: names results, and makes them when something needs them.
 pub struct BuildBridge {
     build: Arc<Build>,
     refs: Mutex<Refs>,
+    frontends: Arc<dyn Frontends>,
     /// Image references resolved for this build, so that a tag means one thing throughout.
     images: Mutex<HashMap<String, Arc<OnceCell<ResolvedImage>>>>,
+    /// The same for other sources.
+    metas: Mutex<HashMap<String, Arc<OnceCell<SourceMeta>>>>,
+}
+
+/// The frontends of a daemon, by name.
+#[async_trait]
+pub trait Frontends: Send + Sync + 'static {
+    /// Has the frontend `name` carry out a request, with `bridge` to reach the rest.
+    ///
+    /// # Errors
+    /// The frontend's; or that there is none of that name.
+    async fn solve(
+        &self,
+        name: &str,
+        bridge: Arc<BuildBridge>,
+        request: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError>;
 }
 
 #[derive(Default)]
@@ -35,12 +53,14 @@ struct LazyRef {
 }
 
 impl BuildBridge {
-    /// A bridge onto `build`.
-    pub fn new(build: Arc<Build>) -> Arc<Self> {
+    /// A bridge onto `build`, on which frontends may call `frontends`.
+    pub fn new(build: Arc<Build>, frontends: Arc<dyn Frontends>) -> Arc<Self> {
         Arc::new(Self {
             build,
             refs: Mutex::default(),
+            frontends,
             images: Mutex::default(),
+            metas: Mutex::default(),
         })
     }
 
@@ -130,7 +150,10 @@ impl Bridge for BuildBridge {
 
     async fn resolve_image(&self, query: ImageQuery, log_name: &str) -> Result<ResolvedImage, SolveError> {
         let platform = query.platform.as_ref().map(ToString::to_string).unwrap_or_default();
-        let key = format!("resolve-image {} {platform} {:?}", query.reference, query.mode);
+        let key = format!(
+            "resolve-image {} {platform} {:?} {:?}",
+            query.reference, query.mode, query.layout
+        );
         let cell = self.images.lock().entry(key.clone()).or_default().clone();
         cell.get_or_try_init(async || {
             let name = if log_name.is_empty() {
@@ -148,6 +171,36 @@ impl Bridge for BuildBridge {
         })
         .await
         .cloned()
+    }
+
+    async fn source_meta(&self, source: SourceOp, log_name: &str) -> Result<SourceMeta, SolveError> {
+        let key = format!("source-meta {source:?}");
+        let cell = self.metas.lock().entry(key.clone()).or_default().clone();
+        cell.get_or_try_init(async || {
+            let name = if log_name.is_empty() {
+                format!("resolve source metadata for {}", Op::Source(source.clone()).name())
+            } else {
+                log_name.to_owned()
+            };
+            let step = self.build.step(&key, &name);
+            let context = step.context();
+            let outcome = tokio::select! {
+                outcome = self.build.engine().worker().source_meta(&source, &context) => outcome,
+                () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
+            };
+            step.finish(outcome)
+        })
+        .await
+        .cloned()
+    }
+
+    async fn solve_frontend(
+        self: Arc<Self>,
+        name: &str,
+        request: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError> {
+        let frontends = self.frontends.clone();
+        frontends.solve(name, self, request).await
     }
 
     fn warn(&self, vertex: Digest, warning: Warning) {

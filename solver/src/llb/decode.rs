@@ -2,6 +2,7 @@
 
 mod file;
 mod ops;
+mod source;
 #[cfg(test)]
 mod tests;
 

@@ -7,7 +7,7 @@ use super::definition::{SourceFile, SourceLocation};
 use super::graph::VertexDigest;
 use super::op::{
     ActionInput, CacheSharing, Chown, ContentCache, Differ, ExecOp, FileAction, FileActionKind, FileGrant, FileOp,
-    Mount, MountKind, NetMode, Op, OpMetadata, ResolveMode, SecurityMode, SourceOp, UserSpec,
+    GitMtime, Mount, MountKind, NetMode, Op, OpMetadata, ResolveMode, SecurityMode, SourceOp, UserSpec,
 };
 use crate::Platform;
 
@@ -97,14 +97,8 @@ fn source(op: &SourceOp) -> pb::SourceOp {
                 .to_owned(),
             );
             attr("image.recordtype", image.record_type.clone());
-            attr(
-                "image.layerlimit",
-                image.layer_limit.map(|limit| limit.to_string()).unwrap_or_default(),
-            );
-            attr(
-                "image.checksum",
-                image.checksum.map(|digest| digest.to_string()).unwrap_or_default(),
-            );
+            attr("image.layerlimit", text(image.layer_limit));
+            attr("image.checksum", text(image.checksum));
             wire.identifier = format!("docker-image://{}", image.reference);
         }
         SourceOp::Local(local) => {
@@ -127,8 +121,51 @@ fn source(op: &SourceOp) -> pb::SourceOp {
             }
             wire.identifier = format!("local://{}", local.name);
         }
+        SourceOp::OciLayout(layout) => {
+            attr("oci.session", layout.session.clone().unwrap_or_default());
+            attr("oci.store", layout.store.clone());
+            attr("oci.layerlimit", text(layout.layer_limit));
+            attr("image.checksum", text(layout.checksum));
+            wire.identifier = format!("oci-layout://{}", layout.reference);
+        }
+        SourceOp::Git(git) => {
+            let flag = |value: bool| if value { "true".to_owned() } else { String::new() };
+            attr("git.fullurl", git.full_url.clone());
+            attr("git.keepgitdir", flag(git.keep_git_dir));
+            attr("git.authtokensecret", git.auth_token_secret.clone());
+            attr("git.authheadersecret", git.auth_header_secret.clone());
+            attr("git.knownsshhosts", git.known_ssh_hosts.clone());
+            attr("git.mountsshsock", git.ssh_socket.clone());
+            attr("git.checksum", git.checksum.clone());
+            attr("git.skipsubmodules", flag(git.skip_submodules));
+            attr("git.fetchbycommit", flag(git.fetch_by_commit));
+            if git.mtime == GitMtime::Commit {
+                attr("git.mtime", "commit".to_owned());
+            }
+            wire.identifier = git.identifier();
+        }
+        SourceOp::Http(http) => {
+            attr("http.checksum", text(http.checksum));
+            attr("http.filename", http.filename.clone());
+            attr(
+                "http.perm",
+                http.mode.map(|mode| format!("0{mode:o}")).unwrap_or_default(),
+            );
+            attr("http.uid", text(Some(http.uid).filter(|&id| id != 0)));
+            attr("http.gid", text(Some(http.gid).filter(|&id| id != 0)));
+            attr("http.authheadersecret", http.auth_header_secret.clone());
+            for (name, value) in &http.headers {
+                attr(&format!("http.header.{name}"), value.clone());
+            }
+            wire.identifier = http.url.clone();
+        }
     }
     wire
+}
+
+/// The text of an attribute; empty, which leaves it out, if there is none.
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
 fn exec(op: &ExecOp) -> pb::ExecOp {
@@ -189,7 +226,14 @@ fn exec(op: &ExecOp) -> pb::ExecOp {
                 optional: secret.optional,
             })
             .collect(),
-        cdi_devices: Vec::new(),
+        cdi_devices: op
+            .devices
+            .iter()
+            .map(|device| pb::CdiDevice {
+                name: device.name.clone(),
+                optional: device.optional,
+            })
+            .collect(),
     }
 }
 

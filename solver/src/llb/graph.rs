@@ -174,6 +174,9 @@ impl Op {
         match self {
             Self::Source(SourceOp::Image(image)) => format!("docker-image://{}", image.reference),
             Self::Source(SourceOp::Local(local)) => format!("local://{}", local.name),
+            Self::Source(SourceOp::OciLayout(layout)) => format!("oci-layout://{}", layout.reference),
+            Self::Source(SourceOp::Git(git)) => git.identifier(),
+            Self::Source(SourceOp::Http(http)) => http.url.clone(),
             Self::Exec(exec) => exec.args.join(" "),
             Self::File(file) => {
                 let names: Vec<String> = file

@@ -43,6 +43,12 @@ pub enum SourceOp {
     Image(ImageSource),
     /// A directory of the client: `local://`.
     Local(LocalSource),
+    /// An image in an OCI layout of the client: `oci-layout://`.
+    OciLayout(OciLayoutSource),
+    /// A commit of a git repository: `git://`.
+    Git(GitSource),
+    /// A file behind a URL: `http://`, `https://`.
+    Http(HttpSource),
 }
 
 /// An image in a registry.
@@ -106,6 +112,99 @@ impl LocalSource {
     }
 }
 
+/// An image in an OCI layout that a client offers over its session.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct OciLayoutSource {
+    /// Reference with a digest; the name in it is for display.
+    pub reference: String,
+    /// Session that offers the layout; `None` means the one the build belongs to.
+    pub session: Option<String>,
+    /// Name the client knows the layout by.
+    pub store: String,
+    /// Uses only that many of the lowest layers.
+    pub layer_limit: Option<usize>,
+    /// Manifest digest that the image must have.
+    pub checksum: Option<crate::Digest>,
+}
+
+/// A commit of a git repository.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct GitSource {
+    /// Repository as `host/path`, without scheme and user: the same for every protocol.
+    pub repository: String,
+    /// Branch, tag, full reference name or commit; empty for the remote's default branch.
+    pub reference: String,
+    /// Directory in the repository that becomes the root; empty for all of it.
+    pub subdir: String,
+    /// Where to fetch from, with scheme and user; empty for `https://` and the repository.
+    pub full_url: String,
+    /// Whether `.git` is part of the result.
+    pub keep_git_dir: bool,
+    /// Secret with a token for the remote; empty for none.
+    pub auth_token_secret: String,
+    /// Secret with a whole `Authorization` value for the remote; empty for none.
+    pub auth_header_secret: String,
+    /// Host keys to trust, in the form of `known_hosts`.
+    pub known_ssh_hosts: String,
+    /// Agent of the client to use for ssh; empty for none.
+    pub ssh_socket: String,
+    /// Beginning of the commit hash that the reference must lead to; empty for any.
+    pub checksum: String,
+    /// Whether submodules are left out.
+    pub skip_submodules: bool,
+    /// Modification times of the files.
+    pub mtime: GitMtime,
+    /// Fetches the commit itself, not a reference that leads to it.
+    pub fetch_by_commit: bool,
+}
+
+impl GitSource {
+    /// The source as a URL: `git://host/path#reference:subdir`.
+    pub fn identifier(&self) -> String {
+        let mut identifier = format!("git://{}", self.repository);
+        if !self.reference.is_empty() || !self.subdir.is_empty() {
+            identifier.push('#');
+            identifier.push_str(&self.reference);
+        }
+        if !self.subdir.is_empty() {
+            identifier.push(':');
+            identifier.push_str(&self.subdir);
+        }
+        identifier
+    }
+}
+
+/// Modification times of files that come out of a git repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum GitMtime {
+    /// When they are checked out.
+    #[default]
+    Checkout,
+    /// When the commit was made.
+    Commit,
+}
+
+/// A file behind a URL.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct HttpSource {
+    /// The URL, with its scheme.
+    pub url: String,
+    /// Digest of the contents; a file with another one is an error.
+    pub checksum: Option<crate::Digest>,
+    /// Name of the file; empty for the one the server or the URL gives.
+    pub filename: String,
+    /// Permission bits; `None` for 0600.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Secret that is sent as the `Authorization` header; empty for none.
+    pub auth_header_secret: String,
+    /// More headers to send, by lower-case name; only `accept` and `user-agent`.
+    pub headers: BTreeMap<String, String>,
+}
+
 /// How a file sync decides that a file is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub enum Differ {
@@ -149,6 +248,8 @@ pub struct ExecOp {
     pub security: SecurityMode,
     /// Secrets passed as environment variables.
     pub secret_env: Vec<SecretEnv>,
+    /// Devices of the host, by their names in the Container Device Interface.
+    pub devices: Vec<CdiDevice>,
 }
 
 /// Proxy settings of a run.
@@ -194,6 +295,15 @@ pub struct SecretEnv {
     /// Environment variable.
     pub name: String,
     /// Whether a missing secret is an empty value rather than an error.
+    pub optional: bool,
+}
+
+/// A device of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CdiDevice {
+    /// Name, class or pattern, as in `vendor.com/class=name`.
+    pub name: String,
+    /// Whether a missing one is left out rather than an error.
     pub optional: bool,
 }
 

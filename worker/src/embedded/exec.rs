@@ -29,6 +29,12 @@ impl EmbeddedWorker {
                 "forwarding ssh agents is not supported by this worker".to_owned(),
             ));
         }
+        if let Some(device) = op.devices.iter().find(|device| !device.optional) {
+            return Err(WorkerError::Unsupported(format!(
+                "devices are not supported by this worker: {}",
+                device.name
+            )));
+        }
         let _slot = tokio::select! {
             slot = self.0.slots.acquire() => slot.map_err(|_| WorkerError::Cancelled)?,
             () = context.cancel.cancelled() => return Err(WorkerError::Cancelled),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::llb::{
-    Edge, FileAction, HostIp, LinuxResources, Mount, NetMode, NodeIndex, OpMetadata, ProgressGroup, ProxyEnv,
-    SecretEnv, SecurityMode, Ulimit,
+    CdiDevice, Edge, FileAction, HostIp, LinuxResources, Mount, NetMode, NodeIndex, OpMetadata, ProgressGroup,
+    ProxyEnv, SecretEnv, SecurityMode, Ulimit,
 };
 
 fn vertex(op: Op, inputs: usize) -> Vertex {
@@ -77,6 +77,10 @@ fn exec() -> ExecOp {
             name: "S".to_owned(),
             optional: false,
         }],
+        devices: vec![CdiDevice {
+            name: "v/c=d".to_owned(),
+            optional: false,
+        }],
         mounts: vec![
             mount("/", Some(0), Some(0), MountKind::Bind),
             mount("/bind", Some(1), None, MountKind::Bind),
@@ -131,6 +135,8 @@ fn what_a_run_depends_on_is_in_its_key() {
         ("hard limit", |exec| exec.ulimits[0].hard = 3),
         ("exit codes", |exec| exec.valid_exit_codes.push(1)),
         ("stubs", |exec| exec.remove_mount_stubs_recursive = true),
+        ("device", |exec| exec.devices[0].name = "v/c=e".to_owned()),
+        ("device optional", |exec| exec.devices[0].optional = true),
         ("secret env id", |exec| exec.secret_env[0].id = "t".to_owned()),
         ("secret env name", |exec| exec.secret_env[0].name = "T".to_owned()),
         ("secret env optional", |exec| exec.secret_env[0].optional = true),

@@ -19,7 +19,7 @@ use crate::llb::{
 use crate::progress::{Event, VertexState};
 use crate::worker::{
     CallContext, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource, ResultId,
-    Worker, WorkerError, WorkerInfo,
+    SourceMeta, Worker, WorkerError, WorkerInfo,
 };
 use crate::{Digest, Platform, SolveError};
 
@@ -174,6 +174,10 @@ impl Worker for Script {
             digest: Digest::sha256(query.reference.as_bytes()),
             config: Bytes::from_static(b"{}"),
         })
+    }
+
+    async fn source_meta(&self, source: &SourceOp, _: &CallContext) -> Result<SourceMeta, WorkerError> {
+        Err(WorkerError::Unsupported(format!("{source:?} has no metadata")))
     }
 
     async fn read_file(&self, input: Option<&Ref>, _: &str, _: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {

@@ -6,11 +6,10 @@ use cairn_proto::pb;
 
 use super::super::graph::VertexDigest;
 use super::super::op::{
-    CacheSharing, ContentCache, Differ, ExecOp, FileGrant, HostIp, ImageSource, LocalSource, Mount, MountKind, NetMode,
-    Op, ProxyEnv, ResolveMode, SecretEnv, SecurityMode, SourceOp, Ulimit,
+    CacheSharing, CdiDevice, ContentCache, ExecOp, FileGrant, HostIp, Mount, MountKind, NetMode, Op, ProxyEnv,
+    SecretEnv, SecurityMode, Ulimit,
 };
-use super::{DecodeError, file};
-use crate::Digest;
+use super::{DecodeError, file, source};
 
 /// Largest number of mounts of one run.
 const MAX_MOUNTS: usize = 1024;
@@ -20,7 +19,7 @@ pub(super) fn decode(vertex: VertexDigest, wire: &pb::Op) -> Result<Op, DecodeEr
     let inputs = wire.inputs.len();
     match &wire.op {
         None => Err(invalid("llb", vertex, "no operation is given")),
-        Some(pb::op::Op::Source(wire)) => source(vertex, inputs, wire).map(Op::Source),
+        Some(pb::op::Op::Source(wire)) => source::decode(vertex, inputs, wire).map(Op::Source),
         Some(pb::op::Op::Exec(wire)) => exec(vertex, inputs, wire).map(Op::Exec),
         Some(pb::op::Op::File(wire)) => file::decode(vertex, inputs, wire).map(Op::File),
         Some(pb::op::Op::Merge(wire)) => merge(vertex, inputs, wire),
@@ -39,95 +38,11 @@ pub(super) fn invalid(kind: &'static str, vertex: VertexDigest, message: impl In
     }
 }
 
-fn unsupported(vertex: VertexDigest, what: impl Into<String>) -> DecodeError {
+pub(super) fn unsupported(vertex: VertexDigest, what: impl Into<String>) -> DecodeError {
     DecodeError::Unsupported {
         vertex,
         what: what.into(),
     }
-}
-
-fn source(vertex: VertexDigest, inputs: usize, wire: &pb::SourceOp) -> Result<SourceOp, DecodeError> {
-    if inputs != 0 {
-        return Err(invalid("source", vertex, "a source has no inputs"));
-    }
-    let (scheme, rest) = wire
-        .identifier
-        .split_once("://")
-        .ok_or_else(|| invalid("source", vertex, format!("no scheme in {:?}", wire.identifier)))?;
-    if rest.is_empty() {
-        return Err(invalid("source", vertex, format!("no name in {:?}", wire.identifier)));
-    }
-    match scheme {
-        "docker-image" => image(vertex, rest, wire).map(SourceOp::Image),
-        "local" => local(vertex, rest, wire).map(SourceOp::Local),
-        other => Err(unsupported(vertex, format!("source scheme {other:?}"))),
-    }
-}
-
-fn image(vertex: VertexDigest, reference: &str, wire: &pb::SourceOp) -> Result<ImageSource, DecodeError> {
-    let mut image = ImageSource {
-        reference: reference.to_owned(),
-        ..ImageSource::default()
-    };
-    let bad = |key: &str, value: &str| invalid("source", vertex, format!("attribute {key} is {value:?}"));
-    for (key, value) in &wire.attrs {
-        match key.as_str() {
-            "image.resolvemode" => {
-                image.resolve_mode = match value.as_str() {
-                    "" | "default" => ResolveMode::Default,
-                    "pull" => ResolveMode::Pull,
-                    "local" => ResolveMode::Local,
-                    other => return Err(bad(key, other)),
-                }
-            }
-            "image.recordtype" => image.record_type = value.clone(),
-            "image.layerlimit" => {
-                image.layer_limit = Some(value.parse().ok().filter(|&n| n > 0).ok_or_else(|| bad(key, value))?);
-            }
-            "image.checksum" => image.checksum = Some(Digest::parse(value).map_err(|_| bad(key, value))?),
-            other => return Err(unsupported(vertex, format!("attribute {other:?} of an image source"))),
-        }
-    }
-    Ok(image)
-}
-
-fn local(vertex: VertexDigest, name: &str, wire: &pb::SourceOp) -> Result<LocalSource, DecodeError> {
-    let mut local = LocalSource {
-        name: name.to_owned(),
-        ..LocalSource::default()
-    };
-    let list = |key: &str, value: &str| {
-        serde_json::from_str::<Vec<String>>(value).map_err(|error| {
-            invalid(
-                "source",
-                vertex,
-                format!("attribute {key} is no list of strings: {error}"),
-            )
-        })
-    };
-    for (key, value) in &wire.attrs {
-        match key.as_str() {
-            "local.session" => {
-                let (prefix, session) = value.split_once(':').unwrap_or(("", value));
-                local.prefix = prefix.to_owned();
-                local.session = (!session.is_empty()).then(|| session.to_owned());
-            }
-            "local.unique" => local.unique = value.clone(),
-            "local.includepattern" => local.include = list(key, value)?,
-            "local.excludepatterns" => local.exclude = list(key, value)?,
-            "local.followpaths" => local.follow_paths = list(key, value)?,
-            "local.sharedkeyhint" => local.shared_key_hint = value.clone(),
-            "local.differ" => {
-                local.differ = match value.as_str() {
-                    "metadata" => Differ::Metadata,
-                    "none" => Differ::None,
-                    other => return Err(invalid("source", vertex, format!("attribute {key} is {other:?}"))),
-                }
-            }
-            other => return Err(unsupported(vertex, format!("attribute {other:?} of a local source"))),
-        }
-    }
-    Ok(local)
 }
 
 fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp, DecodeError> {
@@ -152,9 +67,6 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp
             "{} mounts: at most {MAX_MOUNTS} are accepted",
             wire.mounts.len()
         )));
-    }
-    if let Some(device) = wire.cdi_devices.iter().find(|device| !device.optional) {
-        return Err(unsupported(vertex, format!("device {:?}", device.name)));
     }
     let mounts = wire
         .mounts
@@ -246,6 +158,14 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp
                 })
             })
             .collect::<Result<_, _>>()?,
+        devices: wire
+            .cdi_devices
+            .iter()
+            .map(|device| CdiDevice {
+                name: device.name.clone(),
+                optional: device.optional,
+            })
+            .collect(),
     })
 }
 

@@ -203,6 +203,7 @@ fn exec(inputs: usize) -> impl Strategy<Value = Op> {
                 network,
                 security,
                 secret_env,
+                devices: Vec::new(),
             })
         },
     )

@@ -1,0 +1,230 @@
+//! Decoding of sources.
+
+use cairn_proto::pb;
+
+use super::super::graph::VertexDigest;
+use super::super::op::{
+    Differ, GitMtime, GitSource, HttpSource, ImageSource, LocalSource, OciLayoutSource, ResolveMode, SourceOp,
+};
+use super::DecodeError;
+use super::ops::{invalid, unsupported};
+use crate::Digest;
+
+/// Longest URL or repository that is accepted.
+const MAX_URL_BYTES: usize = 8 << 10;
+
+/// Decodes a source; its scheme decides which attributes it may have.
+pub(super) fn decode(vertex: VertexDigest, inputs: usize, wire: &pb::SourceOp) -> Result<SourceOp, DecodeError> {
+    if inputs != 0 {
+        return Err(invalid("source", vertex, "a source has no inputs"));
+    }
+    let (scheme, rest) = wire
+        .identifier
+        .split_once("://")
+        .ok_or_else(|| invalid("source", vertex, format!("no scheme in {:?}", wire.identifier)))?;
+    if rest.is_empty() {
+        return Err(invalid("source", vertex, format!("no name in {:?}", wire.identifier)));
+    }
+    match scheme {
+        "docker-image" => image(vertex, rest, wire).map(SourceOp::Image),
+        "local" => local(vertex, rest, wire).map(SourceOp::Local),
+        "oci-layout" => oci_layout(vertex, rest, wire).map(SourceOp::OciLayout),
+        "git" => git(vertex, rest, wire).map(SourceOp::Git),
+        "http" | "https" => http(vertex, wire).map(SourceOp::Http),
+        other => Err(unsupported(vertex, format!("source scheme {other:?}"))),
+    }
+}
+
+fn image(vertex: VertexDigest, reference: &str, wire: &pb::SourceOp) -> Result<ImageSource, DecodeError> {
+    let mut image = ImageSource {
+        reference: reference.to_owned(),
+        ..ImageSource::default()
+    };
+    let bad = |key: &str, value: &str| bad_attribute(vertex, key, value);
+    for (key, value) in &wire.attrs {
+        match key.as_str() {
+            "image.resolvemode" => {
+                image.resolve_mode = match value.as_str() {
+                    "" | "default" => ResolveMode::Default,
+                    "pull" => ResolveMode::Pull,
+                    "local" => ResolveMode::Local,
+                    other => return Err(bad(key, other)),
+                }
+            }
+            "image.recordtype" => image.record_type = value.clone(),
+            "image.layerlimit" => {
+                image.layer_limit = Some(layer_limit(vertex, key, value)?);
+            }
+            "image.checksum" => image.checksum = Some(digest(vertex, key, value)?),
+            other => return Err(unsupported(vertex, format!("attribute {other:?} of an image source"))),
+        }
+    }
+    Ok(image)
+}
+
+fn local(vertex: VertexDigest, name: &str, wire: &pb::SourceOp) -> Result<LocalSource, DecodeError> {
+    let mut local = LocalSource {
+        name: name.to_owned(),
+        ..LocalSource::default()
+    };
+    let list = |key: &str, value: &str| {
+        serde_json::from_str::<Vec<String>>(value).map_err(|error| {
+            invalid(
+                "source",
+                vertex,
+                format!("attribute {key} is no list of strings: {error}"),
+            )
+        })
+    };
+    for (key, value) in &wire.attrs {
+        match key.as_str() {
+            "local.session" => {
+                let (prefix, session) = value.split_once(':').unwrap_or(("", value));
+                local.prefix = prefix.to_owned();
+                local.session = (!session.is_empty()).then(|| session.to_owned());
+            }
+            "local.unique" => local.unique = value.clone(),
+            "local.includepattern" => local.include = list(key, value)?,
+            "local.excludepatterns" => local.exclude = list(key, value)?,
+            "local.followpaths" => local.follow_paths = list(key, value)?,
+            "local.sharedkeyhint" => local.shared_key_hint = value.clone(),
+            "local.differ" => {
+                local.differ = match value.as_str() {
+                    "metadata" => Differ::Metadata,
+                    "none" => Differ::None,
+                    other => return Err(bad_attribute(vertex, key, other)),
+                }
+            }
+            other => return Err(unsupported(vertex, format!("attribute {other:?} of a local source"))),
+        }
+    }
+    Ok(local)
+}
+
+fn oci_layout(vertex: VertexDigest, reference: &str, wire: &pb::SourceOp) -> Result<OciLayoutSource, DecodeError> {
+    if !reference.contains('@') {
+        return Err(invalid(
+            "source",
+            vertex,
+            format!("oci-layout reference {reference:?} has no digest"),
+        ));
+    }
+    let mut layout = OciLayoutSource {
+        reference: reference.to_owned(),
+        ..OciLayoutSource::default()
+    };
+    for (key, value) in &wire.attrs {
+        match key.as_str() {
+            "oci.session" => layout.session = (!value.is_empty()).then(|| value.clone()),
+            "oci.store" => layout.store = value.clone(),
+            "oci.layerlimit" => layout.layer_limit = Some(layer_limit(vertex, key, value)?),
+            "image.checksum" => layout.checksum = Some(digest(vertex, key, value)?),
+            other => {
+                return Err(unsupported(
+                    vertex,
+                    format!("attribute {other:?} of an OCI layout source"),
+                ));
+            }
+        }
+    }
+    Ok(layout)
+}
+
+fn git(vertex: VertexDigest, rest: &str, wire: &pb::SourceOp) -> Result<GitSource, DecodeError> {
+    let (repository, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+    let mut git = GitSource {
+        repository: repository.to_owned(),
+        reference: reference.to_owned(),
+        subdir: subdir.to_owned(),
+        ..GitSource::default()
+    };
+    for (key, value) in &wire.attrs {
+        match key.as_str() {
+            "git.fullurl" => git.full_url = value.clone(),
+            "git.keepgitdir" => git.keep_git_dir = flag(vertex, key, value)?,
+            "git.authtokensecret" => git.auth_token_secret = value.clone(),
+            "git.authheadersecret" => git.auth_header_secret = value.clone(),
+            "git.knownsshhosts" => git.known_ssh_hosts = value.clone(),
+            "git.mountsshsock" => git.ssh_socket = value.clone(),
+            "git.checksum" => git.checksum = value.clone(),
+            "git.skipsubmodules" => git.skip_submodules = flag(vertex, key, value)?,
+            "git.fetchbycommit" => git.fetch_by_commit = flag(vertex, key, value)?,
+            "git.mtime" => {
+                git.mtime = match value.as_str() {
+                    "" | "checkout" => GitMtime::Checkout,
+                    "commit" => GitMtime::Commit,
+                    other => return Err(bad_attribute(vertex, key, other)),
+                }
+            }
+            other => return Err(unsupported(vertex, format!("attribute {other:?} of a git source"))),
+        }
+    }
+    let texts = [&git.repository, &git.full_url, &git.reference, &git.subdir];
+    if texts
+        .iter()
+        .any(|text| text.len() > MAX_URL_BYTES || text.contains('\0'))
+    {
+        return Err(invalid(
+            "source",
+            vertex,
+            "a git source with a name that is too long or holds a NUL byte",
+        ));
+    }
+    Ok(git)
+}
+
+fn http(vertex: VertexDigest, wire: &pb::SourceOp) -> Result<HttpSource, DecodeError> {
+    if wire.identifier.len() > MAX_URL_BYTES {
+        return Err(invalid("source", vertex, "a URL that is too long"));
+    }
+    let mut http = HttpSource {
+        url: wire.identifier.clone(),
+        ..HttpSource::default()
+    };
+    for (key, value) in &wire.attrs {
+        let bad = || bad_attribute(vertex, key, value);
+        match key.as_str() {
+            "http.checksum" => http.checksum = Some(digest(vertex, key, value)?),
+            "http.filename" => http.filename = value.clone(),
+            "http.perm" => {
+                let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777);
+                http.mode = Some(mode.ok_or_else(bad)?);
+            }
+            "http.uid" => http.uid = value.parse().map_err(|_| bad())?,
+            "http.gid" => http.gid = value.parse().map_err(|_| bad())?,
+            "http.authheadersecret" => http.auth_header_secret = value.clone(),
+            "http.header.accept" | "http.header.user-agent" => {
+                let name = key.trim_start_matches("http.header.");
+                http.headers.insert(name.to_owned(), value.clone());
+            }
+            other => return Err(unsupported(vertex, format!("attribute {other:?} of an http source"))),
+        }
+    }
+    let name = http.filename.as_str();
+    if matches!(name, "." | "..") || name.contains(['/', '\0']) {
+        return Err(bad_attribute(vertex, "http.filename", name));
+    }
+    Ok(http)
+}
+
+fn bad_attribute(vertex: VertexDigest, key: &str, value: &str) -> DecodeError {
+    invalid("source", vertex, format!("attribute {key} is {value:?}"))
+}
+
+fn digest(vertex: VertexDigest, key: &str, value: &str) -> Result<Digest, DecodeError> {
+    Digest::parse(value).map_err(|_| bad_attribute(vertex, key, value))
+}
+
+fn layer_limit(vertex: VertexDigest, key: &str, value: &str) -> Result<usize, DecodeError> {
+    let limit = value.parse().ok().filter(|&limit| limit > 0);
+    limit.ok_or_else(|| bad_attribute(vertex, key, value))
+}
+
+fn flag(vertex: VertexDigest, key: &str, value: &str) -> Result<bool, DecodeError> {
+    match value {
+        "true" => Ok(true),
+        "false" | "" => Ok(false),
+        other => Err(bad_attribute(vertex, key, other)),
+    }
+}
