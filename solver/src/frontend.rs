@@ -50,6 +50,17 @@ pub enum FrontendRefs {
     Platforms(BTreeMap<String, Option<BridgeRef>>),
 }
 
+impl FrontendRefs {
+    /// All that are not scratch.
+    pub fn iter(&self) -> impl Iterator<Item = &BridgeRef> {
+        let (single, platforms) = match self {
+            Self::Single(reference) => (reference.as_ref(), None),
+            Self::Platforms(refs) => (None, Some(refs.values().flatten())),
+        };
+        single.into_iter().chain(platforms.into_iter().flatten())
+    }
+}
+
 impl Default for FrontendRefs {
     fn default() -> Self {
         Self::Single(None)
@@ -130,14 +141,49 @@ pub enum FrontendError {
     /// Something asked of the bridge failed.
     #[error(transparent)]
     Solve(#[from] SolveError),
-    /// Something asked of the bridge failed, on behalf of places that can be shown.
+    /// Something failed on behalf of places that can be shown, unless the error shows some itself.
     #[error("{source}")]
-    SolveAt {
+    At {
         /// What failed.
-        source: SolveError,
+        source: Box<Self>,
         /// The file that asked for it.
         file: Box<SourceFile>,
-        /// Where in it.
+        /// Where in it; [`SourceLocation::file`] is not used.
         locations: Vec<SourceLocation>,
     },
+    /// Something failed on behalf of an option.
+    #[error("failed with {option}: {source}")]
+    For {
+        /// The option and its value.
+        option: String,
+        /// What failed.
+        source: Box<Self>,
+    },
+    /// A frontend that was called by its name failed.
+    #[error("{source}")]
+    Called {
+        /// Its name.
+        name: String,
+        /// The image it is in; empty if it is built in.
+        image: String,
+        /// How it failed.
+        source: Box<Self>,
+    },
+    /// A frontend lacks a capability that the request needs.
+    #[error("unsupported frontend capability {0}")]
+    Capability(String),
+    /// A frontend outside of this process reports a failure, in its own words.
+    #[error("{}", .0.message)]
+    External(ExternalError),
+}
+
+/// The failure of something outside of this process, passed on as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExternalError {
+    /// What went wrong.
+    pub message: String,
+    /// What kind of failure it is, by the numbers of gRPC.
+    pub code: i32,
+    /// More about it, by type.
+    pub details: Vec<(String, Bytes)>,
 }

@@ -30,7 +30,9 @@ pub mod worker;
 pub use digest::{Digest, DigestError};
 pub use engine::{Build, BuildBridge, BuildOptions, Engine, Entitlement, Frontends};
 pub use error::{SolveError, VertexError};
-pub use frontend::{Bridge, BridgeRef, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult};
+pub use frontend::{
+    Bridge, BridgeRef, ExternalError, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult,
+};
 pub use platform::{Platform, PlatformError};
 pub use session::SessionGroup;
 pub use worker::{Ref, ResultId, Worker, WorkerError};

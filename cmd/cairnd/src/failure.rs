@@ -5,12 +5,14 @@
 use base64::Engine as _;
 use cairn_proto::{pb, rpc};
 use cairn_solver::llb::{SourceFile, SourceRange};
-use cairn_solver::{FrontendError, SolveError, WorkerError};
+use cairn_solver::{ExternalError, FrontendError, SolveError, WorkerError};
 use prost::Message;
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
 
 const TYPE_PREFIX: &str = "github.com/moby/buildkit/";
+/// Says where in the user's files something comes from.
+const SOURCE: &str = "errdefs.Source+json";
 
 /// A failed call.
 #[derive(Clone, Debug)]
@@ -35,12 +37,6 @@ impl Failure {
         Self::new(Code::Unknown, message)
     }
 
-    /// The same failure, said to be of a frontend.
-    pub(crate) fn of_frontend(mut self, name: &str) -> Self {
-        self.attach("errdefs.Frontend+json", &json!({ "name": name }));
-        self
-    }
-
     /// The message alone.
     pub(crate) fn message(&self) -> &str {
         &self.message
@@ -62,14 +58,28 @@ impl Failure {
         });
     }
 
+    /// Whether there is a detail of this kind.
+    fn has(&self, kind: &str) -> bool {
+        let mut kinds = self.details.iter().map(|detail| detail.type_url.as_str());
+        kinds.any(|url| url.strip_prefix(TYPE_PREFIX) == Some(kind))
+    }
+
     fn attach_source(&mut self, file: &SourceFile, ranges: &[SourceRange]) {
         self.attach(
-            "errdefs.Source+json",
+            SOURCE,
             &json!({
                 "info": source_info(file),
                 "ranges": ranges.iter().map(range).collect::<Vec<_>>(),
             }),
         );
+    }
+}
+
+/// A code from outside; a failure is never called a success.
+fn failed_code(number: i32) -> Code {
+    match Code::from_i32(number) {
+        Code::Ok => Code::Unknown,
+        code => code,
     }
 }
 
@@ -86,6 +96,10 @@ fn object(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
             .map(|(name, value)| (name.to_owned(), value))
             .collect::<Map<_, _>>(),
     )
+}
+
+fn named_frontend(name: &str, image: &str) -> Value {
+    object([("name", Value::from(name)), ("source", Value::from(image))])
 }
 
 fn source_info(file: &SourceFile) -> Value {
@@ -121,7 +135,7 @@ impl From<Failure> for Status {
 impl From<rpc::Status> for Failure {
     fn from(status: rpc::Status) -> Self {
         Self {
-            code: Code::from_i32(status.code),
+            code: failed_code(status.code),
             message: status.message,
             details: status.details,
         }
@@ -168,18 +182,60 @@ impl From<FrontendError> for Failure {
                 }
                 failure
             }
-            FrontendError::SolveAt {
+            FrontendError::At {
                 source,
                 file,
                 locations,
             } => {
-                let mut failure = Self::from(source);
-                for location in &locations {
-                    failure.attach_source(&file, &location.ranges);
+                let mut failure = Self::from(*source);
+                if !failure.has(SOURCE) {
+                    for location in &locations {
+                        failure.attach_source(&file, &location.ranges);
+                    }
                 }
                 failure
             }
+            FrontendError::For { source, .. } => Self {
+                message,
+                ..Self::from(*source)
+            },
+            FrontendError::Called { name, image, source } => {
+                let mut failure = Self::from(*source);
+                failure.attach("errdefs.Frontend+json", &named_frontend(&name, &image));
+                failure
+            }
+            FrontendError::Capability(name) => {
+                let mut failure = Self::new(Code::Unimplemented, message);
+                failure.attach("errdefs.FrontendCap+json", &json!({ "name": name }));
+                failure
+            }
+            FrontendError::External(error) => Self {
+                code: failed_code(error.code),
+                message,
+                details: error
+                    .details
+                    .into_iter()
+                    .map(|(type_url, value)| prost_types::Any {
+                        type_url,
+                        value: value.into(),
+                    })
+                    .collect(),
+            },
         }
+    }
+}
+
+impl From<Failure> for FrontendError {
+    fn from(failure: Failure) -> Self {
+        Self::External(ExternalError {
+            message: failure.message,
+            code: failure.code.into(),
+            details: failure
+                .details
+                .into_iter()
+                .map(|detail| (detail.type_url, detail.value.into()))
+                .collect(),
+        })
     }
 }
 

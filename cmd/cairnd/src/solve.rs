@@ -97,8 +97,7 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
 
 /// Has a frontend of this daemon carry out a request.
 pub(crate) async fn run_frontend(job: &Job, name: &str, request: FrontendRequest) -> Result<FrontendResult, Failure> {
-    let outcome = job.bridge.clone().solve_frontend(name, request).await;
-    outcome.map_err(|error| Failure::from(error).of_frontend(name))
+    Ok(job.bridge.clone().solve_frontend(name, request).await?)
 }
 
 /// Makes all results of a frontend, at the same time.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,18 +13,53 @@ use super::build::Build;
 use crate::frontend::{Bridge, BridgeRef, FrontendError, FrontendRequest, FrontendResult};
 use crate::llb::{Definition, Op, SourceOp};
 use crate::progress::{Event, Warning};
-use crate::worker::{FileStat, ImageQuery, Ref, ResolvedImage, SourceMeta, WorkerError, WorkerInfo};
+use crate::worker::{FileStat, ImageQuery, Ref, ResolvedImage, SourceMeta, Worker, WorkerError, WorkerInfo};
 use crate::{Digest, SolveError};
 
+/// How many frontends deep a frontend may be called.
+const MAX_DEPTH: usize = 8;
+/// Most frontends that run at the same time in one build, besides the one that the client asked for.
+const MAX_CHILDREN: usize = 32;
+/// Most results that are named on one bridge.
+const MAX_REFS: usize = 10_000;
+
 /// A [`Bridge`] onto a build: names results, and makes them when something needs them.
+///
+/// Names are known on the bridge on which they were made, and where a [`BuildBridge::child`]'s result was adopted.
 pub struct BuildBridge {
+    common: Arc<Common>,
+    refs: Mutex<HashMap<String, Arc<LazyRef>>>,
+    depth: usize,
+    /// Counts children of the whole build.
+    _counted: Option<Counted>,
+}
+
+/// What all bridges onto one build share.
+struct Common {
     build: Arc<Build>,
-    refs: Mutex<Refs>,
     frontends: Arc<dyn Frontends>,
+    next_ref: AtomicU64,
+    children: Arc<AtomicUsize>,
     /// Image references resolved for this build, so that a tag means one thing throughout.
     images: Mutex<HashMap<String, Arc<OnceCell<ResolvedImage>>>>,
     /// The same for other sources.
     metas: Mutex<HashMap<String, Arc<OnceCell<SourceMeta>>>>,
+}
+
+/// One of what is counted, until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let counted = Self(count.clone());
+        (count.fetch_add(1, Ordering::Relaxed) < max).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The frontends of a daemon, by name.
@@ -41,12 +77,6 @@ pub trait Frontends: Send + Sync + 'static {
     ) -> Result<FrontendResult, FrontendError>;
 }
 
-#[derive(Default)]
-struct Refs {
-    next: u64,
-    by_id: HashMap<String, Arc<LazyRef>>,
-}
-
 struct LazyRef {
     definition: Arc<Definition>,
     result: OnceCell<Option<Ref>>,
@@ -56,23 +86,65 @@ impl BuildBridge {
     /// A bridge onto `build`, on which frontends may call `frontends`.
     pub fn new(build: Arc<Build>, frontends: Arc<dyn Frontends>) -> Arc<Self> {
         Arc::new(Self {
-            build,
+            common: Arc::new(Common {
+                build,
+                frontends,
+                next_ref: AtomicU64::new(1),
+                children: Arc::default(),
+                images: Mutex::default(),
+                metas: Mutex::default(),
+            }),
             refs: Mutex::default(),
-            frontends,
-            images: Mutex::default(),
-            metas: Mutex::default(),
+            depth: 0,
+            _counted: None,
         })
+    }
+
+    /// A bridge onto the same build for somebody who is to see nothing of what is named here.
+    ///
+    /// # Errors
+    /// If frontends call one another too deep, or too many run at the same time.
+    pub fn child(&self) -> Result<Arc<Self>, FrontendError> {
+        let refused = |message: String| FrontendError::Option(message);
+        if self.depth >= MAX_DEPTH {
+            return Err(refused(format!(
+                "frontends call one another more than {MAX_DEPTH} deep"
+            )));
+        }
+        let counted = Counted::new(&self.common.children, MAX_CHILDREN);
+        let counted = counted.ok_or_else(|| {
+            refused(format!(
+                "more than {MAX_CHILDREN} frontends at the same time in one build"
+            ))
+        })?;
+        Ok(Arc::new(Self {
+            common: self.common.clone(),
+            refs: Mutex::default(),
+            depth: self.depth + 1,
+            _counted: Some(counted),
+        }))
+    }
+
+    /// Makes the results of somebody on `child` known here.
+    pub fn adopt(&self, child: &Self, result: &FrontendResult) {
+        let theirs = child.refs.lock();
+        let mut ours = self.refs.lock();
+        for reference in result.refs.iter() {
+            if let Some(lazy) = theirs.get(&reference.id) {
+                ours.insert(reference.id.clone(), lazy.clone());
+            }
+        }
     }
 
     /// The build.
     pub fn build(&self) -> &Arc<Build> {
-        &self.build
+        &self.common.build
     }
 
     /// A result named earlier.
     pub fn find(&self, id: &str) -> Option<BridgeRef> {
         let refs = self.refs.lock();
-        refs.by_id.get(id).map(|lazy| BridgeRef {
+        refs.get(id).map(|lazy| BridgeRef {
             id: id.to_owned(),
             definition: lazy.definition.clone(),
         })
@@ -83,23 +155,27 @@ impl BuildBridge {
     /// # Errors
     /// The build's.
     pub async fn evaluate(&self, reference: &BridgeRef) -> Result<Option<Ref>, SolveError> {
-        let lazy = self.refs.lock().by_id.get(&reference.id).cloned();
+        let lazy = self.refs.lock().get(&reference.id).cloned();
         let lazy = lazy.ok_or_else(|| SolveError::NotFound(format!("no such ref: {}", reference.id)))?;
         lazy.result
-            .get_or_try_init(|| self.build.solve(&lazy.definition))
+            .get_or_try_init(|| self.common.build.solve(&lazy.definition))
             .await
             .cloned()
+    }
+
+    fn worker(&self) -> &Arc<dyn Worker> {
+        self.common.build.engine().worker()
     }
 }
 
 #[async_trait]
 impl Bridge for BuildBridge {
     fn session_id(&self) -> &str {
-        self.build.session()
+        self.common.build.session()
     }
 
     fn workers(&self) -> Vec<WorkerInfo> {
-        vec![self.build.engine().worker().info()]
+        vec![self.worker().info()]
     }
 
     async fn solve(&self, definition: Definition) -> Result<Option<BridgeRef>, SolveError> {
@@ -108,15 +184,17 @@ impl Bridge for BuildBridge {
         }
         let definition = Arc::new(definition);
         let mut refs = self.refs.lock();
-        refs.next += 1;
-        let id = ref_id(self.build.session(), refs.next);
-        refs.by_id.insert(
-            id.clone(),
-            Arc::new(LazyRef {
-                definition: definition.clone(),
-                result: OnceCell::new(),
-            }),
-        );
+        if refs.len() >= MAX_REFS {
+            let message = format!("more than {MAX_REFS} results of one frontend");
+            return Err(WorkerError::Invalid(message).into());
+        }
+        let number = self.common.next_ref.fetch_add(1, Ordering::Relaxed);
+        let id = ref_id(self.session_id(), number);
+        let lazy = LazyRef {
+            definition: definition.clone(),
+            result: OnceCell::new(),
+        };
+        refs.insert(id.clone(), Arc::new(lazy));
         Ok(Some(BridgeRef { id, definition }))
     }
 
@@ -127,8 +205,7 @@ impl Bridge for BuildBridge {
         range: Option<(u64, u64)>,
     ) -> Result<Bytes, SolveError> {
         let result = self.evaluate(reference).await?;
-        let worker = self.build.engine().worker();
-        Ok(worker.read_file(result.as_ref(), path, range).await?)
+        Ok(self.worker().read_file(result.as_ref(), path, range).await?)
     }
 
     async fn read_dir(
@@ -138,14 +215,12 @@ impl Bridge for BuildBridge {
         include: Option<&str>,
     ) -> Result<Vec<FileStat>, SolveError> {
         let result = self.evaluate(reference).await?;
-        let worker = self.build.engine().worker();
-        Ok(worker.read_dir(result.as_ref(), path, include).await?)
+        Ok(self.worker().read_dir(result.as_ref(), path, include).await?)
     }
 
     async fn stat_file(&self, reference: &BridgeRef, path: &str) -> Result<FileStat, SolveError> {
         let result = self.evaluate(reference).await?;
-        let worker = self.build.engine().worker();
-        Ok(worker.stat_file(result.as_ref(), path).await?)
+        Ok(self.worker().stat_file(result.as_ref(), path).await?)
     }
 
     async fn resolve_image(&self, query: ImageQuery, log_name: &str) -> Result<ResolvedImage, SolveError> {
@@ -154,17 +229,17 @@ impl Bridge for BuildBridge {
             "resolve-image {} {platform} {:?} {:?}",
             query.reference, query.mode, query.layout
         );
-        let cell = self.images.lock().entry(key.clone()).or_default().clone();
+        let cell = self.common.images.lock().entry(key.clone()).or_default().clone();
         cell.get_or_try_init(async || {
             let name = if log_name.is_empty() {
                 format!("resolve image config for docker-image://{}", query.reference)
             } else {
                 log_name.to_owned()
             };
-            let step = self.build.step(&key, &name);
+            let step = self.common.build.step(&key, &name);
             let context = step.context();
             let outcome = tokio::select! {
-                outcome = self.build.engine().worker().resolve_image(&query, &context) => outcome,
+                outcome = self.worker().resolve_image(&query, &context) => outcome,
                 () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
             };
             step.finish(outcome)
@@ -175,17 +250,17 @@ impl Bridge for BuildBridge {
 
     async fn source_meta(&self, source: SourceOp, log_name: &str) -> Result<SourceMeta, SolveError> {
         let key = format!("source-meta {source:?}");
-        let cell = self.metas.lock().entry(key.clone()).or_default().clone();
+        let cell = self.common.metas.lock().entry(key.clone()).or_default().clone();
         cell.get_or_try_init(async || {
             let name = if log_name.is_empty() {
                 format!("resolve source metadata for {}", Op::Source(source.clone()).name())
             } else {
                 log_name.to_owned()
             };
-            let step = self.build.step(&key, &name);
+            let step = self.common.build.step(&key, &name);
             let context = step.context();
             let outcome = tokio::select! {
-                outcome = self.build.engine().worker().source_meta(&source, &context) => outcome,
+                outcome = self.worker().source_meta(&source, &context) => outcome,
                 () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
             };
             step.finish(outcome)
@@ -199,12 +274,18 @@ impl Bridge for BuildBridge {
         name: &str,
         request: FrontendRequest,
     ) -> Result<FrontendResult, FrontendError> {
-        let frontends = self.frontends.clone();
-        frontends.solve(name, self, request).await
+        let frontends = self.common.frontends.clone();
+        let image = request.options.get("source").cloned().unwrap_or_default();
+        let outcome = frontends.solve(name, self, request).await;
+        outcome.map_err(|error| FrontendError::Called {
+            name: name.to_owned(),
+            image,
+            source: Box::new(error),
+        })
     }
 
     fn warn(&self, vertex: Digest, warning: Warning) {
-        self.build.events().push(Event::Warning(vertex, warning));
+        self.common.build.events().push(Event::Warning(vertex, warning));
     }
 }
 
