@@ -10,6 +10,9 @@
 //! | [`filesend`] | sends build output | writes it |
 //! | [`auth`] | asks for registry tokens and credentials | fetches and finds them, by the Docker configuration |
 //! | [`secrets`] | asks for secrets | reads them from files and variables |
+//! | [`ssh`] | lends sockets to steps | joins them to ssh agents |
+//! | [`upload`] | pulls streams | hands them over, each once |
+//! | [`content`] | reads blobs of OCI layouts | finds them in its directories |
 //!
 //! [`fsutil`] is the packet protocol under both file services; [`mode`] its mode bits.
 //!
@@ -17,6 +20,7 @@
 //! checked before it is used; every task ends with whoever asked for its work.
 
 pub mod auth;
+pub mod content;
 mod error;
 pub mod filesend;
 pub mod filesync;
@@ -31,7 +35,9 @@ mod secret;
 pub mod secrets;
 mod services;
 mod session;
+pub mod ssh;
 pub mod tunnel;
+pub mod upload;
 
 pub use error::SessionError;
 pub use headers::SessionHeaders;

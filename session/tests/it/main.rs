@@ -1,6 +1,7 @@
 //! Both halves of every service against each other, over an in-memory tunnel and over a real server.
 
 mod auth;
+mod blobs;
 mod filesend;
 mod filesync;
 mod hostile;

@@ -3,6 +3,7 @@ use std::fs;
 
 use cairn_session::Services;
 use cairn_session::secrets::{self, SecretSource};
+use cairn_session::ssh;
 
 use crate::support::{Transport, connect};
 
@@ -35,4 +36,72 @@ async fn secrets_are_read_when_asked_for() {
 
     let without = connect(Transport::Memory, Services::new()).await;
     assert_eq!(secrets::get_secret(&without.session, "small").await.unwrap(), None);
+}
+
+/// An agent that answers every request with its kind.
+fn echoing_agent(path: &std::path::Path) -> tokio_util::task::AbortOnDropHandle<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::UnixListener::bind(path).unwrap();
+    tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let mut request = [0; 5];
+            while connection.read_exact(&mut request).await.is_ok() {
+                connection.write_all(&[0, 0, 0, 2, 12, request[4]]).await.unwrap();
+            }
+        }
+    }))
+}
+
+#[tokio::test]
+async fn agents_are_lent_for_using_keys_only() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let dir = tempfile::tempdir().unwrap();
+    let agent = echoing_agent(&dir.path().join("agent"));
+    for transport in [Transport::Memory, Transport::UnixSocket] {
+        let mut services = Services::new();
+        let agents = [("default", "agent"), ("gone", "nowhere")];
+        let agents = agents.map(|(id, name)| (id.to_owned(), dir.path().join(name)));
+        ssh::serve(&mut services, agents.into());
+        let connected = connect(transport, services).await;
+        for (id, lent) in [("", true), ("default", true), ("gone", true), ("other", false)] {
+            let found = ssh::check_agent(&connected.session, id).await.unwrap();
+            assert_eq!(found, lent, "{id:?}");
+        }
+        let socket = dir.path().join(format!("{transport:?}"));
+        let lend = |id: &str, socket: &std::path::Path| {
+            let listener = tokio::net::UnixListener::bind(socket).unwrap();
+            let lending = ssh::serve_connections(connected.session.clone(), id.to_owned(), listener);
+            tokio_util::task::AbortOnDropHandle::new(tokio::spawn(lending))
+        };
+        let lending = lend("", &socket);
+        // Two at once, each with several requests, of which only the middle one may reach the agent.
+        for _ in 0..2 {
+            let mut step = tokio::net::UnixStream::connect(&socket).await.unwrap();
+            let requests = [[0, 0, 0, 1, 19], [0, 0, 0, 1, 11], [0, 0, 0, 1, 22]];
+            step.write_all(&requests.concat()).await.unwrap();
+            step.shutdown().await.unwrap();
+            let mut replies = Vec::new();
+            step.read_to_end(&mut replies).await.unwrap();
+            assert_eq!(
+                replies,
+                [&[0, 0, 0, 1, 5][..], &[0, 0, 0, 2, 12, 11], &[0, 0, 0, 1, 5]].concat()
+            );
+        }
+        // Without an agent behind it, and with rubbish in front, connections end.
+        let dead = dir.path().join(format!("{transport:?}-dead"));
+        let dead_end = lend("gone", &dead);
+        for (socket, request) in [(&dead, [0, 0, 0, 1, 11]), (&socket, [0xff; 5])] {
+            let mut step = tokio::net::UnixStream::connect(socket).await.unwrap();
+            step.write_all(&request).await.unwrap();
+            let mut replies = Vec::new();
+            step.read_to_end(&mut replies).await.unwrap();
+            assert!(replies.is_empty());
+        }
+        drop((lending, dead_end));
+        tokio::task::yield_now().await;
+    }
+    drop(agent);
+
+    let without = connect(Transport::Memory, Services::new()).await;
+    assert!(!ssh::check_agent(&without.session, "default").await.unwrap());
 }
