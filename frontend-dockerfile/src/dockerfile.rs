@@ -1,16 +1,17 @@
 //! A Dockerfile as a whole: global arguments and stages.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::checks::CheckConfig;
 use crate::error::DockerfileError;
 use crate::instruction::{From, Instruction, Kind};
-use crate::syntax::{self, Directives};
+use crate::syntax::{self, Directives, MAX_ERRORS};
 
 /// A parsed Dockerfile, and everything that was wrong with it.
 ///
 /// Errors that concern the syntax come first, then those of instructions, each in the order of the file; whoever needs
-/// only one error takes the first.
+/// only one error takes the first. They are about different mistakes: what only follows from an earlier error is left
+/// out, and so is everything behind the first thousand.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dockerfile {
     /// Directives at the top.
@@ -57,10 +58,22 @@ impl Dockerfile {
             errors: tree.errors,
             ..Self::default()
         };
-        for node in &tree.nodes {
-            match Instruction::from_node(node) {
-                Ok(instruction) => file.add(instruction),
-                Err(message) => file.errors.push(DockerfileError::instruction(node.lines, message)),
+        let unreadable = file.errors.iter().flat_map(|error| &error.locations);
+        let unreadable: HashSet<u32> = unreadable.map(|lines| lines.first).collect();
+        // One mistake is told of once: not again by what follows from it.
+        let mut lacks_stage = false;
+        for node in tree.nodes {
+            if file.errors.len() >= MAX_ERRORS {
+                break;
+            }
+            match Instruction::from_node(&node) {
+                Ok(instruction) => file.add(instruction, &mut lacks_stage),
+                Err(message) => {
+                    lacks_stage |= node.word.eq_ignore_ascii_case("FROM");
+                    if !unreadable.contains(&node.lines.first) {
+                        file.errors.push(DockerfileError::instruction(node.lines, message));
+                    }
+                }
             }
         }
         if file.errors.is_empty() && file.stages.is_empty() {
@@ -84,7 +97,7 @@ impl Dockerfile {
         configs.collect()
     }
 
-    fn add(&mut self, instruction: Instruction) {
+    fn add(&mut self, instruction: Instruction, lacks_stage: &mut bool) {
         if let Kind::From(from) = &instruction.kind {
             let from = from.clone();
             return self.add_stage(from, instruction);
@@ -92,7 +105,9 @@ impl Dockerfile {
         match (&instruction.kind, self.stages.last_mut()) {
             (_, Some(stage)) => stage.instructions.push(instruction),
             (Kind::Arg(_), None) => self.global_args.push(instruction),
+            (_, None) if *lacks_stage => {}
             (_, None) => {
+                *lacks_stage = true;
                 self.errors.push(DockerfileError::at(
                     instruction.lines,
                     "no build stage in current context",

@@ -100,9 +100,12 @@ pub enum ExpandCause {
     /// Substitutions inside of substitutions beyond reason.
     #[error("syntax error: substitutions are nested more than {0} deep")]
     TooDeep(usize),
-    /// The result exceeds [`Expander::MAX_RESULT_BYTES`].
+    /// The result exceeds the text by more than [`Expander::MAX_GROWTH_BYTES`].
     #[error("result is longer than {0} bytes")]
     TooLong(usize),
+    /// Matching patterns would take more than [`Expander::MAX_STEPS`].
+    #[error("patterns and values in substitutions are too long to be matched")]
+    TooLaborious,
 }
 
 /// Error texts quote the word; a word of megabytes would bury the message.

@@ -111,7 +111,7 @@ impl Build<'_> {
         self.check_syntax()?;
         let file = Dockerfile::parse(&self.inputs.file.data);
         if file.has_syntax_errors {
-            return Err(self.first_error(&file));
+            return Err(self.all_errors(&file));
         }
         let checks = self.check_config()?;
         let mut found = checks::findings(&file);
@@ -135,7 +135,7 @@ impl Build<'_> {
     /// first one joins `found` and says it all.
     async fn lower_all(&self, file: &Dockerfile, found: &mut Vec<Finding>) -> Result<Vec<Built>, FrontendError> {
         if !file.errors.is_empty() {
-            return Err(self.first_error(file));
+            return Err(self.all_errors(file));
         }
         let platforms = match self.options.platforms.as_slice() {
             [] => vec![self.host.clone()],
@@ -160,9 +160,8 @@ impl Build<'_> {
         Ok(built)
     }
 
-    fn first_error(&self, file: &Dockerfile) -> FrontendError {
-        let first = file.errors.first().cloned();
-        self.located(first.unwrap_or_else(|| DockerfileError::whole("the Dockerfile is not well-formed")))
+    fn all_errors(&self, file: &Dockerfile) -> FrontendError {
+        self.located(DockerfileError::joined(&file.errors, self.inputs.file.data.len()))
     }
 
     /// Images of the official frontend, of any version, are what this one stands for.

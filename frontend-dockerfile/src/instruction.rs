@@ -15,7 +15,7 @@ pub use stage::{ArgDecl, From};
 use crate::flags::{FlagSpec, Flags};
 use crate::location::Lines;
 use crate::suggest::suggestion;
-use crate::syntax::{Args, Heredoc, Node};
+use crate::syntax::{Args, Node};
 
 /// One instruction.
 #[derive(Debug, Clone, PartialEq)]
@@ -201,10 +201,4 @@ fn list(node: &Node) -> Vec<String> {
         Args::Text(text) => vec![text.clone()],
         _ => Vec::new(),
     }
-}
-
-pub(crate) fn heredoc_for<'a>(word: &str, heredocs: &'a [Heredoc]) -> Option<&'a Heredoc> {
-    let name = Heredoc::from_word(word)?.name;
-    // Of two with the same name the last one counts, for both.
-    heredocs.iter().rev().find(|heredoc| heredoc.name == name)
 }

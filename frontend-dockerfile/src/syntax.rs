@@ -15,7 +15,7 @@ pub use args::{Args, KeyValue};
 pub use directive::{Directive, Directives, check_directive, external_syntax};
 pub use heredoc::Heredoc;
 pub use node::{FlagWord, Node};
-pub use reader::{SyntaxTree, parse};
+pub use reader::{MAX_ERRORS, SyntaxTree, parse};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::Dockerfile;
+use super::{Dockerfile, MAX_ERRORS};
 
 #[test]
 fn several_errors_are_reported_at_once() {
@@ -39,6 +39,41 @@ fn large_files_take_linear_time() {
 fn stages_are_bounded() {
     let file = Dockerfile::parse("FROM scratch\n".repeat(20_100).as_bytes());
     assert_eq!((file.stages.len(), file.errors.len()), (Dockerfile::MAX_STAGES, 1));
+}
+
+#[test]
+fn a_mistake_is_told_of_once() {
+    let messages = |text: &str| -> Vec<String> {
+        let errors = Dockerfile::parse(text.as_bytes()).errors.into_iter();
+        errors.map(|error| error.message).collect()
+    };
+    for (text, want) in [
+        ("FROM a b\nRUN x\nCOPY a b\n", 1),
+        ("RUN x\nRUN y\nFROM a\n", 1),
+        ("FROM a\nENV a=b c\n", 1),
+        ("FROM a\nENV a\nCOPY x\nFOO\n", 3),
+        ("FROM a\nCOPY <<EOF\n", 1),
+        ("FROM a\nRUN <<A <<B <<C\nA\n", 1),
+    ] {
+        assert_eq!(messages(text).len(), want, "{text:?}: {:?}", messages(text));
+    }
+    assert_eq!(messages(&"FOO\n".repeat(5_000)).len(), MAX_ERRORS);
+    assert_eq!(
+        messages(&("FROM a\n".to_owned() + &"ENV a\n".repeat(5_000))).len(),
+        MAX_ERRORS
+    );
+}
+
+#[test]
+fn one_body_of_many_names_is_bounded() {
+    let named = "<<A ".repeat(10_000);
+    let ends = "A\n".repeat(9_999);
+    let body = "x\n".repeat(100_000);
+    let file = Dockerfile::parse(format!("FROM a\nCOPY {named}/d/\n{ends}{body}A\n").as_bytes());
+    assert_eq!(
+        file.errors[0].message,
+        "dockerfile parse error on line 2: heredocs come to more than 64 MiB"
+    );
 }
 
 proptest! {

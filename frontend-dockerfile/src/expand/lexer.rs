@@ -16,8 +16,10 @@ pub struct Expander {
 }
 
 impl Expander {
-    /// Longest result.
-    pub const MAX_RESULT_BYTES: usize = 1 << 20;
+    /// How much longer than the text a result may be.
+    pub const MAX_GROWTH_BYTES: usize = 1 << 20;
+    /// Most steps that matching the patterns of one text may take: length of the pattern times length of the value.
+    pub const MAX_STEPS: usize = 1 << 28;
     /// Deepest nesting of substitutions.
     pub const MAX_DEPTH: usize = 64;
 
@@ -80,6 +82,9 @@ impl Expander {
             variables,
             depth: 0,
             produced: 0,
+            // Text inside of substitutions is produced once per level.
+            limit: Self::MAX_GROWTH_BYTES + word.len().saturating_mul(Self::MAX_DEPTH),
+            steps: 0,
             words: Words::default(),
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
@@ -107,6 +112,9 @@ struct Reader<'a> {
     depth: usize,
     /// Bytes produced so far at all levels, which bounds the work as well as the result.
     produced: usize,
+    limit: usize,
+    /// Taken by patterns so far.
+    steps: usize,
     words: Words,
     matched: BTreeSet<String>,
     unmatched: BTreeSet<String>,
@@ -135,8 +143,18 @@ impl Reader<'_> {
 
     fn count(&mut self, bytes: usize) -> Result<(), ExpandCause> {
         self.produced += bytes;
-        if self.produced > Expander::MAX_RESULT_BYTES {
-            Err(ExpandCause::TooLong(Expander::MAX_RESULT_BYTES))
+        if self.produced > self.limit {
+            Err(ExpandCause::TooLong(self.limit))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn count_steps(&mut self, pattern: &str, value: &str) -> Result<(), ExpandCause> {
+        let steps = pattern.len().saturating_mul(value.len());
+        self.steps = self.steps.saturating_add(steps);
+        if self.steps > Expander::MAX_STEPS {
+            Err(ExpandCause::TooLaborious)
         } else {
             Ok(())
         }
@@ -325,6 +343,9 @@ impl Reader<'_> {
         if !known && self.how.keep_unknown {
             return Ok(format!("${{{name}{}{word}}}", shown()));
         }
+        if trims {
+            self.count_steps(&word, &value)?;
+        }
         let absent = !known || (colon && value.is_empty());
         match operator {
             '-' => Ok(if absent { word } else { value }),
@@ -363,7 +384,9 @@ impl Reader<'_> {
                 if all { "/" } else { "" }
             ));
         }
-        let replaced = pattern::replace(&pattern, &value, &replacement, all)?;
+        self.count_steps(&pattern, &value)?;
+        let left = self.limit.saturating_sub(self.produced);
+        let replaced = pattern::replace(&pattern, &value, &replacement, all, left)?;
         self.count(replaced.len())?;
         Ok(replaced)
     }

@@ -9,6 +9,9 @@ const SIZE_LIMIT: usize = 1 << 20;
 
 /// Removes the shortest or (`greedy`) longest prefix of `value` that matches.
 pub(super) fn trim_prefix(pattern: &str, value: &str, greedy: bool) -> Result<String, ExpandCause> {
+    if is_plain(pattern) {
+        return Ok(value.strip_prefix(pattern).unwrap_or(value).to_owned());
+    }
     let regex = compile(pattern, &translate(pattern, greedy)?.concat(), true)?;
     Ok(regex
         .find(value)
@@ -18,6 +21,9 @@ pub(super) fn trim_prefix(pattern: &str, value: &str, greedy: bool) -> Result<St
 
 /// Removes the shortest or (`greedy`) longest suffix of `value` that matches.
 pub(super) fn trim_suffix(pattern: &str, value: &str, greedy: bool) -> Result<String, ExpandCause> {
+    if is_plain(pattern) {
+        return Ok(value.strip_suffix(pattern).unwrap_or(value).to_owned());
+    }
     // Read backwards, a suffix is a prefix, and "shortest" again means what comes first.
     let mut parts = translate(pattern, greedy)?;
     parts.reverse();
@@ -29,16 +35,79 @@ pub(super) fn trim_suffix(pattern: &str, value: &str, greedy: bool) -> Result<St
     Ok(kept.chars().rev().collect())
 }
 
-/// Replaces the first match, or all of them. Only in the latter case is `$1` in the replacement a template.
-pub(super) fn replace(pattern: &str, value: &str, replacement: &str, all: bool) -> Result<String, ExpandCause> {
+/// Replaces the first match, or all of them. Only in the latter case is `$0` in the replacement the match, and any other
+/// name nothing. Fails as soon as the result is longer than `limit`.
+pub(super) fn replace(
+    pattern: &str,
+    value: &str,
+    replacement: &str,
+    all: bool,
+    limit: usize,
+) -> Result<String, ExpandCause> {
     let regex = compile(pattern, &translate(pattern, true)?.concat(), false)?;
-    if all {
-        return Ok(regex.replace_all(value, replacement).into_owned());
+    let template = if all {
+        template(replacement)
+    } else {
+        vec![Part::Text(replacement)]
+    };
+    let mut out = String::new();
+    let mut copied = 0;
+    for found in regex.find_iter(value).take(if all { usize::MAX } else { 1 }) {
+        out.push_str(&value[copied..found.start()]);
+        for part in &template {
+            out.push_str(match part {
+                Part::Text(text) => text,
+                Part::Match => found.as_str(),
+            });
+            if out.len() > limit {
+                return Err(ExpandCause::TooLong(limit));
+            }
+        }
+        copied = found.end();
     }
-    Ok(match regex.find(value) {
-        Some(found) => [&value[..found.start()], replacement, &value[found.end()..]].concat(),
-        None => value.to_owned(),
-    })
+    out.push_str(&value[copied..]);
+    Ok(out)
+}
+
+/// A piece of a replacement.
+enum Part<'a> {
+    Text(&'a str),
+    Match,
+}
+
+/// Reads `$name`, `${name}` and `$$`; a `$` before anything else is itself.
+fn template(mut text: &str) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    while let Some((before, after)) = text.split_once('$') {
+        parts.push(Part::Text(before));
+        let (name, rest) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
+            Some(braced) => braced,
+            None => after.split_at(
+                after
+                    .find(|c: char| !c.is_alphanumeric() && c != '_')
+                    .unwrap_or(after.len()),
+            ),
+        };
+        if let Some(rest) = after.strip_prefix('$') {
+            parts.push(Part::Text("$"));
+            text = rest;
+        } else if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+            parts.push(Part::Text("$"));
+            text = after;
+        } else {
+            if name.bytes().all(|b| b == b'0') {
+                parts.push(Part::Match);
+            }
+            text = rest;
+        }
+    }
+    parts.push(Part::Text(text));
+    parts
+}
+
+/// Whether it is nothing but itself, so that there is nothing to compile.
+fn is_plain(pattern: &str) -> bool {
+    !pattern.contains(['*', '?', '\\'])
 }
 
 fn compile(pattern: &str, translated: &str, anchored: bool) -> Result<Regex, ExpandCause> {

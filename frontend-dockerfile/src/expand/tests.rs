@@ -173,6 +173,48 @@ fn hostile_words_are_bounded() {
     assert!(Expander::new('\\').expand(&"$a".repeat(2_000), &vars).is_err());
 }
 
+#[test]
+fn replacements_and_patterns_are_bounded() {
+    let vars: BTreeMap<String, String> = [
+        ("a".to_owned(), "x".repeat(200_000)),
+        ("match".to_owned(), "$0".repeat(50_000)),
+        ("p".to_owned(), "x*y".repeat(2_000)),
+    ]
+    .into();
+    for (word, want) in [
+        ("${a//$u/$a}", "result is longer than"),
+        ("${a//*/$match}", "result is longer than"),
+        (
+            "${a#$p}",
+            "patterns and values in substitutions are too long to be matched",
+        ),
+        (
+            "${a/$p/}",
+            "patterns and values in substitutions are too long to be matched",
+        ),
+    ] {
+        let error = Expander::new('\\').expand(word, &vars).unwrap_err();
+        assert!(error.cause.to_string().starts_with(want), "{word}: {}", error.cause);
+    }
+}
+
+#[test]
+fn replacements_of_every_match_are_templates() {
+    let vars: BTreeMap<String, String> = [("v", "abab"), ("t", "<$0${0}$$-$x.$>")]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into();
+    let expand = |word: &str| Expander::new('\\').expand(word, &vars).unwrap().value;
+    assert_eq!(expand("${v//b/$t}"), "a<bb$-.$>a<bb$-.$>");
+    assert_eq!(expand("${v/b/$t}"), "a<$0${0}$$-$x.$>ab");
+}
+
+#[test]
+fn long_texts_expand() {
+    let text = "word ".repeat(1 << 20);
+    let expanded = Expander::heredoc_body().expand(&text, &NoVariables).unwrap();
+    assert_eq!(expanded.value, text);
+}
+
 proptest! {
     #[test]
     fn any_text_expands_or_fails(word in "[$\\{\\}:#%/?+\\-a-c'\"\\\\<* é]{0,24}") {

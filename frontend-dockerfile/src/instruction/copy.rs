@@ -1,5 +1,7 @@
 //! `COPY` and `ADD`.
 
+use std::collections::HashMap;
+
 use crate::flags::{FlagKind, FlagSpec, Flags};
 use crate::syntax::{Heredoc, Node};
 
@@ -74,16 +76,22 @@ fn parse(node: &Node, flags: &Flags, word: &str) -> Result<Copy, String> {
     if sources.is_empty() {
         return Err(too_few(word));
     }
-    if super::heredoc_for(dest, &node.heredocs).is_some() {
+    // Of two with the same name the last one counts, for both.
+    let heredocs = node.heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc));
+    let heredocs: HashMap<&str, &Heredoc> = heredocs.collect();
+    let heredoc_for = |word: &str| match heredocs.is_empty() {
+        true => None,
+        false => heredocs.get(Heredoc::from_word(word)?.name.as_str()).copied(),
+    };
+    if heredoc_for(dest).is_some() {
         return Err(format!("{word} cannot accept a heredoc as a destination"));
     }
-    let sources = sources
-        .iter()
-        .map(|source| match super::heredoc_for(source, &node.heredocs) {
-            Some(heredoc) => CopySource::Heredoc(heredoc.clone()),
-            None => CopySource::Word(source.clone()),
-        })
-        .collect();
+    let source = |word: &String| match heredoc_for(word) {
+        Some(heredoc) => CopySource::Heredoc(heredoc.clone()),
+        None => CopySource::Word(word.clone()),
+    };
+    let sources: Vec<CopySource> = sources.iter().map(source).collect();
+    check_heredocs(&sources)?;
     Ok(Copy {
         sources,
         dest: dest.clone(),
@@ -97,6 +105,21 @@ fn parse(node: &Node, flags: &Flags, word: &str) -> Result<Copy, String> {
         checksum: flags.text("checksum"),
         unpack: flags.switch("unpack"),
     })
+}
+
+/// Most bytes that one instruction may copy out of the Dockerfile: a large body that is named many times would take all
+/// memory there is.
+const MAX_HEREDOC_BYTES: usize = 64 << 20;
+
+fn check_heredocs(sources: &[CopySource]) -> Result<(), String> {
+    let bodies = sources.iter().map(|source| match source {
+        CopySource::Heredoc(heredoc) => heredoc.body.len(),
+        CopySource::Word(_) => 0,
+    });
+    match bodies.sum::<usize>() {
+        0..=MAX_HEREDOC_BYTES => Ok(()),
+        _ => Err(format!("heredocs come to more than {} MiB", MAX_HEREDOC_BYTES >> 20)),
+    }
 }
 
 fn too_few(word: &str) -> String {

@@ -1,5 +1,7 @@
 //! Here-documents: `RUN <<EOF`, `COPY <<file /dest`.
 
+use std::sync::Arc;
+
 use crate::expand::{Expander, NoVariables};
 
 /// A here-document of an instruction.
@@ -13,8 +15,8 @@ pub struct Heredoc {
     pub expand: bool,
     /// Whether leading tabs are dropped (`<<-`).
     pub strip_tabs: bool,
-    /// The body, with its line endings.
-    pub body: String,
+    /// The body, with its line endings. Shared, because one body may be the content of many files.
+    pub body: Arc<str>,
 }
 
 impl Heredoc {
@@ -52,7 +54,7 @@ impl Heredoc {
             descriptor: descriptor.to_owned(),
             expand: name == written,
             strip_tabs,
-            body: String::new(),
+            body: Arc::default(),
         })
     }
 
@@ -69,7 +71,7 @@ impl Heredoc {
     /// The body, with leading tabs of every line dropped if so asked.
     pub(crate) fn content(&self) -> String {
         if !self.strip_tabs {
-            return self.body.clone();
+            return self.body.to_string();
         }
         self.body
             .split_inclusive('\n')
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn only_leading_tabs_are_stripped() {
         let mut heredoc = Heredoc::from_word("<<-EOF").unwrap();
-        heredoc.body = "\thello\n\t\tx\n  \ty\n".to_owned();
+        heredoc.body = "\thello\n\t\tx\n  \ty\n".into();
         assert_eq!(heredoc.content(), "hello\nx\n  \ty\n");
         assert!(heredoc.is_end("\tEOF") && !heredoc.is_end(" EOF"));
     }

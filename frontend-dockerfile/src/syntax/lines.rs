@@ -20,8 +20,18 @@ impl<'a> Line<'a> {
         trim_terminator(self.raw)
     }
 
+    /// Whether it is longer than a line may be; a carriage return counts, the newline does not.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.raw.strip_suffix(b"\n").unwrap_or(self.raw).len() > MAX_LINE_BYTES
+    }
+
+    /// Whether `#` is the first character that is no blank. A line that is no text may be a comment all the same.
     pub(super) fn is_comment(&self) -> bool {
-        self.content().trim_ascii_start().starts_with(b"#")
+        let content = self.content();
+        match str::from_utf8(content) {
+            Ok(text) => text.trim_start().starts_with('#'),
+            Err(_) => content.trim_ascii_start().starts_with(b"#"),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! One instruction as text: its word, flags and arguments.
 
+use std::cell::Cell;
+
 use crate::location::{Lines, Position, Span};
 
 use super::args::{self, Args};
@@ -54,6 +56,9 @@ pub(super) struct Joined {
     pub(super) text: String,
     /// Offset in `text`, and the position of the character there.
     pub(super) pieces: Vec<(usize, Position)>,
+    /// The latest offset asked for and its position: places are asked for from left to right, and a line of many flags
+    /// must not be counted through from its beginning for each.
+    latest: Cell<Option<(usize, Position)>>,
 }
 
 impl Joined {
@@ -68,24 +73,26 @@ impl Joined {
             .pieces
             .partition_point(|(start, _)| *start <= offset)
             .saturating_sub(1);
-        let Some(&(start, position)) = self.pieces.get(piece) else {
+        let Some(&begin) = self.pieces.get(piece) else {
             return Position { line: 1, column: 1 };
         };
+        let is_near = |(latest, _): &(usize, Position)| (begin.0..=offset).contains(latest);
+        let (start, known) = self.latest.get().filter(is_near).unwrap_or(begin);
         let columns = self.text.get(start..offset).map_or(0, |text| text.chars().count());
-        Position {
-            column: position.column + columns as u32,
-            ..position
-        }
+        let position = Position {
+            column: known.column + columns as u32,
+            ..known
+        };
+        self.latest.set(Some((offset, position)));
+        position
     }
 
     fn span(&self, start: usize, end: usize) -> Span {
         let last = self.text[start..end].chars().next_back().map_or(0, char::len_utf8);
-        let mut behind = self.position(end - last);
-        behind.column += u32::from(last > 0);
-        Span {
-            start: self.position(start),
-            end: behind,
-        }
+        let start = self.position(start);
+        let mut end = self.position(end - last);
+        end.column += u32::from(last > 0);
+        Span { start, end }
     }
 }
 

@@ -15,9 +15,12 @@ pub struct SyntaxTree {
     pub directives: Directives,
     /// The instructions.
     pub nodes: Vec<Node>,
-    /// Everything that was wrong, in the order of the file.
+    /// Everything that was wrong, in the order of the file; with [`MAX_ERRORS`] reading ends.
     pub errors: Vec<DockerfileError>,
 }
+
+/// Most errors that are collected. A file that has as many is not one that somebody mends line by line.
+pub const MAX_ERRORS: usize = 1_000;
 
 /// Reads a Dockerfile. Total: any bytes give a tree, and the errors it has.
 #[must_use]
@@ -36,7 +39,7 @@ pub fn parse(bytes: &[u8]) -> SyntaxTree {
             .errors
             .push(DockerfileError::whole("the Dockerfile cannot be empty"));
     }
-    while reader.next_instruction() {}
+    while reader.tree.errors.len() < MAX_ERRORS && reader.next_instruction() {}
     let mut tree = reader.tree;
     tree.directives = reader.directives.directives;
     if tree.nodes.is_empty() && tree.errors.is_empty() {
@@ -61,7 +64,7 @@ impl<'a> Reader<'a> {
         loop {
             let line = *self.lines.get(self.at)?;
             self.at += 1;
-            if line.content().len() <= MAX_LINE_BYTES {
+            if !line.is_too_long() {
                 return Some(line);
             }
             let message = format!("dockerfile line greater than max allowed size of {MAX_LINE_BYTES}");
@@ -176,7 +179,9 @@ impl<'a> Reader<'a> {
         if node.takes_heredocs() {
             let mut heredocs = Heredoc::announced(&joined.text);
             for heredoc in &mut heredocs {
-                self.body(heredoc, &mut lines);
+                if !self.body(heredoc, &mut lines) {
+                    break;
+                }
             }
             node.lines = lines;
             node.attach(&heredocs);
@@ -186,30 +191,31 @@ impl<'a> Reader<'a> {
         self.tree.nodes.push(node);
     }
 
-    /// Reads the body of a here-document, raw.
-    fn body(&mut self, heredoc: &mut Heredoc, lines: &mut Lines) {
+    /// Reads the body of a here-document, raw. False if the file ended in it.
+    fn body(&mut self, heredoc: &mut Heredoc, lines: &mut Lines) -> bool {
         let mut body = Vec::new();
         while let Some(&line) = self.lines.get(self.at) {
             self.at += 1;
             lines.last = line.number;
-            if line.content().len() > MAX_LINE_BYTES {
+            if line.is_too_long() {
                 break;
             }
             if str::from_utf8(line.content()).is_ok_and(|text| heredoc.is_end(text)) {
                 match String::from_utf8(body) {
-                    Ok(body) => heredoc.body = body,
+                    Ok(body) => heredoc.body = body.into(),
                     Err(_) => self.tree.errors.push(DockerfileError::at(
                         *lines,
                         format!("heredoc {} is not valid UTF-8", heredoc.name),
                     )),
                 }
-                return;
+                return true;
             }
             body.extend_from_slice(line.raw);
         }
         self.tree
             .errors
             .push(DockerfileError::at(*lines, "unterminated heredoc"));
+        false
     }
 }
 

@@ -107,8 +107,21 @@ fn long_lines_are_refused_each_on_its_own() {
         tree.errors[0].message,
         "dockerfile line greater than max allowed size of 65535"
     );
+    let windows = format!("{}\r\n", line(65_535).trim_end());
+    assert_eq!(parse(windows.as_bytes()).errors.len(), 1);
     let continued = format!("FROM a\nRUN {}", "echo xxxxxxxxxxxxxxxx \\\n".repeat(10_000));
     assert!(parse(continued.as_bytes()).errors.is_empty());
+}
+
+#[test]
+fn any_blank_may_stand_before_a_comment() {
+    for blank in [' ', '\t', '\u{b}', '\u{a0}'] {
+        assert_eq!(
+            parse(format!("FROM a\n{blank}# x\n").as_bytes()).nodes.len(),
+            1,
+            "{blank:?}"
+        );
+    }
 }
 
 #[test]
