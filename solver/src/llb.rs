@@ -14,11 +14,10 @@ mod op;
 pub use builder::{Builder, Output};
 pub use decode::{DecodeError, decode};
 pub use definition::{Definition, SourceFile, SourceLocation, SourceMap, SourceRange};
-pub use graph::{Edge, Graph, Vertex, VertexDigest};
+pub use graph::{Edge, Graph, NodeIndex, Vertex, VertexDigest};
 pub use op::{
     ActionInput, CacheSharing, CdiDevice, Chown, ContentCache, CopyAction, Differ, ExecOp, FileAction, FileActionKind,
     FileGrant, FileOp, GitMtime, GitSource, HostIp, HttpSource, ImageSource, LinuxResources, LocalSource, Mount,
     MountKind, NetMode, OciLayoutSource, Op, OpMetadata, ProgressGroup, ProxyEnv, ResolveMode, SecretEnv, SecurityMode,
     SourceOp, Ulimit, UserSpec,
 };
-pub use petgraph::stable_graph::NodeIndex;

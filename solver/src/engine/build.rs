@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use petgraph::stable_graph::NodeIndex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::vertex::Node;
 use crate::llb::{
-    self, Definition, Graph, NetMode, Op, SecurityMode, SourceFile, SourceLocation, Vertex, VertexDigest,
+    self, Definition, Graph, NetMode, NodeIndex, Op, SecurityMode, SourceFile, SourceLocation, Vertex, VertexDigest,
 };
 use crate::progress::{Event, EventLog, VertexProgress, VertexState};
 use crate::session::SessionGroup;
@@ -268,7 +267,7 @@ impl Inner {
             })
             .collect();
         let name = graph.name(index);
-        let node = Node::new(Arc::new(vertex.clone()), name, inputs, places(graph, &vertex.digest));
+        let node = Node::new(vertex.clone(), name, inputs, places(graph, &vertex.digest));
         self.events.push(Event::Vertex(node.state()));
         nodes.insert(vertex.digest, Arc::new(node));
     }

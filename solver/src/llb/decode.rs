@@ -6,14 +6,15 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use cairn_proto::pb;
-use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use prost::Message;
 
 use super::definition::{Definition, SourceFile, SourceLocation, SourceMap, SourceRange};
-use super::graph::{Edge, Graph, Vertex, VertexDigest};
+use super::graph::{Edge, Graph, NodeIndex, Vertex, VertexDigest};
 use super::op::{LinuxResources, OpMetadata, ProgressGroup};
 use crate::{Digest, Platform};
 
@@ -92,124 +93,163 @@ pub fn decode(definition: &Definition) -> Result<Option<Graph>, DecodeError> {
     if ops.is_empty() {
         return Err(DecodeError::TooFew(wire.def.len()));
     }
-    let mut parsed = BTreeMap::new();
-    for bytes in ops {
-        parsed.insert(Digest::sha256(bytes), parse(bytes)?);
-    }
+    let mut ops = Ops::read(ops)?;
     let terminal = parse(terminal)?;
     if terminal.op.is_some() {
         return Err(DecodeError::NoTarget);
     }
     let target = terminal.inputs.first().ok_or(DecodeError::NoTarget)?;
-    let graph = build(wire, &parsed, target)?;
-    Ok(Some(graph))
+    ops.describe(wire);
+    ops.into_graph(target, wire.source.as_ref()).map(Some)
 }
 
 fn parse(bytes: &[u8]) -> Result<pb::Op, DecodeError> {
     pb::Op::decode(bytes).map_err(|error| DecodeError::Parse(error.to_string()))
 }
 
-fn build(
-    wire: &pb::Definition,
-    parsed: &BTreeMap<VertexDigest, pb::Op>,
-    target: &pb::Input,
-) -> Result<Graph, DecodeError> {
-    let order = order(parsed, target)?;
-    let mut vertices: StableDiGraph<Vertex, ()> = StableDiGraph::new();
-    let mut by_digest: BTreeMap<VertexDigest, NodeIndex> = BTreeMap::new();
-    for digest in order {
-        let op = &parsed[&digest];
-        let mut inputs = Vec::with_capacity(op.inputs.len());
-        for (position, input) in op.inputs.iter().enumerate() {
-            inputs.push(edge(&vertices, &by_digest, digest, position, input)?);
+/// The ops of a definition, in the order in which they came.
+struct Ops<'a> {
+    parsed: Vec<Parsed<'a>>,
+    by_digest: HashMap<VertexDigest, usize>,
+}
+
+/// An op that is not validated yet.
+struct Parsed<'a> {
+    digest: VertexDigest,
+    /// Taken when it is validated: both forms of all ops at once would be twice the memory.
+    wire: Option<pb::Op>,
+    metadata: Option<&'a pb::OpMetadata>,
+    visit: Visit,
+}
+
+/// How far the search for what is needed has come with an op.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    Unseen,
+    Open,
+    Done(NodeIndex),
+}
+
+impl<'a> Ops<'a> {
+    fn read(ops: &[Bytes]) -> Result<Self, DecodeError> {
+        let mut parsed = Vec::with_capacity(ops.len());
+        let mut by_digest = HashMap::with_capacity(ops.len());
+        for bytes in ops {
+            let digest = Digest::sha256(bytes);
+            let number = parsed.len();
+            if *by_digest.entry(digest).or_insert(number) == number {
+                parsed.push(Parsed {
+                    digest,
+                    wire: Some(parse(bytes)?),
+                    metadata: None,
+                    visit: Visit::Unseen,
+                });
+            }
+        }
+        Ok(Self { parsed, by_digest })
+    }
+
+    /// Puts what is said about the ops beside them.
+    fn describe(&mut self, wire: &'a pb::Definition) {
+        for (digest, metadata) in &wire.metadata {
+            if let Ok(number) = self.find(digest) {
+                self.parsed[number].metadata = Some(metadata);
+            }
+        }
+    }
+
+    fn find(&self, digest: &str) -> Result<usize, DecodeError> {
+        Digest::parse(digest)
+            .ok()
+            .and_then(|digest| self.by_digest.get(&digest).copied())
+            .ok_or_else(|| DecodeError::MissingInput(digest.to_owned()))
+    }
+
+    /// The ops that `target` depends on, inputs first. Iterative, so that depth costs no stack.
+    fn into_graph(mut self, target: &pb::Input, source: Option<&pb::Source>) -> Result<Graph, DecodeError> {
+        let mut graph = Graph {
+            vertices: Vec::with_capacity(self.parsed.len()),
+            by_digest: HashMap::with_capacity(self.parsed.len()),
+            target: Edge {
+                vertex: NodeIndex::new(0),
+                output: 0,
+            },
+            source_map: source_map(source),
+        };
+        let last = self.find(&target.digest)?;
+        let mut pending = vec![last];
+        // Inputs of the op at hand that are not in the graph yet.
+        let mut missing = Vec::new();
+        while let Some(&number) = pending.last() {
+            let op = &self.parsed[number];
+            if op.visit == Visit::Unseen {
+                for input in op.wire.iter().flat_map(|wire| &wire.inputs) {
+                    let input = self.find(&input.digest)?;
+                    match self.parsed[input].visit {
+                        Visit::Done(_) => {}
+                        Visit::Unseen if input != number => missing.push(input),
+                        Visit::Unseen | Visit::Open => return Err(DecodeError::Cycle(self.parsed[input].digest)),
+                    }
+                }
+                self.parsed[number].visit = Visit::Open;
+            }
+            if missing.is_empty() {
+                pending.pop();
+                if self.parsed[number].visit == Visit::Open {
+                    self.add(number, &mut graph)?;
+                }
+            } else {
+                pending.append(&mut missing);
+            }
+        }
+        let digest = self.parsed[last].digest;
+        graph.target = self.edge(&graph, digest, 0, target)?;
+        Ok(graph)
+    }
+
+    /// Validates an op whose inputs are all in the graph, and puts it there.
+    fn add(&mut self, number: usize, graph: &mut Graph) -> Result<(), DecodeError> {
+        let Parsed { digest, metadata, .. } = self.parsed[number];
+        let mut wire = self.parsed[number].wire.take().unwrap_or_default();
+        let mut inputs = Vec::with_capacity(wire.inputs.len());
+        for (position, input) in wire.inputs.iter().enumerate() {
+            inputs.push(self.edge(graph, digest, position, input)?);
         }
         let vertex = Vertex {
             digest,
-            op: ops::decode(digest, op)?,
-            platform: op.platform.as_ref().map(|wire| platform(digest, wire)).transpose()?,
-            metadata: metadata(wire.metadata.get(&digest.to_string()))?,
+            platform: wire.platform.as_ref().map(|wire| platform(digest, wire)).transpose()?,
+            op: ops::decode(digest, inputs.len(), wire.op.take())?,
+            metadata: self::metadata(metadata)?,
             inputs,
         };
-        let froms: BTreeSet<NodeIndex> = vertex.inputs.iter().map(|edge| edge.vertex).collect();
-        let node = vertices.add_node(vertex);
-        for from in froms {
-            vertices.add_edge(from, node, ());
-        }
-        by_digest.insert(digest, node);
+        let index = NodeIndex::new(graph.vertices.len());
+        graph.vertices.push(Arc::new(vertex));
+        graph.by_digest.insert(digest, index);
+        self.parsed[number].visit = Visit::Done(index);
+        Ok(())
     }
-    let asked = Digest::parse(&target.digest).map_err(|_| DecodeError::MissingInput(target.digest.clone()))?;
-    let target = edge(&vertices, &by_digest, asked, 0, target)?;
-    Ok(Graph {
-        vertices,
-        by_digest,
-        target,
-        source_map: source_map(wire.source.as_ref()),
-    })
-}
 
-fn edge(
-    vertices: &StableDiGraph<Vertex, ()>,
-    by_digest: &BTreeMap<VertexDigest, NodeIndex>,
-    vertex: VertexDigest,
-    position: usize,
-    input: &pb::Input,
-) -> Result<Edge, DecodeError> {
-    let node = Digest::parse(&input.digest)
-        .ok()
-        .and_then(|digest| by_digest.get(&digest).copied())
-        .ok_or_else(|| DecodeError::MissingInput(input.digest.clone()))?;
-    let out_of_range = || DecodeError::OutputIndex {
-        vertex,
-        input: position,
-        index: input.index,
-    };
-    let output = usize::try_from(input.index).map_err(|_| out_of_range())?;
-    if output >= vertices[node].output_count() {
-        return Err(out_of_range());
-    }
-    Ok(Edge { vertex: node, output })
-}
-
-/// The ops that `target` depends on, inputs first. Iterative, so that depth costs no stack.
-fn order(parsed: &BTreeMap<VertexDigest, pb::Op>, target: &pb::Input) -> Result<Vec<VertexDigest>, DecodeError> {
-    enum Visit {
-        Enter(VertexDigest),
-        Leave(VertexDigest),
-    }
-    let find = |text: &str| {
-        Digest::parse(text)
-            .ok()
-            .filter(|digest| parsed.contains_key(digest))
-            .ok_or_else(|| DecodeError::MissingInput(text.to_owned()))
-    };
-    let mut order = Vec::new();
-    let mut done = BTreeSet::new();
-    let mut open = BTreeSet::new();
-    let mut pending = vec![Visit::Enter(find(&target.digest)?)];
-    while let Some(visit) = pending.pop() {
-        match visit {
-            Visit::Leave(digest) => {
-                open.remove(&digest);
-                done.insert(digest);
-                order.push(digest);
-            }
-            Visit::Enter(digest) if done.contains(&digest) => {}
-            Visit::Enter(digest) => {
-                if !open.insert(digest) {
-                    return Err(DecodeError::Cycle(digest));
-                }
-                pending.push(Visit::Leave(digest));
-                for input in &parsed[&digest].inputs {
-                    let input = find(&input.digest)?;
-                    if open.contains(&input) {
-                        return Err(DecodeError::Cycle(input));
-                    }
-                    pending.push(Visit::Enter(input));
-                }
-            }
+    fn edge(
+        &self,
+        graph: &Graph,
+        vertex: VertexDigest,
+        position: usize,
+        input: &pb::Input,
+    ) -> Result<Edge, DecodeError> {
+        let Visit::Done(node) = self.parsed[self.find(&input.digest)?].visit else {
+            return Err(DecodeError::MissingInput(input.digest.clone()));
+        };
+        let out_of_range = || DecodeError::OutputIndex {
+            vertex,
+            input: position,
+            index: input.index,
+        };
+        let output = usize::try_from(input.index).map_err(|_| out_of_range())?;
+        if output >= graph.vertex(node).output_count() {
+            return Err(out_of_range());
         }
+        Ok(Edge { vertex: node, output })
     }
-    Ok(order)
 }
 
 fn platform(vertex: VertexDigest, wire: &pb::Platform) -> Result<Platform, DecodeError> {

@@ -1,8 +1,7 @@
 //! The decoded graph of a build.
 
-use std::collections::BTreeMap;
-
-use petgraph::stable_graph::{NodeIndex, StableDiGraph};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::definition::SourceMap;
 use super::op::{Op, OpMetadata, SourceOp};
@@ -26,6 +25,25 @@ pub struct Vertex {
     pub metadata: OpMetadata,
 }
 
+/// A vertex's place in its graph: inputs have lower ones than what uses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeIndex(u32);
+
+impl NodeIndex {
+    /// The place with this number.
+    ///
+    /// # Panics
+    /// If it is beyond what any graph holds.
+    pub fn new(number: usize) -> Self {
+        Self(u32::try_from(number).expect("graphs are much smaller"))
+    }
+
+    /// The number.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// One output of a vertex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Edge {
@@ -38,8 +56,9 @@ pub struct Edge {
 /// A validated, acyclic graph and the output asked of it.
 #[derive(Clone, Debug)]
 pub struct Graph {
-    pub(super) vertices: StableDiGraph<Vertex, ()>,
-    pub(super) by_digest: BTreeMap<VertexDigest, NodeIndex>,
+    /// Inputs before what uses them.
+    pub(super) vertices: Vec<Arc<Vertex>>,
+    pub(super) by_digest: HashMap<VertexDigest, NodeIndex>,
     pub(super) target: Edge,
     pub(super) source_map: SourceMap,
 }
@@ -54,23 +73,23 @@ impl Graph {
     ///
     /// # Panics
     /// If `index` is of another graph.
-    pub fn vertex(&self, index: NodeIndex) -> &Vertex {
-        &self.vertices[index]
+    pub fn vertex(&self, index: NodeIndex) -> &Arc<Vertex> {
+        &self.vertices[index.index()]
     }
 
     /// All vertices, inputs before what uses them.
-    pub fn topological(&self) -> Vec<NodeIndex> {
-        petgraph::algo::toposort(&self.vertices, None).unwrap_or_default()
+    pub fn topological(&self) -> impl ExactSizeIterator<Item = NodeIndex> + use<> {
+        (0..self.vertices.len()).map(NodeIndex::new)
     }
 
     /// Number of vertices.
     pub fn len(&self) -> usize {
-        self.vertices.node_count()
+        self.vertices.len()
     }
 
     /// Whether there is no vertex; never so for a decoded graph.
     pub fn is_empty(&self) -> bool {
-        self.vertices.node_count() == 0
+        self.vertices.is_empty()
     }
 
     /// The vertex with this digest.

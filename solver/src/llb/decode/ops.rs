@@ -14,16 +14,15 @@ use super::{DecodeError, file, source};
 /// Largest number of mounts of one run.
 const MAX_MOUNTS: usize = 1024;
 
-/// Decodes the op of a vertex; input indexes are checked against its inputs.
-pub(super) fn decode(vertex: VertexDigest, wire: &pb::Op) -> Result<Op, DecodeError> {
-    let inputs = wire.inputs.len();
-    match &wire.op {
+/// Decodes the op of a vertex; input indexes are checked against the number of its inputs.
+pub(super) fn decode(vertex: VertexDigest, inputs: usize, wire: Option<pb::op::Op>) -> Result<Op, DecodeError> {
+    match wire {
         None => Err(invalid("llb", vertex, "no operation is given")),
-        Some(pb::op::Op::Source(wire)) => source::decode(vertex, inputs, wire).map(Op::Source),
+        Some(pb::op::Op::Source(wire)) => source::decode(vertex, inputs, &wire).map(Op::Source),
         Some(pb::op::Op::Exec(wire)) => exec(vertex, inputs, wire).map(Op::Exec),
-        Some(pb::op::Op::File(wire)) => file::decode(vertex, inputs, wire).map(Op::File),
-        Some(pb::op::Op::Merge(wire)) => merge(vertex, inputs, wire),
-        Some(pb::op::Op::Diff(wire)) => diff(vertex, inputs, wire),
+        Some(pb::op::Op::File(wire)) => file::decode(vertex, inputs, &wire).map(Op::File),
+        Some(pb::op::Op::Merge(wire)) => merge(vertex, inputs, &wire),
+        Some(pb::op::Op::Diff(wire)) => diff(vertex, inputs, &wire),
         Some(pb::op::Op::Passthrough(wire)) => passthrough(vertex, inputs, wire),
         Some(pb::op::Op::Build(_)) => Err(unsupported(vertex, "a nested build")),
     }
@@ -45,15 +44,15 @@ pub(super) fn unsupported(vertex: VertexDigest, what: impl Into<String>) -> Deco
     }
 }
 
-fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp, DecodeError> {
+fn exec(vertex: VertexDigest, inputs: usize, wire: pb::ExecOp) -> Result<ExecOp, DecodeError> {
     let fail = |message: String| invalid("exec", vertex, message);
-    let meta = wire.meta.as_ref().ok_or_else(|| fail("no meta".to_owned()))?;
+    let meta = wire.meta.ok_or_else(|| fail("no meta".to_owned()))?;
     if meta.args.is_empty() {
         return Err(fail("no arguments".to_owned()));
     }
     let single = [&meta.cwd, &meta.user, &meta.hostname, &meta.cgroup_parent];
-    let mut texts = meta.args.iter().chain(&meta.env).chain(single);
-    if let Some(text) = texts.find(|text| text.contains('\0')) {
+    let texts = [&meta.args, &meta.env].into_iter().flatten().chain(single);
+    if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
         return Err(fail(format!("a NUL byte in {text:?}")));
     }
     if !meta.cwd.is_empty() && !meta.cwd.starts_with('/') {
@@ -70,7 +69,7 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp
     }
     let mounts = wire
         .mounts
-        .iter()
+        .into_iter()
         .map(|wire| mount(vertex, inputs, wire))
         .collect::<Result<Vec<_>, _>>()?;
     match mounts
@@ -85,17 +84,13 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp
         _ => return Err(fail("more than one mount at /".to_owned())),
     }
     dense(mounts.iter().map(|mount| mount.output)).map_err(fail)?;
-    let proxy = meta.proxy_env.clone().unwrap_or_default();
+    let proxy = meta.proxy_env.unwrap_or_default();
     Ok(ExecOp {
-        args: meta.args.clone(),
-        env: meta.env.clone(),
-        cwd: if meta.cwd.is_empty() {
-            "/".to_owned()
-        } else {
-            meta.cwd.clone()
-        },
-        user: meta.user.clone(),
-        hostname: meta.hostname.clone(),
+        args: meta.args,
+        env: meta.env,
+        cwd: if meta.cwd.is_empty() { "/".to_owned() } else { meta.cwd },
+        user: meta.user,
+        hostname: meta.hostname,
         proxy: ProxyEnv {
             http: proxy.http_proxy,
             https: proxy.https_proxy,
@@ -129,8 +124,8 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp
                 hard: limit.hard,
             })
             .collect(),
-        cgroup_parent: meta.cgroup_parent.clone(),
-        valid_exit_codes: meta.valid_exit_codes.clone(),
+        cgroup_parent: meta.cgroup_parent,
+        valid_exit_codes: meta.valid_exit_codes,
         remove_mount_stubs_recursive: meta.remove_mount_stubs_recursive,
         mounts,
         network: match pb::NetMode::try_from(wire.network) {
@@ -169,7 +164,7 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: &pb::ExecOp) -> Result<ExecOp
     })
 }
 
-fn mount(vertex: VertexDigest, inputs: usize, wire: &pb::Mount) -> Result<Mount, DecodeError> {
+fn mount(vertex: VertexDigest, inputs: usize, wire: pb::Mount) -> Result<Mount, DecodeError> {
     let fail = |message: String| invalid("exec", vertex, format!("mount {:?}: {message}", wire.dest));
     if wire.dest.is_empty() {
         return Err(fail("no destination".to_owned()));
@@ -242,7 +237,7 @@ fn mount(vertex: VertexDigest, inputs: usize, wire: &pb::Mount) -> Result<Mount,
     Ok(Mount {
         dest: normal_dest(&wire.dest),
         input: index(wire.input, inputs).map_err(|index| fail(format!("missing input {index}")))?,
-        selector: wire.selector.clone(),
+        selector: wire.selector,
         readonly: wire.readonly,
         output,
         kind,
@@ -292,7 +287,7 @@ fn diff(vertex: VertexDigest, inputs: usize, wire: &pb::DiffOp) -> Result<Op, De
     })
 }
 
-fn passthrough(vertex: VertexDigest, inputs: usize, wire: &pb::PassthroughOp) -> Result<Op, DecodeError> {
+fn passthrough(vertex: VertexDigest, inputs: usize, wire: pb::PassthroughOp) -> Result<Op, DecodeError> {
     let fail = |message: &str| invalid("passthrough", vertex, message);
     if wire.id.is_empty() {
         return Err(fail("no id"));
@@ -310,10 +305,7 @@ fn passthrough(vertex: VertexDigest, inputs: usize, wire: &pb::PassthroughOp) ->
                 .ok_or_else(|| fail("an output is not one of the inputs"))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Op::Passthrough {
-        id: wire.id.clone(),
-        outputs,
-    })
+    Ok(Op::Passthrough { id: wire.id, outputs })
 }
 
 /// An index on the wire: -1 is none, anything else must be below `limit`.

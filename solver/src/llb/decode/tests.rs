@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::super::{Builder, Op, OpMetadata, Output, SourceOp};
+use std::collections::BTreeMap;
+
 use super::*;
 
 /// Ops as a Go client emits them, with their digests.
