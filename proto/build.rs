@@ -3,6 +3,11 @@
 use std::error::Error;
 use std::path::Path;
 
+use prost::Message as _;
+
+/// The language of graphs, which is also shown as JSON.
+const SHOWN: &[&str] = &["ops.proto"];
+
 const FILES: &[&str] = &[
     "apicaps.proto",
     "content.proto",
@@ -30,6 +35,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let manifest_dir = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("not run by cargo")?;
     let dir = Path::new(&manifest_dir).join("proto");
     println!("cargo::rerun-if-changed={}", dir.display());
+    let out_dir = std::env::var_os("OUT_DIR").ok_or("not run by cargo")?;
+    let shown = protox::compile(SHOWN, [&dir])?;
+    std::fs::write(Path::new(&out_dir).join("shown.bin"), shown.encode_to_vec())?;
     let descriptors = protox::compile(FILES, [&dir])?;
     tonic_prost_build::configure()
         .bytes(".")

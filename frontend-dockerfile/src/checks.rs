@@ -73,7 +73,7 @@ impl Rule {
     }
 
     /// Where the rule is explained.
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         if self.undocumented {
             return String::new();
         }

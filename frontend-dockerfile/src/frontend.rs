@@ -6,6 +6,7 @@
 mod epoch;
 mod inputs;
 mod metadata;
+mod requests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ impl Frontend for DockerfileFrontend {
     async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError> {
         let host = host_platform(bridge.as_ref());
         let options = Options::parse(&request.options, &host).map_err(FrontendError::Option)?;
+        requests::check_caps(&options, false)?;
         if let Some(name) = request
             .inputs
             .keys()
@@ -102,6 +104,7 @@ struct Planned {
 /// A platform of a request, lowered.
 struct Built {
     platform: Platform,
+    plan: Plan,
     lowered: Lowered,
     epoch: Option<i64>,
 }
@@ -109,50 +112,70 @@ struct Built {
 impl Build<'_> {
     async fn run(&self) -> Result<FrontendResult, FrontendError> {
         self.check_syntax()?;
+        requests::check_caps(self.options, true)?;
+        if self.options.request.is_some() {
+            return self.answer().await;
+        }
         let file = Dockerfile::parse(&self.inputs.file.data);
         if file.has_syntax_errors {
             return Err(self.all_errors(&file));
         }
         let checks = self.check_config()?;
         let mut found = checks::findings(&file);
-        let built = self.lower_all(&file, &mut found).await;
+        let built = self.lower_all(&file, self.platforms(), &mut found).await;
         // Also of a build that fails it is said what is odd about it, which may well be the reason.
         let found = checks::select(found, &checks, &file);
         for finding in &found {
             self.bridge.warn(self.inputs.vertex, finding.warning(&self.inputs.file));
         }
         let built = built?;
-        if checks.error && !found.is_empty() {
-            let rules: BTreeSet<&str> = found.iter().map(|finding| finding.rule.name).collect();
-            let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
-            let message = format!("lint violation found for rules: {rules}");
-            return Err(self.located(DockerfileError::whole(message)));
-        }
+        self.check_violations(&checks, &found)?;
         self.result(built).await
+    }
+
+    /// The platforms that are built for.
+    fn platforms(&self) -> Vec<Platform> {
+        match self.options.platforms.as_slice() {
+            [] => vec![self.host.clone()],
+            asked => asked.to_vec(),
+        }
+    }
+
+    /// Fails if the file does not allow what was found in it.
+    fn check_violations(&self, checks: &CheckConfig, found: &[Finding]) -> Result<(), FrontendError> {
+        if !checks.error || found.is_empty() {
+            return Ok(());
+        }
+        let rules: BTreeSet<&str> = found.iter().map(|finding| finding.rule.name).collect();
+        let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+        let message = format!("lint violation found for rules: {rules}");
+        Err(self.located(DockerfileError::whole(message)))
     }
 
     /// Lowers the file for every platform. As every platform is built from the same text, what checks find for the
     /// first one joins `found` and says it all.
-    async fn lower_all(&self, file: &Dockerfile, found: &mut Vec<Finding>) -> Result<Vec<Built>, FrontendError> {
+    async fn lower_all(
+        &self,
+        file: &Dockerfile,
+        platforms: Vec<Platform>,
+        found: &mut Vec<Finding>,
+    ) -> Result<Vec<Built>, FrontendError> {
         if !file.errors.is_empty() {
             return Err(self.all_errors(file));
         }
-        let platforms = match self.options.platforms.as_slice() {
-            [] => vec![self.host.clone()],
-            asked => asked.to_vec(),
-        };
-        let mut others = vec![Vec::new(); platforms.len() - 1];
+        let mut others = vec![Vec::new(); platforms.len().saturating_sub(1)];
         let plans = std::iter::once(&mut *found).chain(&mut others);
         let plans = platforms.iter().zip(plans);
         let plans = try_join_all(plans.map(|(platform, found)| self.plan(file, platform, found)));
         let (plans, ignore) = try_join(plans, self.inputs.ignore(self.bridge, self.options)).await?;
         let mut built = Vec::with_capacity(plans.len());
-        for (index, (platform, planned)) in platforms.into_iter().zip(plans).enumerate() {
+        for (index, (platform, mut planned)) in platforms.into_iter().zip(plans).enumerate() {
             let epoch = planned.epoch;
             let found = if index == 0 { &mut *found } else { &mut Vec::new() };
-            let lowered = self.lower(file, planned, ignore.clone(), found)?;
+            let lowered = self.lower(file, &mut planned, ignore.clone(), found)?;
             built.push(Built {
                 platform,
+                plan: planned.plan,
                 lowered,
                 epoch,
             });
@@ -239,7 +262,7 @@ impl Build<'_> {
     fn lower(
         &self,
         file: &Dockerfile,
-        planned: Planned,
+        planned: &mut Planned,
         ignore: Vec<String>,
         found: &mut Vec<Finding>,
     ) -> Result<Lowered, FrontendError> {
@@ -248,7 +271,7 @@ impl Build<'_> {
             file: self.inputs.file.clone(),
             session: self.bridge.session_id().to_owned(),
             ignore,
-            context_ignores: planned.context_ignores,
+            context_ignores: std::mem::take(&mut planned.context_ignores),
             escape: file.directives.escape_char(),
             epoch: planned.epoch,
         };
@@ -330,6 +353,7 @@ impl Build<'_> {
             platform,
             lowered,
             epoch,
+            ..
         } in built
         {
             let suffix = if self.options.multi_platform {

@@ -26,6 +26,7 @@ mod plan;
 mod platform;
 mod reference;
 mod remote;
+mod subrequest;
 mod suggest;
 #[cfg(test)]
 mod testing;

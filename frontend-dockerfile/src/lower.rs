@@ -14,6 +14,7 @@ mod expose;
 mod mode;
 mod mounts;
 mod names;
+mod notes;
 mod path;
 mod proxy;
 mod run;
@@ -37,6 +38,7 @@ use crate::plan::{Base, Plan};
 use arena::Arena;
 pub(crate) use arena::ranges;
 use budget::Budget;
+pub(crate) use notes::{ArgNote, GrantNote, StageNotes};
 use state::StageState;
 
 /// What surrounds a lowering.
@@ -65,6 +67,8 @@ pub(crate) struct Lowered {
     pub(crate) config: Bytes,
     /// Config of the image that the target is based on.
     pub(crate) base_config: Option<Bytes>,
+    /// What each stage takes from outside, if that was asked for.
+    pub(crate) notes: Vec<StageNotes>,
 }
 
 /// Lowers `plan`, whose images have all been resolved. What checks find on the way joins `findings`, also if it fails.
@@ -81,6 +85,7 @@ pub(crate) fn lower(
         findings,
         ignored: PatternSet::new(&surroundings.ignore).ok(),
         states: (0..plan.stages.len()).map(|_| None).collect(),
+        notes: vec![StageNotes::default(); plan.stages.len()],
     };
     // Stages that stand for images come last in the plan, but everyone may use them.
     for index in (plan.declared..plan.stages.len()).chain(0..plan.declared) {
@@ -103,6 +108,8 @@ struct Lowering<'a> {
     ignored: Option<PatternSet>,
     /// What each lowered stage came to.
     states: Vec<Option<StageState>>,
+    /// What each stage takes from outside.
+    notes: Vec<StageNotes>,
 }
 
 impl Lowering<'_> {
@@ -125,6 +132,7 @@ impl Lowering<'_> {
             definition: state.root.map(|root| self.arena.finish(root, &self.around.file)),
             config: state.image.to_json(),
             base_config,
+            notes: self.notes,
         })
     }
 

@@ -8,6 +8,7 @@ use cairn_solver::Platform;
 use cairn_solver::llb::ResolveMode;
 
 use crate::gofmt;
+use crate::subrequest::Subrequest;
 use crate::{csv, platform};
 
 use run::RunOptions;
@@ -41,11 +42,23 @@ pub(crate) struct Options {
     pub(crate) resolve_mode: ResolveMode,
     /// `cmdline`: the `syntax` directive has been dealt with.
     pub(crate) has_cmdline: bool,
+    /// `requestid`: something else than a build.
+    pub(crate) request: Option<String>,
+    /// What `frontend.caps` asks for that is not there.
+    pub(crate) missing_caps: Vec<MissingCap>,
     /// What applies to every `RUN`.
     pub(crate) run: RunOptions,
     /// Options that mean nothing here. Clients that are newer than this may send some, and others take no notice of
     /// them; so the client is told, and the build goes on.
     pub(crate) unknown: Vec<String>,
+}
+
+/// A capability that this frontend does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MissingCap {
+    pub(crate) name: String,
+    /// Whether the frontend that the file asks for may have it.
+    pub(crate) may_be_elsewhere: bool,
 }
 
 /// Stages that are built anew.
@@ -102,7 +115,7 @@ impl Options {
             "dockerfilekey" => self.dockerfile_local = value.to_owned(),
             "image-resolve-mode" => self.resolve_mode = resolve_mode(value)?,
             "cmdline" => self.has_cmdline = true,
-            "frontend.caps" => check_caps(value)?,
+            "frontend.caps" => self.missing_caps = missing_caps(value),
             "cache-imports" => check_cache_imports(value)?,
             // Caches to import reach the daemon in the request itself too; the frontend has no part in them.
             "cache-from" => {}
@@ -110,7 +123,7 @@ impl Options {
             "multi-platform" => {}
             "source" if value == "dockerfile.v0" || is_official(value) => {}
             "override-copy-image" => return Err(format!("support for \"{key}\" was removed in BuildKit 0.11")),
-            "requestid" => return Err(format!("unsupported request {value}")),
+            "requestid" => self.request = Some(value.to_owned()),
             "context" | "contextkey" | "contextsubdir" | "source" if !value.is_empty() => {
                 return Err(format!("frontend option {key}={value} is not supported yet"));
             }
@@ -147,6 +160,16 @@ impl Options {
         };
         map.insert(name.to_owned(), value.to_owned());
         Ok(())
+    }
+
+    /// What is asked for instead of a build, if it is known.
+    pub(crate) fn subrequest(&self) -> Option<Subrequest> {
+        Subrequest::from_id(self.request.as_deref()?)
+    }
+
+    /// Whether every stage of the file is of interest, and not only what the target needs.
+    pub(crate) fn wants_all_stages(&self) -> bool {
+        self.target.is_empty() && self.subrequest() == Some(Subrequest::Lint)
     }
 
     /// Settles what several options decide together.
@@ -218,21 +241,26 @@ fn resolve_mode(value: &str) -> Result<ResolveMode, String> {
     }
 }
 
-/// Capabilities that a client insists on.
-fn check_caps(value: &str) -> Result<(), String> {
-    for cap in value.split(',').map(str::trim).filter(|cap| !cap.is_empty()) {
-        let name = cap.strip_suffix("+forward").unwrap_or(cap);
-        let known = [
-            "moby.buildkit.frontend.contexts",
-            "moby.buildkit.frontend.gitquerystring",
-            "moby.buildkit.frontend.inputs",
-            "moby.buildkit.frontend.subrequests",
-        ];
-        if !known.contains(&name) {
-            return Err(format!("unsupported frontend capability {name}"));
-        }
-    }
-    Ok(())
+/// Capabilities that a client insists on and that are not there.
+fn missing_caps(value: &str) -> Vec<MissingCap> {
+    const KNOWN: [&str; 4] = [
+        "moby.buildkit.frontend.contexts",
+        "moby.buildkit.frontend.gitquerystring",
+        "moby.buildkit.frontend.inputs",
+        "moby.buildkit.frontend.subrequests",
+    ];
+    let caps = value.split(',').map(str::trim).filter(|cap| !cap.is_empty());
+    let missing = caps.filter_map(|cap| {
+        let (name, may_be_elsewhere) = match cap.strip_suffix("+forward") {
+            Some(name) => (name, true),
+            None => (cap, false),
+        };
+        (!KNOWN.contains(&name)).then(|| MissingCap {
+            name: name.to_owned(),
+            may_be_elsewhere,
+        })
+    });
+    missing.collect()
 }
 
 /// The imports themselves reach the daemon in the request, so only their form matters here.
@@ -311,7 +339,6 @@ mod tests {
             ),
             ("attest:foo", "", "unknown attestation type \"foo\""),
             ("attest:sbom", "", "frontend option attest:sbom is not supported yet"),
-            ("requestid", "frontend.foo", "unsupported request frontend.foo"),
             (
                 "context",
                 "http://x/y.git",
@@ -327,7 +354,6 @@ mod tests {
                 "foo",
                 "failed to parse target platform foo: \"foo\": unknown operating system or architecture: invalid argument",
             ),
-            ("frontend.caps", "x", "unsupported frontend capability x"),
             (
                 "override-copy-image",
                 "x",
@@ -374,6 +400,17 @@ mod tests {
         assert_eq!(parse(&sent).unwrap().unknown, <[&str; 0]>::default());
         let unknown = parse(&[("bogus", "1"), ("bogus:x", "1"), ("sharedkey:y", "z")]).unwrap();
         assert_eq!(unknown.unknown, ["bogus", "bogus:x", "sharedkey:y"]);
+    }
+
+    #[test]
+    fn capabilities_are_there_or_missing() {
+        let caps = "moby.buildkit.frontend.subrequests, moby.buildkit.frontend.contexts+forward,a+forward,b";
+        let missing = parse(&[("frontend.caps", caps)]).unwrap().missing_caps;
+        let missing: Vec<_> = missing
+            .iter()
+            .map(|cap| (cap.name.as_str(), cap.may_be_elsewhere))
+            .collect();
+        assert_eq!(missing, [("a", true), ("b", false)]);
     }
 
     #[test]

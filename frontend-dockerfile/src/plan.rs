@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     /// How many are of the file.
     pub(crate) declared: usize,
     pub(crate) target: usize,
+    /// Whether every stage counts as needed.
+    wants_all_stages: bool,
     pub(crate) args: GlobalArgs,
     pub(crate) platform: Platform,
     /// Stages of the file by name, in order.
@@ -120,6 +122,7 @@ impl Plan {
             stages: Vec::new(),
             declared: file.stages.len(),
             target: 0,
+            wants_all_stages: options.wants_all_stages(),
             args,
             platform: platform.clone(),
             named: HashMap::new(),
@@ -254,9 +257,13 @@ impl Plan {
         Ok(())
     }
 
-    /// Marks the stages that the target needs, and those only.
+    /// Marks the stages that the target needs, and those only, unless all are of interest.
     fn mark_reachable(&mut self) {
-        let mut pending = vec![self.target];
+        let mut pending = if self.wants_all_stages {
+            (0..self.declared).collect()
+        } else {
+            vec![self.target]
+        };
         while let Some(index) = pending.pop() {
             if std::mem::replace(&mut self.stages[index].reachable, true) {
                 continue;
@@ -266,7 +273,7 @@ impl Plan {
     }
 
     /// The stages that a stage needs.
-    fn dependencies(&self, index: usize) -> Vec<usize> {
+    pub(crate) fn dependencies(&self, index: usize) -> Vec<usize> {
         let stage = &self.stages[index];
         let base = match stage.base {
             Base::Stage(base) => Some(base),

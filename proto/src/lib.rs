@@ -18,6 +18,7 @@
 //! | [`content`], [`health`], [`otlp`] | containerd, gRPC, OpenTelemetry | services of other projects |
 
 pub mod canonical;
+pub mod json;
 
 /// Generated code refers to other packages by relative paths, so its modules nest like the packages do.
 #[allow(

@@ -172,6 +172,9 @@ pub enum FrontendError {
     /// A frontend lacks a capability that the request needs.
     #[error("unsupported frontend capability {0}")]
     Capability(String),
+    /// Something else than a build is asked for, and it is not known.
+    #[error("unsupported request {0}")]
+    Subrequest(String),
     /// A frontend outside of this process reports a failure, in its own words.
     #[error("{}", .0.message)]
     External(ExternalError),

@@ -175,6 +175,11 @@ impl From<FrontendError> for Failure {
         match error {
             FrontendError::Solve(error) => error.into(),
             FrontendError::Option(message) => Self::unknown(message),
+            FrontendError::Subrequest(name) => {
+                let mut failure = Self::unknown(message);
+                failure.attach("errdefs.Subrequest+json", &json!({ "name": name }));
+                failure
+            }
             FrontendError::Input { file, locations, .. } => {
                 let mut failure = Self::unknown(message);
                 for location in &locations {
@@ -257,6 +262,34 @@ mod tests {
     use cairn_solver::{Digest, VertexError};
 
     use super::*;
+
+    #[test]
+    fn what_is_not_supported_is_named_in_a_detail() {
+        let cap = FrontendError::Capability("a.b".to_owned());
+        let request = FrontendError::Subrequest("frontend.x".to_owned());
+        for (error, code, message, kind, name) in [
+            (
+                cap,
+                Code::Unimplemented,
+                "unsupported frontend capability a.b",
+                "errdefs.FrontendCap+json",
+                "a.b",
+            ),
+            (
+                request,
+                Code::Unknown,
+                "unsupported request frontend.x",
+                "errdefs.Subrequest+json",
+                "frontend.x",
+            ),
+        ] {
+            let wire = Failure::from(error).to_wire();
+            assert_eq!((wire.code, wire.message.as_str()), (code.into(), message));
+            assert_eq!(wire.details[0].type_url.strip_prefix(TYPE_PREFIX), Some(kind));
+            let detail: Value = serde_json::from_slice(&wire.details[0].value).unwrap();
+            assert_eq!(detail, json!({ "name": name }));
+        }
+    }
 
     #[test]
     fn a_failed_process_points_at_its_line() {

@@ -19,6 +19,8 @@ use crate::jobs::Job;
 
 /// Method by which a client offers exporters of its own.
 const FIND_EXPORTERS: &str = "/moby.exporter.v1.Exporter/FindExporters";
+/// Version of the form of an answer that is no build; clients read it beside `result.*`.
+const ANSWER_VERSION: &str = "version";
 /// Output versions that can be asked for; 0 is the newest.
 const COMPATIBILITY_VERSIONS: [i64; 4] = [0, 10, 20, 30];
 
@@ -85,7 +87,7 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     let input = evaluate(job, result).await?;
     let mut response = export(job, &exporters, &input).await?;
     for (key, value) in &input.metadata {
-        if key.starts_with("frontend.") || key.starts_with("result.") {
+        if key.starts_with("frontend.") || key.starts_with("result.") || key == ANSWER_VERSION {
             response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Inputs {
     pub(super) file: SourceFile,
     /// The step that loaded it.
     pub(super) vertex: Digest,
+    /// What that step made.
+    pub(super) source: Option<BridgeRef>,
     /// Content of the ignore file beside the Dockerfile.
     own_ignore: Option<Bytes>,
 }
@@ -58,6 +60,7 @@ impl Inputs {
         Ok(Self {
             file,
             vertex,
+            source,
             own_ignore,
         })
     }

@@ -56,8 +56,12 @@ impl Lowering<'_> {
             let expand = |value: &str| self.expand(state, value, lines).map_err(|error| error.message);
             let spec = parse_mount(flag, expand).map_err(|message| DockerfileError::at(lines, message))?;
             match spec.kind {
-                "secret" => grants.extend(secret(&spec, &mut found.secret_env)),
+                "secret" => {
+                    self.note_grant(stage, &spec, &secret_id(&spec), lines);
+                    grants.extend(secret(&spec, &mut found.secret_env));
+                }
                 "ssh" => {
+                    self.note_grant(stage, &spec, &spec.id, lines);
                     let mount = ssh(&spec, agents);
                     agents += 1;
                     found.ssh_socket.get_or_insert_with(|| mount.dest.clone());
@@ -231,19 +235,25 @@ fn mount(dest: String, kind: MountKind) -> Mount {
     }
 }
 
-/// A secret: a file, a variable, or both.
-fn secret(spec: &MountSpec, env: &mut Vec<SecretEnv>) -> Option<Mount> {
-    let base = |path: &str| {
-        path.rsplit('/')
-            .find(|name| !name.is_empty())
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let id = if spec.id.is_empty() {
+/// The last name of a path.
+fn base(path: &str) -> String {
+    path.rsplit('/')
+        .find(|name| !name.is_empty())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn secret_id(spec: &MountSpec) -> String {
+    if spec.id.is_empty() {
         base(&spec.target)
     } else {
         spec.id.clone()
-    };
+    }
+}
+
+/// A secret: a file, a variable, or both.
+fn secret(spec: &MountSpec, env: &mut Vec<SecretEnv>) -> Option<Mount> {
+    let id = secret_id(spec);
     let optional = !spec.required;
     if let Some(name) = &spec.env {
         env.push(SecretEnv {

@@ -11,7 +11,7 @@ use crate::checks::{
 use crate::error::DockerfileError;
 use crate::expand::{Expander, Variables};
 use crate::image::ImageConfig;
-use crate::instruction::{ArgDecl, Kind};
+use crate::instruction::{ArgDecl, Instruction, Kind};
 use crate::location::Lines;
 use crate::plan::{Base, PlannedStage, Resolved, Step};
 use crate::reference::ImageRef;
@@ -158,12 +158,19 @@ impl Lowering<'_> {
             Kind::Copy(copy) => self.copy(state, step, copy, false, index),
             Kind::Run(run) => self.run(state, step, run, index),
             Kind::Workdir(path) => self.workdir(state, step, path),
-            Kind::Arg(declared) => self.arg(state, declared, step.instruction.lines),
+            Kind::Arg(declared) => self.arg(state, &step.instruction, declared, index),
             _ => self.config_only(state, step),
         }
     }
 
-    fn arg(&mut self, state: &mut StageState, declared: &[ArgDecl], lines: Lines) -> Result<(), DockerfileError> {
+    fn arg(
+        &mut self,
+        state: &mut StageState,
+        instruction: &Instruction,
+        declared: &[ArgDecl],
+        index: usize,
+    ) -> Result<(), DockerfileError> {
+        let lines = instruction.lines;
         let mut shown = vec!["ARG".to_owned()];
         for arg in declared {
             self.check_secret("ARG", &arg.name, lines);
@@ -174,6 +181,9 @@ impl Lowering<'_> {
                     "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE"
                 ) =>
                 {
+                    let default = arg.default.as_ref();
+                    let value = self.around.options.build_args.get(&arg.name).or(default).cloned();
+                    self.note_arg(state, index, instruction, arg, value.as_ref());
                     continue;
                 }
                 (_, _) if arg.name == "SOURCE_DATE_EPOCH" && self.around.epoch.is_some() => {
@@ -188,6 +198,7 @@ impl Lowering<'_> {
                     .as_ref()
                     .map_or_else(|| arg.name.clone(), |value| format!("{}={value}", arg.name)),
             );
+            self.note_arg(state, index, instruction, arg, value.as_ref());
             state.declare(&arg.name, value);
         }
         self.history(state, &shown.join(" "), true);

@@ -17,7 +17,16 @@ pub(crate) struct GlobalArgs {
     values: BTreeMap<String, String>,
     pub(crate) expander: Expander,
     /// Arguments that the file declares.
-    declared: BTreeSet<String>,
+    declared: BTreeMap<String, Declared>,
+}
+
+/// How the file declares an argument.
+#[derive(Debug, Clone)]
+struct Declared {
+    /// Whether it was given there, or has a default.
+    has_value: bool,
+    /// Names that its default refers to.
+    needs: BTreeSet<String>,
 }
 
 impl Variables for GlobalArgs {
@@ -52,7 +61,7 @@ impl GlobalArgs {
         let mut args = Self {
             values: values.collect(),
             expander: Expander::new(file.directives.escape_char()),
-            declared: BTreeSet::new(),
+            declared: BTreeMap::new(),
         };
         for instruction in &file.global_args {
             let Kind::Arg(declared) = &instruction.kind else {
@@ -60,19 +69,20 @@ impl GlobalArgs {
             };
             for arg in declared {
                 let given = options.build_args.get(&arg.name).cloned();
+                let mut needs = BTreeSet::new();
                 let value = match (given, &arg.default) {
                     (Some(given), _) => Some(given),
                     (None, Some(default)) => {
                         let expanded = args.expander.expand(default, &args);
-                        Some(
-                            expanded
-                                .map_err(|error| DockerfileError::at(instruction.lines, error.to_string()))?
-                                .value,
-                        )
+                        let expanded =
+                            expanded.map_err(|error| DockerfileError::at(instruction.lines, error.to_string()))?;
+                        needs = expanded.matched;
+                        Some(expanded.value)
                     }
                     (None, None) => None,
                 };
-                args.declared.insert(arg.name.clone());
+                let has_value = value.is_some();
+                args.declared.insert(arg.name.clone(), Declared { has_value, needs });
                 if let Some(value) = value {
                     args.values.insert(arg.name.clone(), value);
                 }
@@ -92,7 +102,21 @@ impl GlobalArgs {
 
     /// Whether the file declares an argument of that name before its first stage.
     pub(super) fn declares(&self, name: &str) -> bool {
-        self.declared.contains(name)
+        self.declared.contains_key(name)
+    }
+
+    /// The value that the file or the build gives to an argument, other than what is always there.
+    pub(crate) fn own_value(&self, name: &str) -> Option<&str> {
+        self.declared.get(name).filter(|declared| declared.has_value)?;
+        self.get(name)
+    }
+
+    /// The names that the default of an argument refers to.
+    pub(crate) fn needs(&self, name: &str) -> BTreeSet<String> {
+        self.declared
+            .get(name)
+            .map(|declared| declared.needs.clone())
+            .unwrap_or_default()
     }
 
     /// Names that have a value.
@@ -103,7 +127,7 @@ impl GlobalArgs {
     /// Replaces (or removes) an argument whose value had to be worked out.
     pub(crate) fn replace(&mut self, name: &str, value: Option<String>) {
         match value {
-            Some(value) if self.declared.contains(name) => {
+            Some(value) if self.declared.contains_key(name) => {
                 self.values.insert(name.to_owned(), value);
             }
             _ => {
