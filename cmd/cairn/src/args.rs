@@ -109,6 +109,15 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
 
+    /// Build nothing, but say what is wrong or odd about the Dockerfile; the same as --call check.
+    #[arg(long, conflicts_with = "call")]
+    pub(crate) check: bool,
+
+    /// What to do instead of building: check, outline (what the target takes), targets (the stages) or describe (what
+    /// can be called); with `,format=json` the answer is printed as JSON. `build` builds.
+    #[arg(long, value_name = "METHOD[,format=FORMAT]")]
+    pub(crate) call: Option<String>,
+
     /// The directory whose files the build may use, or the URL of a remote one.
     #[arg(value_name = "PATH")]
     pub(crate) context: String,
@@ -205,6 +214,12 @@ mod tests {
         assert!(parse(&["--addr", "tcp://a:1", "--root", "/x"]).is_err());
         assert!(parse(&["--addr", "tcp://a:1", "--config", "/x"]).is_err());
         assert!(parse(&["--config", "/y", "--root", "/x"]).is_ok());
+    }
+
+    #[test]
+    fn a_check_is_no_other_call() {
+        assert!(Cli::try_parse_from(["cairn", "build", "--check", "."]).is_ok());
+        assert!(Cli::try_parse_from(["cairn", "build", "--check", "--call", "outline", "."]).is_err());
     }
 
     #[test]

@@ -8,10 +8,12 @@ use crate::csv;
 use crate::error::CliError;
 use crate::surroundings::Surroundings;
 
+mod call;
 mod input;
 mod output;
 mod secret;
 
+pub(crate) use call::{Call, Format};
 pub(crate) use input::{Context, Dockerfile};
 pub(crate) use output::{Destination, Output};
 pub(crate) use secret::{SecretOrigin, SecretPlan};
@@ -25,6 +27,8 @@ pub(crate) struct BuildPlan {
     pub(crate) dockerfile: Dockerfile,
     /// Options of the frontend.
     pub(crate) frontend_attrs: BTreeMap<String, String>,
+    /// What is asked for instead of a build.
+    pub(crate) call: Option<Call>,
     /// What becomes of the result.
     pub(crate) outputs: Vec<Output>,
     /// What RUN steps may read.
@@ -46,12 +50,17 @@ impl BuildPlan {
         let mut frontend_attrs = frontend_attrs(args, surroundings)?;
         context.add_attrs(&mut frontend_attrs);
         dockerfile.add_attrs(&mut frontend_attrs);
+        let call = Call::find(args)?;
+        if let Some(call) = &call {
+            call.add_attrs(&mut frontend_attrs);
+        }
         let outputs = output::resolve(&args.outputs, &args.tags, args.push, surroundings)?;
         let secrets = args.secrets.iter().map(|text| SecretPlan::parse(text, surroundings));
         Ok(Self {
             context,
             dockerfile,
             frontend_attrs,
+            call,
             outputs,
             secrets: secret::distinct(secrets.collect::<Result<_, _>>()?)?,
             progress: progress_mode(args.progress, surroundings)?,

@@ -12,6 +12,7 @@ use crate::surroundings::Surroundings;
 use crate::target::Target;
 use crate::ui;
 
+mod answer;
 mod build;
 mod debug;
 mod du;

@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::answer::Answer;
 use crate::args::ProgressMode;
-use crate::build_plan::{BuildPlan, Context, Destination, Dockerfile, Output, SecretOrigin};
+use crate::build_plan::{BuildPlan, Call, Context, Destination, Dockerfile, Output, SecretOrigin};
 use crate::daemon::Daemon;
 use crate::error::CliError;
 use crate::exit::ExitCode;
@@ -45,13 +46,39 @@ pub(super) async fn run(daemon: &Daemon, plan: &BuildPlan, surroundings: &Surrou
         both = async { tokio::join!(solve, view) } => both,
         error = watch_signals(cancel) => return Err(error.into()),
     };
-    let finished = result
-        .map_err(CliError::from)
-        .and_then(|solved| finish(plan, &solved, &followed, theme));
-    finished.map_err(|error| {
-        ui::remark(&failure::render(&error, Some(&followed.progress), &theme));
-        Failure::Reported(error.exit_code())
-    })
+    let finished = result.map_err(CliError::from).and_then(|solved| match &plan.call {
+        Some(call) => answered(plan, call, &solved, &followed, theme),
+        None => finish(plan, &solved, &followed, theme).map(|()| ExitCode::Success),
+    });
+    match finished {
+        Ok(ExitCode::Success) => Ok(()),
+        // It has been said why.
+        Ok(code) => Err(Failure::Reported(code)),
+        Err(error) => {
+            ui::remark(&failure::render(&error, Some(&followed.progress), &theme));
+            Err(Failure::Reported(error.exit_code()))
+        }
+    }
+}
+
+/// Prints what the daemon answered. Its odd remarks are progress, and so is what they are about.
+fn answered(
+    plan: &BuildPlan,
+    call: &Call,
+    solved: &Solved,
+    followed: &Followed,
+    theme: Theme,
+) -> Result<ExitCode, CliError> {
+    if let Some(path) = &plan.metadata_file {
+        write_metadata(path, &solved.response)?;
+    }
+    if matches!(plan.progress, ProgressMode::Tty | ProgressMode::Plain) {
+        ui::remark(&summary::warnings(&followed.progress, &theme));
+    }
+    let answer = Answer::read(call, &solved.response)?;
+    ui::print(&answer.render(call.format))?;
+    ui::remark(&answer.complaint(theme));
+    Ok(answer.exit_code())
 }
 
 /// Tells about the result in the way that was asked for.
@@ -223,7 +250,10 @@ fn metadata(response: &BTreeMap<String, String>) -> Value {
         let decoded = (key == "containerimage.descriptor")
             .then(|| STANDARD.decode(text).ok())
             .flatten();
-        let json = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let json = match key {
+            "result.json" => serde_json::from_str(text).ok(),
+            _ => decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
+        };
         json.unwrap_or_else(|| Value::from(text))
     };
     response
@@ -239,11 +269,15 @@ mod tests {
 
     #[test]
     fn metadata_holds_descriptors_as_json() {
-        let response = [("containerimage.descriptor", "eyJzaXplIjoxfQ=="), ("image.name", "x")];
+        let response = [
+            ("containerimage.descriptor", "eyJzaXplIjoxfQ=="),
+            ("image.name", "x"),
+            ("result.json", "[1]"),
+        ];
         let response = response.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         assert_eq!(
             metadata(&response).to_string(),
-            r#"{"containerimage.descriptor":{"size":1},"image.name":"x"}"#
+            r#"{"containerimage.descriptor":{"size":1},"image.name":"x","result.json":[1]}"#
         );
     }
 

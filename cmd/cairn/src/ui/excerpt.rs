@@ -5,8 +5,8 @@ use cairn_client::SourceLocation;
 use crate::ui::text;
 
 /// Lines shown around a range, and around a range of one line.
-const PADDING: u32 = 2;
-const PADDING_OF_ONE: u32 = 4;
+const PADDING: u32 = 1;
+const PADDING_OF_ONE: u32 = 2;
 /// A range longer than this is cut.
 const MAX_LINES: u32 = 40;
 const RULE: &str = "--------------------";
@@ -56,25 +56,21 @@ mod tests {
     }
 
     #[test]
-    fn one_line_has_four_around_it() {
+    fn one_line_has_two_around_it() {
         insta::assert_snapshot!(render(&location(&[(6, 6)])).unwrap(), @r"
         Dockerfile:6
         --------------------
-           2 |     LINE 2
-           3 |     LINE 3
            4 |     LINE 4
            5 |     LINE 5
            6 | >>> LINE 6
            7 |     LINE 7
            8 |     LINE 8
-           9 |     LINE 9
-          10 |     LINE 10
         --------------------
         ");
     }
 
     #[test]
-    fn several_lines_have_two_around_them() {
+    fn several_lines_have_one_around_them() {
         insta::assert_snapshot!(render(&location(&[(1, 2), (4, 4)])).unwrap(), @r"
         Dockerfile:1
         --------------------
@@ -83,7 +79,6 @@ mod tests {
            3 |     LINE 3
            4 | >>> LINE 4
            5 |     LINE 5
-           6 |     LINE 6
         --------------------
         ");
     }

@@ -111,6 +111,8 @@ fn hint_at(message: &str) -> Option<String> {
         "denied:",
     ]) {
         "log in to the registry with `docker login`, whose credentials are used here"
+    } else if has(&["unsupported request frontend."]) {
+        "`--call` takes check, outline, targets and describe; what else there is depends on the frontend"
     } else if has(&["server gave http response to https client"]) {
         "mark the registry with `http = true` in the daemon's configuration"
     } else {
