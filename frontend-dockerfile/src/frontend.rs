@@ -3,6 +3,7 @@
 //! One request is: understand the options, read the Dockerfile and the ignore file, then for each platform plan, resolve
 //! base images (all at once) and lower; and name the results.
 
+mod context;
 mod epoch;
 mod inputs;
 mod metadata;
@@ -16,7 +17,7 @@ use cairn_solver::Platform;
 use cairn_solver::frontend::{Bridge, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult};
 use cairn_solver::llb::{SourceFile, SourceLocation};
 use cairn_solver::progress::Warning;
-use cairn_solver::worker::ImageQuery;
+use cairn_solver::worker::{ImageQuery, LayoutStore};
 use futures_util::future::{try_join, try_join_all};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -42,17 +43,10 @@ impl Frontend for DockerfileFrontend {
     /// Cancel safe: nothing outlives the call but lazily built results.
     async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError> {
         let host = host_platform(bridge.as_ref());
-        let options = Options::parse(&request.options, &host).map_err(FrontendError::Option)?;
+        let mut options = Options::parse(&request.options, &host).map_err(FrontendError::Option)?;
         requests::check_caps(&options, false)?;
-        if let Some(name) = request
-            .inputs
-            .keys()
-            .find(|name| matches!(name.as_str(), "context" | "dockerfile"))
-        {
-            return Err(FrontendError::Option(format!(
-                "frontend input {name} is not supported yet"
-            )));
-        }
+        let inputs = request.inputs.into_iter();
+        options.inputs = inputs.map(|(name, input)| (name, Arc::new(input))).collect();
         let inputs = Inputs::read(bridge.as_ref(), &options).await?;
         for name in &options.unknown {
             let warning = Warning {
@@ -238,7 +232,9 @@ impl Build<'_> {
     ) -> Result<Planned, FrontendError> {
         let mut plan =
             Plan::new(file, self.options, platform, &self.host, found).map_err(|error| self.located(error))?;
-        let epoch = epoch::resolve(&mut plan, self.options).map_err(|error| self.located(error))?;
+        let epoch = epoch::asked(&plan, file, self.options, &self.inputs.context);
+        let epoch = epoch.map_err(|error| self.located(error))?.resolve(self.bridge).await?;
+        epoch::settle(&mut plan, epoch);
         loop {
             let wanted = plan.wanted();
             if wanted.is_empty() {
@@ -270,6 +266,7 @@ impl Build<'_> {
             options: self.options,
             file: self.inputs.file.clone(),
             session: self.bridge.session_id().to_owned(),
+            context: self.inputs.context.files.clone(),
             ignore,
             context_ignores: std::mem::take(&mut planned.context_ignores),
             escape: file.directives.escape_char(),
@@ -300,7 +297,10 @@ impl Build<'_> {
             reference: reference.clone(),
             platform: Some(wanted.platform.clone()),
             mode: self.options.resolve_mode,
-            layout: None,
+            layout: wanted.layout.as_ref().map(|store| LayoutStore {
+                session: Some(self.bridge.session_id().to_owned()),
+                store: store.clone(),
+            }),
         };
         match self.bridge.resolve_image(query, &name).await {
             Ok(image) => Ok(Resolved {

@@ -17,6 +17,7 @@ mod names;
 mod notes;
 mod path;
 mod proxy;
+mod remote;
 mod run;
 mod signal;
 mod stage;
@@ -24,6 +25,7 @@ mod state;
 mod workdir;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_patterns::PatternSet;
@@ -49,6 +51,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) file: SourceFile,
     /// Session that offers the client's directories.
     pub(crate) session: String,
+    /// The graph that makes the build context; `None` for the client's directory.
+    pub(crate) context: Option<Arc<Definition>>,
     /// Rules of the ignore file.
     pub(crate) ignore: Vec<String>,
     /// Rules of the ignore files of named contexts.
@@ -128,8 +132,11 @@ impl Lowering<'_> {
             self.arena.use_all_of(root);
         }
         let base_config = self.base_config(target);
+        let definition = state.root.map(|root| self.arena.finish(root, &self.around.file));
         Ok(Lowered {
-            definition: state.root.map(|root| self.arena.finish(root, &self.around.file)),
+            definition: definition
+                .transpose()
+                .map_err(|error| DockerfileError::whole(format!("failed to load LLB of a build context: {error}")))?,
             config: state.image.to_json(),
             base_config,
             notes: self.notes,
@@ -145,15 +152,20 @@ impl Lowering<'_> {
             match &self.plan.stages[index].base {
                 Base::Stage(base) => index = *base,
                 Base::Image { resolved, .. } => return resolved.as_ref().map(|found| found.config.clone()),
+                Base::Graph(graph) => return graph.config.clone(),
                 Base::Scratch | Base::Local { .. } => return None,
             }
         }
     }
 
-    /// The build context.
-    fn context(&mut self) -> arena::NodeId {
+    /// The build context; `None` if it is empty.
+    fn context(&mut self) -> Option<arena::NodeId> {
+        const KEY: &str = "context";
         let around = self.around;
-        self.arena.local("context", || {
+        if let Some(definition) = &around.context {
+            return self.arena.graph(KEY, definition, None);
+        }
+        let node = self.arena.local(KEY, || {
             let source = LocalSource {
                 name: "context".to_owned(),
                 session: Some(session_of(around, "context")),
@@ -162,7 +174,8 @@ impl Lowering<'_> {
                 ..LocalSource::default()
             };
             (source, OpMetadata::named("[internal] load build context"))
-        })
+        });
+        Some(node)
     }
 
     /// A directory of the client under the name of a context.

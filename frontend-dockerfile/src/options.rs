@@ -3,9 +3,10 @@
 mod run;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cairn_solver::Platform;
-use cairn_solver::llb::ResolveMode;
+use cairn_solver::llb::{Definition, ResolveMode};
 
 use crate::gofmt;
 use crate::subrequest::Subrequest;
@@ -32,12 +33,22 @@ pub(crate) struct Options {
     pub(crate) no_cache: NoCache,
     /// `context:*`
     pub(crate) contexts: BTreeMap<String, String>,
+    /// The remote build context: `context`, or the option that `contextkey` names; empty for none.
+    pub(crate) context: String,
+    /// `contextsubdir`; empty for all of the context.
+    pub(crate) context_subdir: String,
+    /// `input-metadata:*`
+    pub(crate) input_metadata: BTreeMap<String, String>,
+    /// Definitions that came with the request, by their names.
+    pub(crate) inputs: BTreeMap<String, Arc<Definition>>,
     /// `local-sessionid:*`
     pub(crate) local_sessions: BTreeMap<String, String>,
     /// `sharedkey:localdir:*`
     pub(crate) shared_keys: BTreeMap<String, String>,
     /// `dockerfilekey`; the client's directory with the Dockerfile.
     pub(crate) dockerfile_local: String,
+    /// Whether the Dockerfile is in that directory whatever the context is.
+    pub(crate) forces_local_dockerfile: bool,
     /// `image-resolve-mode`
     pub(crate) resolve_mode: ResolveMode,
     /// `cmdline`: the `syntax` directive has been dealt with.
@@ -95,7 +106,11 @@ impl Options {
             dockerfile_local: "dockerfile".to_owned(),
             ..Self::default()
         };
-        for (key, value) in options {
+        let context = options.get("contextkey").map_or("context", String::as_str);
+        if let Some(value) = options.get(context) {
+            parsed.context.clone_from(value);
+        }
+        for (key, value) in options.iter().filter(|(key, _)| *key != context) {
             match key.split_once(':') {
                 Some((group, name)) => parsed.grouped(group, name, value)?,
                 None => parsed.single(key, value, host)?,
@@ -112,7 +127,13 @@ impl Options {
             "target" => self.target = value.to_owned(),
             "platform" => self.platforms = platforms(value, host)?,
             "no-cache" => self.no_cache = no_cache(value),
-            "dockerfilekey" => self.dockerfile_local = value.to_owned(),
+            "dockerfilekey" => {
+                self.dockerfile_local = value.to_owned();
+                self.forces_local_dockerfile = true;
+            }
+            // What they say has been taken already, or is of another option.
+            "context" | "contextkey" => {}
+            "contextsubdir" => self.context_subdir = value.to_owned(),
             "image-resolve-mode" => self.resolve_mode = resolve_mode(value)?,
             "cmdline" => self.has_cmdline = true,
             "frontend.caps" => self.missing_caps = missing_caps(value),
@@ -124,10 +145,10 @@ impl Options {
             "source" if value == "dockerfile.v0" || is_official(value) => {}
             "override-copy-image" => return Err(format!("support for \"{key}\" was removed in BuildKit 0.11")),
             "requestid" => self.request = Some(value.to_owned()),
-            "context" | "contextkey" | "contextsubdir" | "source" if !value.is_empty() => {
+            "source" if !value.is_empty() => {
                 return Err(format!("frontend option {key}={value} is not supported yet"));
             }
-            "context" | "contextkey" | "contextsubdir" | "source" => {}
+            "source" => {}
             _ => {
                 if !self.run.set(key, value)? {
                     self.unknown.push(key.to_owned());
@@ -151,7 +172,8 @@ impl Options {
                 return Ok(());
             }
             // The daemon makes provenance, from what it sees; where files come from is recorded there as well.
-            "vcs" | "input-metadata" | "verifier" => return Ok(()),
+            "vcs" | "verifier" => return Ok(()),
+            "input-metadata" => &mut self.input_metadata,
             "attest" => return attestation(name, value),
             _ => {
                 self.unknown.push(format!("{group}:{name}"));
@@ -279,11 +301,18 @@ fn attestation(kind: &str, value: &str) -> Result<(), String> {
     let fields = if value.is_empty() {
         Vec::new()
     } else {
-        csv::record(value)?
+        csv::record(value).map_err(|cause| format!("failed to parse {kind}: {cause}"))?
     };
     match kind {
         // Made by the daemon.
         "provenance" => Ok(()),
+        "sbom"
+            if fields
+                .iter()
+                .any(|field| matches!(field.as_str(), "generator" | "generator=")) =>
+        {
+            Err("sbom generator cannot be empty".to_owned())
+        }
         "sbom" if fields.iter().any(|field| field == "disabled=true") || value == "false" => Ok(()),
         "sbom" => Err("frontend option attest:sbom is not supported yet".to_owned()),
         _ => Err(format!("unknown attestation type {}", gofmt::quote(kind))),
@@ -339,10 +368,11 @@ mod tests {
             ),
             ("attest:foo", "", "unknown attestation type \"foo\""),
             ("attest:sbom", "", "frontend option attest:sbom is not supported yet"),
+            ("attest:sbom", "generator=", "sbom generator cannot be empty"),
             (
-                "context",
-                "http://x/y.git",
-                "frontend option context=http://x/y.git is not supported yet",
+                "attest:sbom",
+                "generator=\"x",
+                "failed to parse sbom: parse error on line 1, column 11: bare \" in non-quoted field",
             ),
             (
                 "multi-platform",
@@ -424,6 +454,37 @@ mod tests {
             assert!(is_official(name), "{name}");
         }
         assert!(!is_official("docker/dockerfile2:1") && !is_official("quay.io/docker/dockerfile:1"));
+    }
+
+    #[test]
+    fn the_context_may_be_in_another_option() {
+        let options = parse(&[
+            ("context", "https://h/a.git"),
+            ("contextsubdir", "d"),
+            ("input-metadata:x", "{}"),
+        ])
+        .unwrap();
+        assert_eq!(
+            (options.context.as_str(), options.context_subdir.as_str()),
+            ("https://h/a.git", "d")
+        );
+        assert_eq!(
+            (options.forces_local_dockerfile, options.input_metadata.len()),
+            (false, 1)
+        );
+        let options = parse(&[
+            ("contextkey", "mine"),
+            ("mine", "http://h/x"),
+            ("context", "other"),
+            ("dockerfilekey", "d"),
+        ])
+        .unwrap();
+        assert_eq!((options.context.as_str(), options.unknown.len()), ("http://h/x", 0));
+        assert_eq!(
+            (options.dockerfile_local.as_str(), options.forces_local_dockerfile),
+            ("d", true)
+        );
+        assert_eq!(parse(&[("contextkey", "mine")]).unwrap().context, "");
     }
 
     #[test]

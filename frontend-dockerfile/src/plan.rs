@@ -10,13 +10,16 @@ mod cycle;
 mod resolve;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use cairn_solver::llb::{Definition, SourceOp};
 use cairn_solver::{Digest, Platform};
 
 use crate::checks::Finding;
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
+use crate::image::ImageConfig;
 use crate::instruction::{Instruction, Kind};
 use crate::location::Lines;
 use crate::options::Options;
@@ -24,7 +27,7 @@ use crate::reference::ImageRef;
 use crate::suggest::suggestion;
 
 pub(crate) use arguments::GlobalArgs;
-use context::NamedContext;
+pub(crate) use context::NamedContext;
 
 /// A build of one platform, planned.
 #[derive(Debug)]
@@ -71,6 +74,8 @@ pub(crate) enum Base {
     Image {
         reference: ImageRef,
         context: Option<String>,
+        /// The client's OCI layout that it is in; `None` for a registry.
+        layout: Option<String>,
         resolved: Option<Resolved>,
     },
     /// A directory of the client, under the name of a context.
@@ -78,6 +83,18 @@ pub(crate) enum Base {
         context: String,
         local: String,
     },
+    /// Whatever a named context stands for otherwise.
+    Graph(GraphBase),
+}
+
+/// A base that is made by a graph of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct GraphBase {
+    pub(crate) definition: Arc<Definition>,
+    /// The source that is all there is to it, if it is one.
+    pub(crate) source: Option<Box<SourceOp>>,
+    /// The image config that comes with it.
+    pub(crate) config: Option<Bytes>,
 }
 
 /// What is known of a base image once it was looked up.
@@ -105,6 +122,7 @@ pub(crate) struct Wanted {
     pub(crate) reference: String,
     pub(crate) platform: Platform,
     pub(crate) context: Option<String>,
+    pub(crate) layout: Option<String>,
 }
 
 impl Plan {
@@ -159,6 +177,15 @@ impl Plan {
             }
         }
         plan.shows_labels = implicit || plan.declared > 1;
+        for index in 0..plan.declared {
+            if let Base::Graph(GraphBase {
+                config: Some(config), ..
+            }) = &plan.stages[index].base
+            {
+                let config = config.clone();
+                plan.add_triggers(options, index, &config)?;
+            }
+        }
         plan.settle()?;
         Ok(plan)
     }
@@ -296,12 +323,14 @@ impl Plan {
                 Base::Image {
                     reference,
                     context,
+                    layout,
                     resolved: None,
                 } if stage.reachable => Some(Wanted {
                     stage: index,
                     reference: reference.full(),
                     platform: stage.platform.clone(),
                     context: context.clone(),
+                    layout: layout.clone(),
                 }),
                 _ => None,
             });
@@ -310,28 +339,43 @@ impl Plan {
 
     /// Takes what was found out about a stage's image. Triggers it carries join the stage.
     pub(crate) fn resolved(&mut self, options: &Options, index: usize, found: Resolved) -> Result<(), DockerfileError> {
-        let lines = self.stages[index].lines.unwrap_or(Lines::one(1));
-        let triggers = if index < self.declared {
-            let mut image = crate::image::ImageConfig::from_base(&found.config)
-                .map_err(|error| DockerfileError::at(lines, format!("{}: {error}", self.stages[index].written)))?;
-            image.take_triggers()
-        } else {
-            Vec::new()
-        };
+        let config = found.config.clone();
         if let Base::Image { resolved, .. } = &mut self.stages[index].base {
             *resolved = Some(found);
         }
+        self.add_triggers(options, index, &config)
+    }
+
+    /// Has the triggers in the config of a base fire. Where a context stands in for a stage there is nothing to join but
+    /// the stages that are based on it.
+    fn add_triggers(&mut self, options: &Options, index: usize, config: &[u8]) -> Result<(), DockerfileError> {
+        if index >= self.declared {
+            return Ok(());
+        }
+        let lines = self.stages[index].lines.unwrap_or(Lines::one(1));
+        let triggers = ImageConfig::from_base(config)
+            .map_err(|error| DockerfileError::at(lines, format!("{}: {error}", self.stages[index].written)))?
+            .take_triggers();
         if triggers.is_empty() {
             return Ok(());
         }
-        let parse = |text: &String| {
-            Instruction::from_trigger(text, lines).map_err(|message| DockerfileError::at(lines, message))
+        let stages: Vec<usize> = if self.stages[index].replaced {
+            let is_based = |stage: &usize| matches!(self.stages[*stage].base, Base::Stage(base) if base == index);
+            (0..self.declared).filter(is_based).collect()
+        } else {
+            vec![index]
         };
-        let steps = triggers
-            .iter()
-            .map(|text| Ok((parse(text)?, true)))
-            .collect::<Result<_, _>>()?;
-        self.shows_labels |= self.add_steps(options, index, steps, 0)?;
+        for stage in stages {
+            let lines = self.stages[stage].lines.unwrap_or(Lines::one(1));
+            let parse = |text: &String| {
+                Instruction::from_trigger(text, lines).map_err(|message| DockerfileError::at(lines, message))
+            };
+            let steps = triggers
+                .iter()
+                .map(|text| Ok((parse(text)?, true)))
+                .collect::<Result<_, _>>()?;
+            self.shows_labels |= self.add_steps(options, stage, steps, 0)?;
+        }
         Ok(())
     }
 }

@@ -13,6 +13,8 @@ use crate::location::Lines;
 use crate::options::Options;
 use crate::plan::{Base, Plan};
 
+use super::context::{self, MainContext};
+
 /// Largest Dockerfile.
 const MAX_DOCKERFILE_BYTES: usize = 64 << 20;
 
@@ -26,13 +28,16 @@ pub(super) struct Inputs {
     pub(super) source: Option<BridgeRef>,
     /// Content of the ignore file beside the Dockerfile.
     own_ignore: Option<Bytes>,
+    /// The build context.
+    pub(super) context: MainContext,
 }
 
 impl Inputs {
     pub(super) async fn read(bridge: &dyn Bridge, options: &Options) -> Result<Self, FrontendError> {
-        let filename = options.filename.as_str();
+        let context = MainContext::find(bridge, options).await?;
+        let filename = context.filename.unwrap_or(options.filename.as_str());
         let path = in_root(filename);
-        let (source, vertex) = Self::dockerfile_source(bridge, options).await?;
+        let (source, vertex) = Self::dockerfile_source(bridge, options, &context, filename).await?;
         let own_ignore = format!("{path}.dockerignore");
         let data = match read(bridge, source.as_ref(), &path).await? {
             Some(data) => Some(data),
@@ -62,12 +67,17 @@ impl Inputs {
             vertex,
             source,
             own_ignore,
+            context,
         })
     }
 
     /// The ignore rules of the build context. A file beside the Dockerfile wins over the one in the context, even if it
     /// is empty.
     pub(super) async fn ignore(&self, bridge: &dyn Bridge, options: &Options) -> Result<Vec<String>, FrontendError> {
+        // There is nothing to leave out of what the client does not send.
+        if self.context.files.is_some() {
+            return Ok(Vec::new());
+        }
         if let Some(own) = &self.own_ignore {
             return parse_ignore(&format!("{}.dockerignore", self.file.filename), own);
         }
@@ -82,8 +92,15 @@ impl Inputs {
     async fn dockerfile_source(
         bridge: &dyn Bridge,
         options: &Options,
+        context: &MainContext,
+        filename: &str,
     ) -> Result<(Option<BridgeRef>, Digest), FrontendError> {
-        let filename = &options.filename;
+        if let Some(definition) = &context.dockerfile
+            && !options.forces_local_dockerfile
+        {
+            let vertex = context::target(definition).unwrap_or_else(|| Digest::sha256(&[]));
+            return Ok((bridge.solve((**definition).clone()).await?, vertex));
+        }
         let local = options.dockerfile_local.as_str();
         let path = in_root(filename);
         let mut paths = vec![path.clone(), format!("{path}.dockerignore")];

@@ -1,10 +1,12 @@
 //! Ops before they are encoded.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use cairn_solver::Platform;
 use cairn_solver::llb::{
-    Builder, Definition, LocalSource, Op, OpMetadata, Output, SourceFile, SourceLocation, SourceOp, SourceRange,
+    Builder, DecodeError, Definition, LocalSource, Op, OpMetadata, Output, SourceFile, SourceLocation, SourceOp,
+    SourceRange,
 };
 
 use crate::location::Lines;
@@ -19,17 +21,25 @@ pub(super) struct NodeId(usize);
 #[derive(Debug, Default)]
 pub(super) struct Arena {
     nodes: Vec<Node>,
-    locals: HashMap<String, NodeId>,
+    /// Nodes that many instructions use, by what they are called here.
+    named: HashMap<String, NodeId>,
     used: HashMap<NodeId, UsedPaths>,
 }
 
 #[derive(Debug)]
 struct Node {
-    op: Op,
+    content: Content,
     inputs: Vec<NodeId>,
     platform: Option<Platform>,
     metadata: OpMetadata,
     lines: Option<Lines>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Op(Box<Op>),
+    /// Whatever a graph made elsewhere comes to; there must be something in it.
+    Graph(Arc<Definition>),
 }
 
 impl Arena {
@@ -42,7 +52,7 @@ impl Arena {
         lines: Option<Lines>,
     ) -> NodeId {
         self.nodes.push(Node {
-            op,
+            content: Content::Op(Box::new(op)),
             inputs,
             platform: platform.cloned(),
             metadata,
@@ -51,14 +61,34 @@ impl Arena {
         NodeId(self.nodes.len() - 1)
     }
 
+    /// The result of a graph that was made elsewhere; `None` is scratch. Under one `key` it is taken over once.
+    pub(super) fn graph(&mut self, key: &str, definition: &Arc<Definition>, lines: Option<Lines>) -> Option<NodeId> {
+        if definition.is_empty() {
+            return None;
+        }
+        if let Some(&known) = self.named.get(key) {
+            return Some(known);
+        }
+        self.nodes.push(Node {
+            content: Content::Graph(Arc::clone(definition)),
+            inputs: Vec::new(),
+            platform: None,
+            metadata: OpMetadata::default(),
+            lines,
+        });
+        let node = NodeId(self.nodes.len() - 1);
+        self.named.insert(key.to_owned(), node);
+        Some(node)
+    }
+
     /// The directory of the client under `key`, made on first use. Nothing of it counts as used yet.
     pub(super) fn local(&mut self, key: &str, make: impl FnOnce() -> (LocalSource, OpMetadata)) -> NodeId {
-        if let Some(&known) = self.locals.get(key) {
+        if let Some(&known) = self.named.get(key) {
             return known;
         }
         let (source, metadata) = make();
         let node = self.add(Op::Source(SourceOp::Local(source)), Vec::new(), None, metadata, None);
-        self.locals.insert(key.to_owned(), node);
+        self.named.insert(key.to_owned(), node);
         self.used.insert(node, UsedPaths::default());
         node
     }
@@ -76,9 +106,14 @@ impl Arena {
     }
 
     /// Encodes what `target` needs.
-    pub(super) fn finish(mut self, target: NodeId, file: &SourceFile) -> Definition {
+    ///
+    /// # Errors
+    /// If a graph made elsewhere is malformed.
+    pub(super) fn finish(mut self, target: NodeId, file: &SourceFile) -> Result<Definition, DecodeError> {
         for (node, used) in self.used.drain() {
-            if let Op::Source(SourceOp::Local(source)) = &mut self.nodes[node.0].op {
+            if let Content::Op(op) = &mut self.nodes[node.0].content
+                && let Op::Source(SourceOp::Local(source)) = &mut **op
+            {
                 source.follow_paths = used.follow_paths();
             }
         }
@@ -88,17 +123,18 @@ impl Arena {
         let mut outputs: HashMap<NodeId, Output> = HashMap::new();
         for (index, node) in self.nodes.into_iter().enumerate().filter(|(index, _)| wanted[*index]) {
             let inputs: Vec<Output> = node.inputs.iter().map(|input| outputs[input]).collect();
-            let output = builder.op(&node.op, &inputs, node.platform.as_ref(), node.metadata);
-            builder.locate(
-                output,
-                SourceLocation {
-                    file,
-                    ranges: node.lines.map(ranges).unwrap_or_default(),
-                },
-            );
+            let is_own = matches!(node.content, Content::Op(_));
+            let output = match node.content {
+                Content::Op(op) => builder.op(&op, &inputs, node.platform.as_ref(), node.metadata),
+                Content::Graph(definition) => builder.import(&definition)?.ok_or(DecodeError::TooFew(0))?,
+            };
+            if is_own || node.lines.is_some() {
+                let ranges = node.lines.map(ranges).unwrap_or_default();
+                builder.locate(output, SourceLocation { file, ranges });
+            }
             outputs.insert(NodeId(index), output);
         }
-        builder.finish(outputs[&target])
+        Ok(builder.finish(outputs[&target]))
     }
 
     fn wanted(&self, target: NodeId) -> Vec<bool> {

@@ -10,13 +10,12 @@ use crate::expand::Expander;
 use crate::instruction::{Copy, CopySource};
 use crate::location::Lines;
 use crate::plan::Step;
-use crate::remote::{SourceKind, source_kind};
 use crate::syntax::Heredoc;
 
 use super::arena::NodeId;
 use super::mode::{self, Mode};
 use super::state::StageState;
-use super::{Lowering, chown, names, path};
+use super::{Lowering, chown, names, path, remote};
 
 /// What a copy says, expanded.
 struct Expanded {
@@ -25,6 +24,7 @@ struct Expanded {
     dest: String,
     chown: Option<String>,
     chmod: Option<String>,
+    checksum: Option<String>,
 }
 
 impl Lowering<'_> {
@@ -39,7 +39,7 @@ impl Lowering<'_> {
         let lines = step.instruction.lines;
         let fail = |message: String| DockerfileError::at(lines, message);
         let said = self.expand_copy(state, copy, lines)?;
-        self.check_sources(copy, &said, is_add).map_err(fail)?;
+        let fetched = remote::sources(copy, &said.sources, said.checksum.as_deref(), is_add).map_err(fail)?;
         let mode = said.chmod.as_deref().map(mode::parse).transpose().map_err(fail)?;
         let from = self.source_root(stage, step, copy)?;
 
@@ -58,11 +58,16 @@ impl Lowering<'_> {
         };
         let mut op = CopyOp::new(root);
         let template = template(&said.dest, &state.cwd, copy, owner, mode.as_ref());
-        for source in &said.sources {
+        for (source, fetched) in said.sources.iter().zip(fetched) {
+            if let Some(fetched) = fetched {
+                let (node, action) = self.fetch(fetched, &name, lines, copy, &template);
+                op.push(Source::Node(node), action);
+                continue;
+            }
             if from.is_none() {
                 self.check_ignored(source, is_add, lines);
             }
-            let from = from.unwrap_or_else(|| Source::Node(self.context()));
+            let from = from.unwrap_or_else(|| self.context().map_or(Source::Scratch, Source::Node));
             let action = path_action(&template, source, copy, is_add);
             if let Source::Node(node) = from {
                 self.arena.use_path(node, &used_path(source));
@@ -108,13 +113,14 @@ impl Lowering<'_> {
                 .map(|text| Some(text).filter(|text| !text.is_empty())),
             None => Ok(None),
         };
-        let (chown, chmod) = (flag(&copy.chown)?, flag(&copy.chmod)?);
+        let (chown, chmod, checksum) = (flag(&copy.chown)?, flag(&copy.chmod)?, flag(&copy.checksum)?);
         Ok(Expanded {
             sources,
             heredocs,
             dest: self.expand(state, &copy.dest, lines)?,
             chown,
             chmod,
+            checksum,
         })
     }
 
@@ -124,31 +130,6 @@ impl Lowering<'_> {
             return Ok(body);
         }
         self.expand_as(Expander::heredoc_body(), state, &body, lines)
-    }
-
-    fn check_sources(&self, copy: &Copy, said: &Expanded, is_add: bool) -> Result<(), String> {
-        for source in &said.sources {
-            match (source_kind(source), is_add) {
-                (SourceKind::Path, _) => {}
-                (SourceKind::Git, false) => return Err("source can't be a git ref for COPY".to_owned()),
-                (SourceKind::Http, false) => return Err("source can't be a URL for COPY".to_owned()),
-                (SourceKind::Git, true) => {
-                    return Err(format!("ADD from a git repository is not supported yet: {source}"));
-                }
-                (SourceKind::Http, true) => return Err(format!("ADD from a URL is not supported yet: {source}")),
-            }
-        }
-        if copy.checksum.is_some() {
-            let several = said.sources.len() + said.heredocs.len() != 1;
-            let message = if several {
-                "checksum can't be specified for multiple sources"
-            } else {
-                "checksum requires HTTP(S) or Git sources"
-            };
-            return Err(message.to_owned());
-        }
-        // `--keep-git-dir` speaks of git sources only; beside paths it has never meant anything.
-        Ok(())
     }
 
     fn check_ignored(&mut self, source: &str, is_add: bool, lines: Lines) {

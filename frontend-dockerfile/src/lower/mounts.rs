@@ -180,7 +180,7 @@ impl Lowering<'_> {
         lines: Lines,
     ) -> Result<Option<NodeId>, DockerfileError> {
         let Some(from) = from else {
-            return Ok((spec.kind == "bind").then(|| self.context()));
+            return Ok(if spec.kind == "bind" { self.context() } else { None });
         };
         if let Some(state) = &self.states[from] {
             return Ok(state.root);

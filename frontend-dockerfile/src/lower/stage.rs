@@ -1,7 +1,7 @@
 //! Beginning a stage, and going through its instructions.
 
 use cairn_solver::Platform;
-use cairn_solver::llb::{ImageSource, Op, OpMetadata, SourceOp};
+use cairn_solver::llb::{ImageSource, OciLayoutSource, Op, OpMetadata, SourceOp};
 use serde_json::Value;
 
 use crate::checks::{
@@ -13,8 +13,7 @@ use crate::expand::{Expander, Variables};
 use crate::image::ImageConfig;
 use crate::instruction::{ArgDecl, Instruction, Kind};
 use crate::location::Lines;
-use crate::plan::{Base, PlannedStage, Resolved, Step};
-use crate::reference::ImageRef;
+use crate::plan::{Base, GraphBase, PlannedStage, Resolved, Step};
 use crate::suggest::suggestion;
 
 use super::Lowering;
@@ -54,19 +53,16 @@ impl Lowering<'_> {
         };
         match &planned.base {
             Base::Scratch | Base::Stage(_) => {}
-            Base::Image {
-                reference,
-                context,
-                resolved,
-            } => {
+            Base::Image { resolved, .. } => {
                 let Some(resolved) = resolved else {
                     return Err(DockerfileError::at(
                         lines,
                         format!("{} was not resolved", planned.written),
                     ));
                 };
-                self.begin_image(&mut state, index, reference, context.as_deref(), resolved)?;
+                self.begin_image(&mut state, index, resolved)?;
             }
+            Base::Graph(graph) => self.begin_graph(&mut state, index, graph)?,
             Base::Local { context, local } => {
                 let root = self.named_context(context, local);
                 state.root = Some(root);
@@ -117,38 +113,63 @@ impl Lowering<'_> {
         &mut self,
         state: &mut StageState,
         index: usize,
-        reference: &ImageRef,
-        context: Option<&str>,
         resolved: &Resolved,
     ) -> Result<(), DockerfileError> {
         let planned = &self.plan.stages[index];
-        let lines = planned.lines.unwrap_or(Lines::one(1));
-        state.image = ImageConfig::from_base(&resolved.config)
-            .map_err(|error| DockerfileError::at(lines, format!("{}: {error}", planned.written)))?;
-        state.image.take_triggers();
+        state.image = inherited_config(planned, &resolved.config)?;
         if index < self.plan.declared {
-            self.check_platform(planned, &resolved.config, lines);
+            self.check_platform(planned, &resolved.config, planned.lines.unwrap_or(Lines::one(1)));
         }
+        let Base::Image {
+            reference,
+            context,
+            layout,
+            ..
+        } = &planned.base
+        else {
+            return Ok(());
+        };
         if has_no_layers(&resolved.config) {
             return Ok(());
         }
         let pinned = reference.pinned(&resolved.digest);
-        let name = match context {
-            Some(context) => format!("[context {context}] {pinned}"),
-            None if index < self.plan.declared => state.names.next(&state.env, &format!("FROM {pinned}")),
-            None => format!("FROM {pinned}"),
+        let name = match (context, layout) {
+            (Some(context), Some(_)) => format!("[context {context}] OCI load from client"),
+            (Some(context), None) => format!("[context {context}] {pinned}"),
+            (None, _) if index < self.plan.declared => state.names.next(&state.env, &format!("FROM {pinned}")),
+            (None, _) => format!("FROM {pinned}"),
         };
-        let source = ImageSource {
-            reference: pinned,
-            resolve_mode: self.around.options.resolve_mode,
-            ..ImageSource::default()
+        let source = match layout {
+            Some(store) => SourceOp::OciLayout(OciLayoutSource {
+                reference: reference.full(),
+                session: Some(self.around.session.clone()),
+                store: store.clone(),
+                ..OciLayoutSource::default()
+            }),
+            None => SourceOp::Image(ImageSource {
+                reference: pinned,
+                resolve_mode: self.around.options.resolve_mode,
+                ..ImageSource::default()
+            }),
         };
         let metadata = from_metadata(planned, name);
-        let op = Op::Source(SourceOp::Image(source));
+        let op = Op::Source(source);
         state.root = Some(
             self.arena
                 .add(op, Vec::new(), Some(&planned.platform), metadata, planned.lines),
         );
+        Ok(())
+    }
+
+    /// Begins with what a named context stands for, and the config that comes with it.
+    fn begin_graph(&mut self, state: &mut StageState, index: usize, graph: &GraphBase) -> Result<(), DockerfileError> {
+        let planned = &self.plan.stages[index];
+        if let Some(config) = &graph.config {
+            state.image = inherited_config(planned, config)?;
+        }
+        // What was made by another build has places of its own.
+        let lines = planned.lines.filter(|_| graph.source.is_some());
+        state.root = self.arena.graph(&format!("stage:{index}"), &graph.definition, lines);
         Ok(())
     }
 
@@ -174,7 +195,11 @@ impl Lowering<'_> {
         let mut shown = vec!["ARG".to_owned()];
         for arg in declared {
             self.check_secret("ARG", &arg.name, lines);
-            let value = match (self.around.options.build_args.get(&arg.name), &arg.default) {
+            let given = self.around.options.build_args.get(&arg.name);
+            // A time that could not be told is as good as none.
+            let is_untold = arg.name == "SOURCE_DATE_EPOCH" && self.around.epoch.is_none();
+            let given = given.filter(|given| !is_untold || given.is_empty());
+            let value = match (given, &arg.default) {
                 // What these two ask for is no value of the build.
                 _ if matches!(
                     arg.name.as_str(),
@@ -279,6 +304,15 @@ impl Lowering<'_> {
             .image
             .add_history(created_by, empty_layer, created.map(|time| time.to_string()).as_deref());
     }
+}
+
+/// The config of the image that a stage is based on, without what is the image's alone.
+fn inherited_config(planned: &PlannedStage, config: &[u8]) -> Result<ImageConfig, DockerfileError> {
+    let lines = planned.lines.unwrap_or(Lines::one(1));
+    let mut image = ImageConfig::from_base(config)
+        .map_err(|error| DockerfileError::at(lines, format!("{}: {error}", planned.written)))?;
+    image.take_triggers();
+    Ok(image)
 }
 
 fn from_metadata(planned: &PlannedStage, name: String) -> OpMetadata {

@@ -102,6 +102,7 @@ impl Plan {
         Ok(Base::Image {
             reference,
             context: None,
+            layout: None,
             resolved: None,
         })
     }
@@ -159,6 +160,7 @@ impl Plan {
                 Base::Image {
                     reference,
                     context: None,
+                    layout: None,
                     resolved: None,
                 }
             }

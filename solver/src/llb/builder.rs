@@ -1,10 +1,12 @@
 //! Making definitions: what frontends use.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use cairn_proto::{canonical, pb};
 
+use super::decode::{DecodeError, decode};
 use super::definition::{Definition, SourceFile, SourceLocation};
 use super::graph::VertexDigest;
 use super::op::{FileOp, Op, OpMetadata, SourceOp};
@@ -87,16 +89,61 @@ impl Builder {
         let wire = encode::op(op, inputs.iter().map(|input| (input.digest, input.index)), platform);
         let bytes = Bytes::from(canonical::encode_op(&wire));
         let digest = Digest::sha256(&bytes);
-        let order = &mut self.order;
-        self.ops
-            .entry(digest)
-            .and_modify(|(_, _, known)| known.merge(&metadata))
-            .or_insert_with(|| {
-                order.push(digest);
-                let inputs = inputs.iter().map(|input| input.digest).collect();
-                (bytes, inputs, metadata.clone())
-            });
+        let inputs = inputs.iter().map(|input| input.digest).collect();
+        self.insert(digest, bytes, inputs, metadata);
         Output { digest, index: 0 }
+    }
+
+    /// Takes over all that `definition` asks for and returns its result; `None` is scratch. Ops keep their bytes, and
+    /// with them their digests, whoever encoded them.
+    ///
+    /// # Errors
+    /// If the definition is malformed; then nothing is taken over.
+    pub fn import(&mut self, definition: &Definition) -> Result<Option<Output>, DecodeError> {
+        let Some(graph) = decode(definition)? else {
+            return Ok(None);
+        };
+        let received: BTreeMap<VertexDigest, &Bytes> = definition
+            .wire
+            .def
+            .iter()
+            .map(|bytes| (Digest::sha256(bytes), bytes))
+            .collect();
+        for index in graph.topological() {
+            let vertex = graph.vertex(index);
+            let inputs = vertex.inputs.iter().map(|edge| graph.vertex(edge.vertex).digest);
+            let bytes = received[&vertex.digest].clone();
+            self.insert(vertex.digest, bytes, inputs.collect(), vertex.metadata.clone());
+        }
+        let map = graph.source_map();
+        let files: Vec<usize> = map.files.iter().map(|file| self.known_source_file(file)).collect();
+        for (digest, locations) in &map.locations {
+            for location in locations.iter().filter(|_| graph.find(digest).is_some()) {
+                let file = files[location.file];
+                self.add_location(
+                    *digest,
+                    SourceLocation {
+                        file,
+                        ..location.clone()
+                    },
+                );
+            }
+        }
+        let target = graph.target();
+        Ok(Some(Output {
+            digest: graph.vertex(target.vertex).digest,
+            index: target.output,
+        }))
+    }
+
+    fn insert(&mut self, digest: VertexDigest, bytes: Bytes, inputs: Vec<VertexDigest>, metadata: OpMetadata) {
+        match self.ops.entry(digest) {
+            Entry::Occupied(mut known) => known.get_mut().2.merge(&metadata),
+            Entry::Vacant(vacant) => {
+                vacant.insert((bytes, inputs, metadata));
+                self.order.push(digest);
+            }
+        }
     }
 
     /// Adds a file that locations can refer to, and returns its index.
@@ -105,9 +152,18 @@ impl Builder {
         self.files.len() - 1
     }
 
+    fn known_source_file(&mut self, file: &SourceFile) -> usize {
+        let known = self.files.iter().position(|known| known == file);
+        known.unwrap_or_else(|| self.add_source_file(file.clone()))
+    }
+
     /// Says where in the user's files `output`'s vertex comes from.
     pub fn locate(&mut self, output: Output, location: SourceLocation) {
-        let known = self.locations.entry(output.digest).or_default();
+        self.add_location(output.digest, location);
+    }
+
+    fn add_location(&mut self, digest: VertexDigest, location: SourceLocation) {
+        let known = self.locations.entry(digest).or_default();
         if !known.contains(&location) {
             known.push(location);
         }
@@ -174,5 +230,102 @@ impl OpMetadata {
         if self.progress_group.is_none() {
             self.progress_group = other.progress_group.clone();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llb::{CopyAction, FileAction, FileActionKind, LocalSource, SourceRange};
+
+    fn local(name: &str) -> SourceOp {
+        SourceOp::Local(LocalSource {
+            name: name.to_owned(),
+            ..LocalSource::default()
+        })
+    }
+
+    fn at(file: usize, line: u32) -> SourceLocation {
+        let range = SourceRange {
+            start_line: line,
+            end_line: line,
+            ..SourceRange::default()
+        };
+        SourceLocation {
+            file,
+            ranges: vec![range],
+        }
+    }
+
+    /// A copy of what an imported definition asks for.
+    fn onto(builder: &mut Builder, output: Output) -> Output {
+        let copy = FileActionKind::Copy(CopyAction::default());
+        let action = FileAction {
+            input: None,
+            secondary: Some(crate::llb::ActionInput::Vertex(0)),
+            output: Some(0),
+            kind: copy,
+        };
+        builder.file(
+            FileOp { actions: vec![action] },
+            &[output],
+            None,
+            OpMetadata::named("copy"),
+        )
+    }
+
+    #[test]
+    fn imported_ops_keep_their_bytes() {
+        let mut other = Builder::new();
+        let file = other.add_source_file(SourceFile {
+            filename: "other".to_owned(),
+            ..SourceFile::default()
+        });
+        let source = other.source(local("a"), None, OpMetadata::named("theirs"));
+        other.locate(source, at(file, 7));
+        // An op with a field that this version does not know, as a newer client may send it.
+        let mut wire = other.finish(source).to_wire();
+        let mut bytes = wire.def[0].to_vec();
+        bytes.extend([0xfa, 0x3f, 0x01, 0x41]);
+        let (before, digest) = (source.vertex().to_string(), Digest::sha256(&bytes));
+        wire.def[0] = bytes.clone().into();
+        let metadata = wire.metadata.remove(&before).expect("the source has metadata");
+        wire.metadata.insert(digest.to_string(), metadata);
+        let map = wire.source.as_mut().expect("there is a source map");
+        let locations = map.locations.remove(&before).expect("the source has a place");
+        map.locations.insert(digest.to_string(), locations);
+        wire.def[1] = canonical::encode_op(&pb::Op {
+            inputs: vec![encode::input(digest, 0)],
+            ..pb::Op::default()
+        })
+        .into();
+
+        let mut builder = Builder::new();
+        let own = builder.add_source_file(SourceFile::default());
+        let definition = Definition::from_wire(wire);
+        let output = builder.import(&definition).unwrap().expect("not scratch");
+        assert_eq!(builder.import(&definition).unwrap(), Some(output));
+        assert_eq!(output.vertex(), digest);
+        let target = onto(&mut builder, output);
+        builder.locate(target, at(own, 1));
+        let made = builder.finish(target);
+        assert_eq!(made.to_wire().def[0], bytes);
+        let graph = decode(&made).unwrap().expect("not scratch");
+        let vertex = graph.vertex(graph.find(&digest).expect("the source is in the graph"));
+        assert_eq!(vertex.name(), "theirs");
+        assert_eq!(graph.source_map().files.len(), 2);
+        assert_eq!(graph.source_map().files[1].filename, "other");
+        assert_eq!(graph.source_map().locations[&digest], [at(1, 7)]);
+    }
+
+    #[test]
+    fn what_is_malformed_is_not_imported() {
+        let mut builder = Builder::new();
+        assert_eq!(builder.import(&Definition::default()), Ok(None));
+        let wire = pb::Definition {
+            def: vec![Bytes::from_static(b"x"), Bytes::new()],
+            ..pb::Definition::default()
+        };
+        assert!(builder.import(&Definition::from_wire(wire)).is_err());
     }
 }
