@@ -7,6 +7,7 @@
 //! | [`user`], `rlimit`, `resolv` | who it is, what it may use, whom it can find |
 //! | `process` | the finished description of a process, and the seam to whatever runs it |
 //! | [`spec`] | the one place that decides on confinement, as an OCI runtime specification |
+//! | `terminal` | terminals for processes that are talked to |
 //! | `oci_runtime` | running it with runc or crun |
 //!
 //! Invariants: whatever runs is described by a [`ProcessSpec`] and confined by [`spec`]; paths in images and caches are
@@ -20,14 +21,17 @@ mod rlimit;
 mod rootfs;
 mod run;
 pub mod spec;
+mod terminal;
 pub mod user;
 
 pub use oci_runtime::{OciRuntime, RuntimeKind};
 pub use process::{
-    Executor, ExecutorError, ExitStatus, LateMount, Network, OutputSink, OutputStream, ProcessIo, ProcessSpec,
+    ContainerId, Executor, ExecutorError, ExitStatus, LateMount, Network, OutputSink, OutputStream, ProcessControl,
+    ProcessIo, ProcessOutput, ProcessSpec,
 };
 pub use resolv::DnsConfig;
 pub use rlimit::{Rlimit, RlimitError, raise_file_limit};
 pub use rootfs::RootfsError;
-pub use run::{ExecError, ExecRequest, ExecRunner, Grants};
+pub use run::{Container, Ending, ExecError, ExecRequest, ExecRunner, Grants, OwnDir};
+pub use terminal::{Terminal, TerminalOutput, TerminalSize};
 pub use user::{User, UserError};

@@ -11,17 +11,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use rustix::process::Signal;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use self::call::{Call, signal};
+
 use super::cgroup::Cgroups;
-use super::process::{Executor, ExecutorError, ExitStatus, OutputSink, OutputStream, ProcessIo, ProcessSpec};
+use super::process::{
+    ContainerId, Executor, ExecutorError, ExitStatus, OutputSink, OutputStream, ProcessIo, ProcessSpec,
+};
 use super::spec::runtime_spec;
-use crate::sys::process::{ProcessHandle, kill_group};
+use crate::sys::process::kill_group;
 use crate::sys::root::create_private_dirs;
 
+mod call;
+mod exec;
 mod leftovers;
 mod version;
 
@@ -33,10 +38,10 @@ const CALL_LIMIT: Duration = Duration::from_secs(30);
 const KILL_EVERY: Duration = Duration::from_millis(100);
 /// When the runtime program itself is killed, as it does not end though its container is being killed.
 const KILL_TRIES: usize = 100;
-/// Output passed on at once.
-const CHUNK: usize = 32 * 1024;
 /// What the runtime's own log may contribute to an error message.
 const LOG_MAX: u64 = 64 * 1024;
+/// Where the runtime writes the number of a container's first process, in the bundle.
+const PID_FILE: &str = "pid";
 
 /// Runs processes with runc or crun.
 pub struct OciRuntime {
@@ -93,19 +98,43 @@ impl OciRuntime {
 impl Executor for OciRuntime {
     async fn run(
         &self,
+        container: &ContainerId,
         process: &ProcessSpec,
         io: ProcessIo,
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, ExecutorError> {
-        // On a task of its own, so that cleaning up happens also when this future is dropped.
-        let token = cancel.child_token();
-        let _fire_when_dropped = token.clone().drop_guard();
-        let (inner, process) = (self.inner.clone(), process.clone());
-        let task = tokio::spawn(async move { inner.run(&process, io, &token).await });
-        match task.await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(ExecutorError::io("wait for a run")(std::io::Error::other(error))),
-        }
+        let (inner, container, process) = (self.inner.clone(), container.clone(), process.clone());
+        detached(cancel, async move |cancel| {
+            inner.run(&container, &process, io, &cancel).await
+        })
+        .await
+    }
+
+    async fn exec(
+        &self,
+        container: &ContainerId,
+        process: &ProcessSpec,
+        io: ProcessIo,
+        cancel: &CancellationToken,
+    ) -> Result<ExitStatus, ExecutorError> {
+        let (inner, container, process) = (self.inner.clone(), container.clone(), process.clone());
+        detached(cancel, async move |cancel| {
+            inner.exec(&container, &process, io, &cancel).await
+        })
+        .await
+    }
+}
+
+/// Runs `work` on a task of its own, so that cleaning up happens also when this future is dropped.
+async fn detached<F: Future<Output = Result<ExitStatus, ExecutorError>> + Send + 'static>(
+    cancel: &CancellationToken,
+    work: impl FnOnce(CancellationToken) -> F,
+) -> Result<ExitStatus, ExecutorError> {
+    let token = cancel.child_token();
+    let _fire_when_dropped = token.clone().drop_guard();
+    match tokio::spawn(work(token)).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(ExecutorError::io("wait for a run")(std::io::Error::other(error))),
     }
 }
 
@@ -121,6 +150,7 @@ struct Run {
 impl Inner {
     async fn run(
         &self,
+        container: &ContainerId,
         process: &ProcessSpec,
         io: ProcessIo,
         cancel: &CancellationToken,
@@ -128,7 +158,7 @@ impl Inner {
         if cancel.is_cancelled() {
             return Err(ExecutorError::Cancelled);
         }
-        let run = self.prepare(process)?;
+        let run = self.prepare(container, process)?;
         let outcome = self.run_bundle(&run, io, cancel).await;
         if outcome.is_err() || run.keep {
             self.delete(&run.id).await;
@@ -142,8 +172,8 @@ impl Inner {
         outcome
     }
 
-    fn prepare(&self, process: &ProcessSpec) -> Result<Run, ExecutorError> {
-        let id = format!("r{}", crate::layer::random_name());
+    fn prepare(&self, container: &ContainerId, process: &ProcessSpec) -> Result<Run, ExecutorError> {
+        let id = container.as_str().to_owned();
         let bundle = self.runs.join(&id);
         let cgroup = self
             .cgroups
@@ -151,11 +181,7 @@ impl Inner {
             .map(|groups| groups.path(&process.cgroup_parent, &id));
         let spec = runtime_spec(process, cgroup.as_deref())?;
         create_private_dirs(&bundle).map_err(ExecutorError::io(format!("create {}", bundle.display())))?;
-        let config = bundle.join("config.json");
-        let written = serde_json::to_vec(&spec)
-            .map_err(std::io::Error::other)
-            .and_then(|json| std::fs::write(&config, json))
-            .map_err(ExecutorError::io(format!("write {}", config.display())));
+        let written = write_json(&bundle.join("config.json"), &spec);
         if let Err(error) = written {
             std::fs::remove_dir_all(&bundle).map_err(ExecutorError::io(format!("remove {}", bundle.display())))?;
             return Err(error);
@@ -176,55 +202,51 @@ impl Inner {
         io: ProcessIo,
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, ExecutorError> {
+        let pid_file = run.bundle.join(PID_FILE);
         let mut arguments: Vec<OsString> = vec!["run".into(), "--bundle".into(), run.bundle.clone().into()];
-        arguments.extend(["--pid-file".into(), run.bundle.join("pid").into()]);
+        arguments.extend(["--pid-file".into(), pid_file.clone().into()]);
         if run.keep {
             arguments.push("--keep".into());
         }
         arguments.push(run.id.clone().into());
-        let mut command = self.command(&run.bundle.join("log"), &arguments);
-        command
-            .stdin(io.stdin.map_or_else(Stdio::null, Stdio::from))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .map_err(ExecutorError::io(format!("start {}", self.program.display())))?;
-        // Ours keeps the other ends of the pipes otherwise.
-        drop(command);
-        let sink = io.sink;
-        let output = pump(child.stdout.take(), child.stderr.take(), sink.clone());
-        let exit = tokio::select! {
-            exit = child.wait() => Some(exit),
-            () = cancel.cancelled() => None,
-        };
-        let Some(exit) = exit else {
-            self.kill(run, &mut child).await;
-            drop(output);
+        let command = self.command(&run.bundle.join("log"), &arguments);
+        let mut call = Call::start(&self.program, command, pid_file, io)?;
+        let Some(exit) = call.exit(cancel).await else {
+            self.kill(run, &mut call.child).await;
             return Err(ExecutorError::Cancelled);
         };
         // The container is gone, so both pipes end: nothing of it can hold them.
-        output.await;
+        call.output_end().await;
         let exit = exit.map_err(ExecutorError::io(format!("wait for {}", self.program.display())))?;
-        self.judge(run, exit, sink.as_ref())
+        self.judge(run, exit, call.sink())
     }
 
     /// Tells the exit of the process from that of the runtime.
-    fn judge(&self, run: &Run, exit: ProcessExit, sink: &dyn OutputSink) -> Result<ExitStatus, ExecutorError> {
+    fn judge(&self, run: &Run, exit: ProcessExit, sink: Option<&dyn OutputSink>) -> Result<ExitStatus, ExecutorError> {
         let out_of_memory = match (&self.cgroups, &run.cgroup) {
             (Some(cgroups), Some(group)) if run.keep => cgroups.out_of_memory(group),
             _ => false,
         };
-        let started = run.bundle.join("pid").exists();
+        let code = self.exit_code(&run.bundle.join(PID_FILE), &run.bundle.join("log"), exit, sink)?;
+        Ok(ExitStatus { code, out_of_memory })
+    }
+
+    fn exit_code(
+        &self,
+        pid_file: &Path,
+        log: &Path,
+        exit: ProcessExit,
+        sink: Option<&dyn OutputSink>,
+    ) -> Result<u32, ExecutorError> {
         let Some(code) = exit.code() else {
             return Err(ExecutorError::Killed(self.kind.name()));
         };
         let code = u32::try_from(code).unwrap_or(255);
-        if started {
-            return Ok(ExitStatus { code, out_of_memory });
+        if pid_file.exists() {
+            return Ok(code);
         }
-        let message = read_log(&run.bundle.join("log")).unwrap_or_else(|| format!("exit code {code}"));
-        if self.kind == RuntimeKind::Crun {
+        let message = read_log(log).unwrap_or_else(|| format!("exit code {code}"));
+        if let (RuntimeKind::Crun, Some(sink)) = (self.kind, sink) {
             // The other says it on its standard error, too.
             sink.output(OutputStream::Stderr, format!("{message}\n").into());
         }
@@ -254,14 +276,7 @@ impl Inner {
         if let Err(error) = child.wait().await {
             tracing::warn!(%error, "could not wait for the runtime");
         }
-        let init = std::fs::read_to_string(run.bundle.join("pid"))
-            .ok()
-            .and_then(|pid| pid.trim().parse().ok());
-        if let Some(Ok(Some(handle))) = init.map(ProcessHandle::open)
-            && let Err(error) = handle.kill()
-        {
-            tracing::warn!(%error, "could not kill a container");
-        }
+        signal(&run.bundle.join(PID_FILE), Signal::KILL);
     }
 
     /// Removes whatever the runtime knows of a container, killing it if need be.
@@ -312,36 +327,6 @@ impl Inner {
     }
 }
 
-/// Passes output on until both streams end.
-fn pump(
-    stdout: Option<impl AsyncRead + Unpin + Send + 'static>,
-    stderr: Option<impl AsyncRead + Unpin + Send + 'static>,
-    sink: Arc<dyn OutputSink>,
-) -> impl Future<Output = ()> + Send {
-    let mut both = tokio::task::JoinSet::new();
-    if let Some(stdout) = stdout {
-        both.spawn(copy_output(stdout, OutputStream::Stdout, sink.clone()));
-    }
-    if let Some(stderr) = stderr {
-        both.spawn(copy_output(stderr, OutputStream::Stderr, sink));
-    }
-    async move { while both.join_next().await.is_some() {} }
-}
-
-async fn copy_output(mut from: impl AsyncRead + Unpin, stream: OutputStream, sink: Arc<dyn OutputSink>) {
-    loop {
-        let mut buffer = BytesMut::with_capacity(CHUNK);
-        match from.read_buf(&mut buffer).await {
-            Ok(0) => return,
-            Ok(_) => sink.output(stream, buffer.freeze()),
-            Err(error) => {
-                tracing::warn!(%error, "could not read the output of a process");
-                return;
-            }
-        }
-    }
-}
-
 /// The last error in the runtime's log.
 fn read_log(path: &Path) -> Option<String> {
     use std::io::Read;
@@ -361,6 +346,13 @@ fn read_log(path: &Path) -> Option<String> {
         .rev()
         .find(|line| line.level == "error" || line.level == "fatal")
         .map(|line| line.msg)
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), ExecutorError> {
+    serde_json::to_vec(value)
+        .map_err(std::io::Error::other)
+        .and_then(|json| std::fs::write(path, json))
+        .map_err(ExecutorError::io(format!("write {}", path.display())))
 }
 
 /// Whether an argument names something in `dir`.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_solver::llb::{LinuxResources, SecurityMode};
+use rustix::process::Signal;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::rlimit::Rlimit;
@@ -42,6 +44,24 @@ pub struct ProcessSpec {
     pub cgroup_parent: String,
     /// Control group limits; 0 and empty for none.
     pub resources: LinuxResources,
+    /// Whether it has a terminal; its input and output are one then, see [`super::terminal`].
+    pub terminal: bool,
+}
+
+/// Names a container among those of one daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    /// A name that no other container has.
+    pub fn random() -> Self {
+        Self(format!("r{}", crate::layer::random_name()))
+    }
+
+    /// The name: letters and digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Network access of a process.
@@ -93,8 +113,32 @@ pub trait OutputSink: Send + Sync + 'static {
 pub struct ProcessIo {
     /// Standard input; `None` for an empty one.
     pub stdin: Option<OwnedFd>,
-    /// Takes the output.
-    pub sink: Arc<dyn OutputSink>,
+    /// Where output goes.
+    pub output: ProcessOutput,
+    /// What is asked of the process while it runs; `None` if nothing will be.
+    pub control: Option<mpsc::Receiver<ProcessControl>>,
+}
+
+/// Where the output of a process goes.
+pub enum ProcessOutput {
+    /// It is read, and handed over as it comes.
+    Sink(Arc<dyn OutputSink>),
+    /// The process writes there itself; whatever is `None` is lost.
+    Direct {
+        /// Standard output.
+        stdout: Option<OwnedFd>,
+        /// Standard error.
+        stderr: Option<OwnedFd>,
+    },
+}
+
+/// Something asked of a running process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessControl {
+    /// Takes a signal.
+    Signal(Signal),
+    /// Takes note of the size of its terminal, which has changed.
+    Resized,
 }
 
 /// How a process ended.
@@ -126,6 +170,9 @@ pub enum ExecutorError {
         /// The exit code of the runtime program.
         code: u32,
     },
+    /// The container has ended, or was never there.
+    #[error("the container is not running")]
+    NotRunning,
     /// The runtime program was killed before it could start the process.
     #[error("{0} was killed")]
     Killed(&'static str),
@@ -152,13 +199,30 @@ impl ExecutorError {
 /// Runs processes in containers.
 #[async_trait]
 pub trait Executor: Send + Sync + 'static {
-    /// Runs a process to its end. When `cancel` fires, it and all its descendants are killed and cleaned up before
+    /// Runs a process to its end, in a container of its own that is known by `container` meanwhile. When `cancel` fires, it and all its descendants are killed and cleaned up before
     /// [`ExecutorError::Cancelled`] is returned.
     ///
     /// # Cancel safety
     /// Dropping the future also kills and cleans up, but nobody waits for it then.
     async fn run(
         &self,
+        container: &ContainerId,
+        process: &ProcessSpec,
+        io: ProcessIo,
+        cancel: &CancellationToken,
+    ) -> Result<ExitStatus, ExecutorError>;
+
+    /// Runs one more process in a container whose first process runs, or is about to. Of `process`, only what concerns
+    /// the process itself counts; the root file system, mounts, network and limits are the container's.
+    ///
+    /// # Errors
+    /// [`ExecutorError::NotRunning`] once the container's first process has ended.
+    ///
+    /// # Cancel safety
+    /// As [`Executor::run`].
+    async fn exec(
+        &self,
+        container: &ContainerId,
         process: &ProcessSpec,
         io: ProcessIo,
         cancel: &CancellationToken,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `request` | what is asked |
 //! | `prepare` | putting everything in place, and making results of what the process left |
+//! | `container` | processes that are started one by one in the same surroundings |
 //! | `plan`, `sources` | what is mounted, in which order; what the mounts show |
 //! | `private_dir` | files that nobody else may see |
 //! | `environment` | variables |
@@ -12,6 +13,7 @@
 //!
 //! [`ExecOp`]: cairn_solver::llb::ExecOp
 
+mod container;
 mod environment;
 mod error;
 mod plan;
@@ -28,11 +30,14 @@ use std::sync::Arc;
 
 use cairn_solver::llb::{MountKind, NetMode};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+pub use self::container::{Container, Ending};
 pub use self::error::ExecError;
+pub use self::plan::OwnDir;
 use self::prepare::{Setting, prepare};
 pub use self::request::{ExecRequest, Grants};
-use super::process::{Executor, Network, OutputSink, ProcessIo};
+use super::process::{ContainerId, Executor, Network, OutputSink, ProcessIo, ProcessOutput};
 use super::resolv::DnsConfig;
 use crate::layer::{CacheDir, CacheRequest, LayerList, LayerStore};
 use crate::sys::mounts::{self, MountGuard};
@@ -48,6 +53,8 @@ pub struct ExecRunner {
     dns: DnsConfig,
     /// What [`NetMode::Sandbox`] means here.
     sandbox_network: Network,
+    /// Containers that were not released entirely.
+    containers: TaskTracker,
     _private: Option<MountGuard>,
 }
 
@@ -79,6 +86,7 @@ impl ExecRunner {
             dir,
             dns,
             sandbox_network,
+            containers: TaskTracker::new(),
             _private: private,
         })
     }
@@ -94,19 +102,29 @@ impl ExecRunner {
         sink: Arc<dyn OutputSink>,
         cancel: &CancellationToken,
     ) -> Result<Vec<LayerList>, ExecError> {
-        self.run_with_io(request, ProcessIo { stdin: None, sink }, cancel).await
-    }
-
-    /// [`ExecRunner::run`] for a process that is talked to, such as a frontend.
-    pub async fn run_with_io(
-        &self,
-        request: ExecRequest,
-        io: ProcessIo,
-        cancel: &CancellationToken,
-    ) -> Result<Vec<LayerList>, ExecError> {
         let caches = self.cache_dirs(&request, cancel).await?;
         let request = Arc::new(request);
-        let setting = Setting {
+        let setting = self.setting(&request);
+        let asked = request.clone();
+        let of_process = |error: ExecError| error.of_process(request.command());
+        let prepared = blocking(move || prepare(&setting, &asked, caches))
+            .await
+            .map_err(of_process)?;
+        let io = ProcessIo {
+            stdin: None,
+            output: ProcessOutput::Sink(sink),
+            control: None,
+        };
+        let outcome = self
+            .executor
+            .run(&ContainerId::random(), &prepared.process, io, cancel)
+            .await;
+        let outcome = outcome.map_err(|error| of_process(error.into()));
+        blocking(move || prepared.finish(&request, outcome)).await
+    }
+
+    fn setting(&self, request: &ExecRequest) -> Setting {
+        Setting {
             layers: self.layers.clone(),
             dir: self.dir.join(crate::layer::random_name()),
             dns: self.dns.clone(),
@@ -115,15 +133,7 @@ impl ExecRunner {
                 NetMode::Host => Network::Host,
                 NetMode::None => Network::None,
             },
-        };
-        let asked = request.clone();
-        let of_process = |error: ExecError| error.of_process(request.command());
-        let prepared = blocking(move || prepare(&setting, &asked, caches))
-            .await
-            .map_err(of_process)?;
-        let outcome = self.executor.run(&prepared.process, io, cancel).await;
-        let outcome = outcome.map_err(|error| of_process(error.into()));
-        blocking(move || prepared.finish(&request, outcome)).await
+        }
     }
 
     /// Gets the cache directories of an op, by mount.

@@ -12,7 +12,8 @@ use oci_spec::runtime::{
     Arch, Capabilities, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDevice,
     LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder,
     LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, LinuxSeccomp, Mount,
-    MountBuilder, PosixRlimit, PosixRlimitBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    MountBuilder, PosixRlimit, PosixRlimitBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    UserBuilder,
 };
 
 use super::process::{ExecutorError, Network, ProcessSpec};
@@ -113,36 +114,15 @@ pub fn runtime_spec(process: &ProcessSpec, cgroup: Option<&Path>) -> Result<Spec
     build(process, cgroup).map_err(|error| ExecutorError::Spec(error.to_string()))
 }
 
+/// Makes the description of a process for a container that runs already.
+pub fn runtime_process(process: &ProcessSpec) -> Result<Process, ExecutorError> {
+    run(process).map_err(|error| ExecutorError::Spec(error.to_string()))
+}
+
 fn build(process: &ProcessSpec, cgroup: Option<&Path>) -> Result<Spec, OciSpecError> {
     let root = RootBuilder::default()
         .path(&process.rootfs)
         .readonly(process.rootfs_readonly)
-        .build()?;
-    let user = UserBuilder::default()
-        .uid(process.user.uid)
-        .gid(process.user.gid)
-        .additional_gids(process.user.groups.clone())
-        .build()?;
-    let rlimits: Vec<PosixRlimit> = process
-        .rlimits
-        .iter()
-        .map(|limit| {
-            PosixRlimitBuilder::default()
-                .typ(limit.kind)
-                .soft(limit.soft)
-                .hard(limit.hard)
-                .build()
-        })
-        .collect::<Result<_, _>>()?;
-    let run = ProcessBuilder::default()
-        .terminal(false)
-        .user(user)
-        .args(process.args.clone())
-        .env(process.env.clone())
-        .cwd(&process.cwd)
-        .capabilities(capabilities(process.security)?)
-        .rlimits(rlimits)
-        .no_new_privileges(false)
         .build()?;
     let mut linux = LinuxBuilder::default().namespaces(namespaces(process.network)?);
     let mut resources = LinuxResourcesBuilder::default().devices(device_rules(process.security)?);
@@ -164,10 +144,40 @@ fn build(process: &ProcessSpec, cgroup: Option<&Path>) -> Result<Spec, OciSpecEr
     SpecBuilder::default()
         .version(OCI_VERSION)
         .root(root)
-        .process(run)
+        .process(run(process)?)
         .hostname(process.hostname.clone())
         .mounts(mounts(process)?)
         .linux(linux.build()?)
+        .build()
+}
+
+/// What concerns the process itself, whether it is the first of its container or not.
+fn run(process: &ProcessSpec) -> Result<Process, OciSpecError> {
+    let user = UserBuilder::default()
+        .uid(process.user.uid)
+        .gid(process.user.gid)
+        .additional_gids(process.user.groups.clone())
+        .build()?;
+    let rlimits: Vec<PosixRlimit> = process
+        .rlimits
+        .iter()
+        .map(|limit| {
+            PosixRlimitBuilder::default()
+                .typ(limit.kind)
+                .soft(limit.soft)
+                .hard(limit.hard)
+                .build()
+        })
+        .collect::<Result<_, _>>()?;
+    ProcessBuilder::default()
+        .terminal(process.terminal)
+        .user(user)
+        .args(process.args.clone())
+        .env(process.env.clone())
+        .cwd(&process.cwd)
+        .capabilities(capabilities(process.security)?)
+        .rlimits(rlimits)
+        .no_new_privileges(false)
         .build()
 }
 

@@ -35,7 +35,12 @@ impl ProcessHandle {
 
     /// Kills it; already gone is fine.
     pub fn kill(&self) -> io::Result<()> {
-        match pidfd_send_signal(&self.fd, Signal::KILL) {
+        self.signal(Signal::KILL)
+    }
+
+    /// Sends it a signal; already gone is fine.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -59,12 +64,34 @@ fn start_time_field(stat: &str) -> Option<u64> {
 
 /// Kills every process of a group that this process started; already gone is fine.
 pub fn kill_group(leader: u32) -> io::Result<()> {
+    signal_group(leader, Signal::KILL)
+}
+
+/// Asks every process of a group that this process started to end; already gone is fine.
+pub fn terminate_group(leader: u32) -> io::Result<()> {
+    signal_group(leader, Signal::TERM)
+}
+
+fn signal_group(leader: u32, signal: Signal) -> io::Result<()> {
     let Some(pid) = i32::try_from(leader).ok().and_then(Pid::from_raw) else {
         return Ok(());
     };
-    match rustix::process::kill_process_group(pid, Signal::KILL) {
+    match rustix::process::kill_process_group(pid, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a program start with this umask, whatever the one of this process is.
+pub fn set_umask(command: &mut std::process::Command, mask: u32) {
+    use std::os::unix::process::CommandExt;
+    let mask = rustix::fs::Mode::from_raw_mode(mask);
+    // SAFETY: between fork and exec only a system call is made that allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::umask(mask);
+            Ok(())
+        });
     }
 }
 

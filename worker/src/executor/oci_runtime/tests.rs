@@ -2,6 +2,7 @@ use std::os::unix::process::CommandExt;
 
 use super::*;
 use crate::sys::is_root_or_skip;
+use crate::sys::process::ProcessHandle;
 
 #[test]
 fn the_last_error_of_the_log_counts() {
@@ -50,8 +51,9 @@ async fn what_a_killed_daemon_left_running_is_ended() {
         security: cairn_solver::llb::SecurityMode::Sandbox,
         cgroup_parent: String::new(),
         resources: Default::default(),
+        terminal: false,
     };
-    let run = runtime.inner.prepare(&process).unwrap();
+    let run = runtime.inner.prepare(&ContainerId::random(), &process).unwrap();
     let pid_file = run.bundle.join("pid");
     let arguments: Vec<OsString> = vec![
         "run".into(),

@@ -33,6 +33,9 @@ pub enum ExecError {
     /// It was cancelled.
     #[error("context canceled")]
     Cancelled,
+    /// The container is not there any more.
+    #[error("the container is not running")]
+    Gone,
     /// A secret that is not optional is missing.
     #[error("secret {0}: not found")]
     NoSecret(String),
@@ -89,6 +92,7 @@ impl From<ExecutorError> for ExecError {
     fn from(error: ExecutorError) -> Self {
         match error {
             ExecutorError::Cancelled => Self::Cancelled,
+            ExecutorError::NotRunning => Self::Gone,
             other => Self::Executor(other),
         }
     }
@@ -138,7 +142,7 @@ impl From<ExecError> for WorkerError {
                 Self::Exit { command, code, cause }
             }
             ExecError::Cancelled => Self::Cancelled,
-            ExecError::NoSecret(_) | ExecError::NoSsh(_) => Self::NotFound(error.to_string()),
+            ExecError::NoSecret(_) | ExecError::NoSsh(_) | ExecError::Gone => Self::NotFound(error.to_string()),
             _ if error.is_users_fault() => Self::Invalid(with_causes(&error)),
             _ => Self::Failed(with_causes(&error)),
         }

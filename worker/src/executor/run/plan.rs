@@ -20,12 +20,23 @@ pub(super) enum What<'a> {
     Asked(usize, &'a Mount),
     /// A file of the daemon's.
     Own { name: &'static str, text: String },
+    /// Files of the daemon's; by position among such.
+    OwnDir(usize, &'a OwnDir),
+}
+
+/// A read-only directory of the daemon's own making.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnDir {
+    /// Where it is mounted, absolute.
+    pub dest: PathBuf,
+    /// Names and contents of files that only the administrator can read.
+    pub files: Vec<(String, Vec<u8>)>,
 }
 
 impl Planned<'_> {
     pub(super) fn removal(&self, op: &ExecOp) -> StubRemoval {
         match self.what {
-            What::Own { .. } => StubRemoval::WithParents,
+            What::Own { .. } | What::OwnDir(..) => StubRemoval::WithParents,
             What::Asked(..) if op.remove_mount_stubs_recursive => StubRemoval::WithParents,
             What::Asked(..) => StubRemoval::Last,
         }
@@ -33,7 +44,13 @@ impl Planned<'_> {
 }
 
 /// All mounts but the root, parents first; those of the op over those of the daemon.
-pub(super) fn plan<'a>(setting: &Setting, request: &'a ExecRequest, root: usize, hostname: &str) -> Vec<Planned<'a>> {
+pub(super) fn plan<'a>(
+    setting: &Setting,
+    request: &'a ExecRequest,
+    dirs: &'a [OwnDir],
+    root: usize,
+    hostname: &str,
+) -> Vec<Planned<'a>> {
     let own = |dest: &str, name, text| Planned {
         dest: PathBuf::from(dest),
         what: What::Own { name, text },
@@ -46,6 +63,10 @@ pub(super) fn plan<'a>(setting: &Setting, request: &'a ExecRequest, root: usize,
             resolv_conf(&setting.dns, setting.network),
         ),
     ];
+    planned.extend(dirs.iter().enumerate().map(|(number, dir)| Planned {
+        dest: dir.dest.clone(),
+        what: What::OwnDir(number, dir),
+    }));
     let asked = request.op.mounts.iter().enumerate().filter(|(index, _)| *index != root);
     planned.extend(asked.map(|(index, mount)| Planned {
         dest: request.dest(mount),

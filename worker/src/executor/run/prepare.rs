@@ -8,7 +8,7 @@ use cairn_solver::llb::{ExecOp, Mount, MountKind};
 use super::Caches;
 use super::environment::environment;
 use super::error::ExecError;
-use super::plan::plan;
+use super::plan::{OwnDir, What, plan};
 use super::private_dir::PrivateDir;
 use super::request::ExecRequest;
 use super::sources::{Output, Sources};
@@ -32,9 +32,8 @@ pub(super) struct Setting {
     pub(super) network: Network,
 }
 
-/// Everything is in place for the process. Dropping this undoes it, without results.
-pub(super) struct Prepared {
-    pub(super) process: ProcessSpec,
+/// Everything is mounted that a process sees. Dropping this undoes it, without results.
+pub(super) struct Stage {
     // Undone in this order: what lies on top first.
     rootfs: Rootfs,
     root: Mounted,
@@ -43,6 +42,20 @@ pub(super) struct Prepared {
     _throwaway: Vec<WritableLayer>,
     _caches: Caches,
     private: PrivateDir,
+    late_mounts: Vec<LateMount>,
+    /// Where in the root file system the mounts of the op are, by index.
+    places: BTreeMap<usize, PathBuf>,
+    is_readonly: bool,
+    hostname: String,
+    network: Network,
+    /// Whom the op names, as the root file system alone has it.
+    user: User,
+}
+
+/// Everything is in place for the process. Dropping this undoes it, without results.
+pub(super) struct Prepared {
+    pub(super) process: ProcessSpec,
+    stage: Stage,
 }
 
 impl Prepared {
@@ -51,15 +64,9 @@ impl Prepared {
         request: &ExecRequest,
         outcome: Result<ExitStatus, ExecError>,
     ) -> Result<Vec<LayerList>, ExecError> {
-        let undone = self.rootfs.finish().map_err(ExecError::from).and_then(|()| {
-            for mounted in self.sources {
-                mounted.unmount()?;
-            }
-            Ok(self.root.unmount()?)
-        });
-        drop(self.private);
-        let status = match (outcome, undone) {
-            (Ok(status), Ok(())) => status,
+        let undone = self.stage.undo();
+        let (status, outputs) = match (outcome, undone) {
+            (Ok(status), Ok(outputs)) => (status, outputs),
             (Ok(_), Err(error)) => return Err(error),
             (Err(error), undone) => {
                 if let Err(error) = undone {
@@ -81,8 +88,8 @@ impl Prepared {
                 out_of_memory: status.out_of_memory,
             });
         }
-        let mut lists = Vec::with_capacity(self.outputs.len());
-        for (_, output) in self.outputs {
+        let mut lists = Vec::with_capacity(outputs.len());
+        for (_, output) in outputs {
             lists.push(match output {
                 Output::Input(list) => list,
                 Output::Layer(mount, layer) => layer.commit(&request.describe(&request.op.mounts[mount]))?,
@@ -93,80 +100,131 @@ impl Prepared {
 }
 
 pub(super) fn prepare(setting: &Setting, request: &ExecRequest, caches: Caches) -> Result<Prepared, ExecError> {
-    let private = PrivateDir::new(&setting.dir)?;
-    let mut sources = Sources {
-        layers: &setting.layers,
-        request,
-        caches: &caches,
-        private: &private,
-        mounted: Vec::new(),
-        outputs: BTreeMap::new(),
-        throwaway: Vec::new(),
-    };
-    let (root_index, root_mount) = root_mount(&request.op)?;
-    let root = sources.root(root_index, root_mount)?;
-    let user = lookup(root.root(), &request.op.user)?;
-    let mut rootfs = Rootfs::new(root.root())?;
-    let hostname = if request.op.hostname.is_empty() {
-        HOSTNAME
-    } else {
-        &request.op.hostname
-    };
-    let mut late_mounts = Vec::new();
-    for (number, planned) in plan(setting, request, root_index, hostname).into_iter().enumerate() {
-        let removal = planned.removal(&request.op);
-        let Some(source) = sources.open(&planned)? else {
-            continue;
-        };
-        match rootfs.place(&planned.dest)? {
-            Place::Tree(real) => rootfs.add(&real, source.mount, source.is_dir, removal)?,
-            Place::System(dest) => {
-                let path = private.stage(number, source.mount, source.is_dir)?;
-                late_mounts.push(LateMount {
-                    dest,
-                    source: path,
-                    readonly: source.readonly,
-                });
-            }
-        }
-    }
-    let cwd = make_cwd(rootfs.root(), &request.op.cwd, &user)?;
-    let process = ProcessSpec {
-        rootfs: root.path().to_owned(),
-        rootfs_readonly: root_mount.readonly,
-        late_mounts,
-        args: request.op.args.clone(),
-        env: environment(request, &user)?,
-        cwd,
-        user,
-        hostname: hostname.to_owned(),
-        rlimits: limits(&request.op.ulimits)?,
-        network: setting.network,
-        security: request.op.security,
-        cgroup_parent: request.op.cgroup_parent.clone(),
-        resources: request.resources.clone(),
-    };
-    let Sources {
-        mounted,
-        outputs,
-        throwaway,
-        ..
-    } = sources;
-    if outputs.keys().copied().ne(0..outputs.len()) {
+    let stage = Stage::new(setting, request, &[], caches)?;
+    let process = stage.process(request, stage.user.clone())?;
+    if stage.outputs.keys().copied().ne(0..stage.outputs.len()) {
         return Err(ExecError::Invalid(
             "the outputs of the mounts are not numbered one by one from 0".to_owned(),
         ));
     }
-    Ok(Prepared {
-        process,
-        rootfs,
-        root,
-        sources: mounted,
-        outputs,
-        _throwaway: throwaway,
-        _caches: caches,
-        private,
-    })
+    Ok(Prepared { process, stage })
+}
+
+impl Stage {
+    /// Mounts what the op of a request asks for, and `own`.
+    pub(super) fn new(
+        setting: &Setting,
+        request: &ExecRequest,
+        own: &[OwnDir],
+        caches: Caches,
+    ) -> Result<Self, ExecError> {
+        let private = PrivateDir::new(&setting.dir)?;
+        let mut sources = Sources {
+            layers: &setting.layers,
+            request,
+            caches: &caches,
+            private: &private,
+            mounted: Vec::new(),
+            outputs: BTreeMap::new(),
+            throwaway: Vec::new(),
+        };
+        let (root_index, root_mount) = root_mount(&request.op)?;
+        let root = sources.root(root_index, root_mount)?;
+        let user = lookup(root.root(), &request.op.user)?;
+        let mut rootfs = Rootfs::new(root.root())?;
+        let hostname = if request.op.hostname.is_empty() {
+            HOSTNAME
+        } else {
+            &request.op.hostname
+        };
+        let mut late_mounts = Vec::new();
+        let mut places = BTreeMap::from([(root_index, PathBuf::new())]);
+        for (number, planned) in plan(setting, request, own, root_index, hostname).into_iter().enumerate() {
+            let removal = planned.removal(&request.op);
+            let Some(source) = sources.open(&planned)? else {
+                continue;
+            };
+            match rootfs.place(&planned.dest)? {
+                Place::Tree(real) => {
+                    rootfs.add(&real, source.mount, source.is_dir, removal)?;
+                    if let What::Asked(index, _) = planned.what {
+                        places.insert(index, real);
+                    }
+                }
+                Place::System(dest) => {
+                    let path = private.stage(number, source.mount, source.is_dir)?;
+                    late_mounts.push(LateMount {
+                        dest,
+                        source: path,
+                        readonly: source.readonly,
+                    });
+                }
+            }
+        }
+        let Sources {
+            mounted,
+            outputs,
+            throwaway,
+            ..
+        } = sources;
+        Ok(Self {
+            rootfs,
+            is_readonly: root_mount.readonly,
+            root,
+            sources: mounted,
+            outputs,
+            _throwaway: throwaway,
+            _caches: caches,
+            private,
+            late_mounts,
+            places,
+            hostname: hostname.to_owned(),
+            network: setting.network,
+            user,
+        })
+    }
+
+    /// A process that sees this. Makes its working directory.
+    pub(super) fn process(&self, request: &ExecRequest, user: User) -> Result<ProcessSpec, ExecError> {
+        let cwd = make_cwd(self.rootfs.root(), &request.op.cwd, &user)?;
+        Ok(ProcessSpec {
+            rootfs: self.root.path().to_owned(),
+            rootfs_readonly: self.is_readonly,
+            late_mounts: self.late_mounts.clone(),
+            args: request.op.args.clone(),
+            env: environment(request, &user)?,
+            cwd,
+            user,
+            hostname: self.hostname.clone(),
+            rlimits: limits(&request.op.ulimits)?,
+            network: self.network,
+            security: request.op.security,
+            cgroup_parent: request.op.cgroup_parent.clone(),
+            resources: request.resources.clone(),
+            terminal: false,
+        })
+    }
+
+    /// Whom the processes of a container may name: everybody that they see.
+    pub(super) fn user(&self, name: &str) -> Result<User, ExecError> {
+        Ok(lookup(self.rootfs.root(), name)?)
+    }
+
+    /// What is mounted for a mount of the op; `None` if only the container sees it, or it is no directory.
+    pub(super) fn mounted(&self, index: usize) -> Option<Root> {
+        self.rootfs.root().sub_root(self.places.get(&index)?).ok()
+    }
+
+    /// Unmounts everything; what is to become results is left.
+    pub(super) fn undo(self) -> Result<BTreeMap<usize, Output>, ExecError> {
+        self.rootfs.finish()?;
+        for mounted in self.sources {
+            mounted.unmount()?;
+        }
+        self.root.unmount()?;
+        drop(self.private);
+        Ok(self.outputs)
+    }
 }
 
 fn root_mount(op: &ExecOp) -> Result<(usize, &Mount), ExecError> {

@@ -61,6 +61,19 @@ impl PrivateDir {
         made.map_err(private("write private files of a run"))
     }
 
+    /// Makes a directory with files that only the administrator can read; returns a handle on it.
+    pub(super) fn dir(&self, name: &str, files: &[(String, Vec<u8>)]) -> Result<std::os::fd::OwnedFd, ExecError> {
+        self.root
+            .create_dir(name, 0o755)
+            .map_err(private("make a private directory of a run"))?;
+        for (file, content) in files {
+            self.file(&format!("{name}/{file}"), content, 0o400, (0, 0))?;
+        }
+        self.root
+            .open_dir_fd(name)
+            .map_err(private("open a private directory of a run"))
+    }
+
     /// Mounts something where a runtime can find it by path.
     pub(super) fn stage(&self, number: usize, mount: DetachedMount, is_dir: bool) -> Result<PathBuf, ExecError> {
         let failed = || private("stage a mount");

@@ -14,8 +14,9 @@ use crate::sys::root::clean;
 pub struct Grants {
     /// Secrets by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
-    /// Listening sockets, at paths of the daemon's own, that lead to ssh agents, by id.
-    pub ssh: BTreeMap<String, PathBuf>,
+    /// Listening sockets, at paths of the daemon's own, that lead to ssh agents, by the index of their mount: each has
+    /// an owner and a mode of its own.
+    pub ssh: BTreeMap<usize, PathBuf>,
 }
 
 /// One op to carry out.

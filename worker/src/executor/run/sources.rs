@@ -77,6 +77,16 @@ impl Sources<'_> {
                 };
                 Ok(Some(pinned(&file, restrictions)?))
             }
+            What::OwnDir(number, dir) => {
+                let handle = self.private.dir(&format!("dir{number}"), &dir.files)?;
+                let restrictions = Restrictions {
+                    readonly: true,
+                    nosuid: true,
+                    nodev: true,
+                    noexec: true,
+                };
+                Ok(Some(pinned(&handle, restrictions)?))
+            }
             What::Asked(index, mount) => self.open_asked(*index, mount),
         }
     }
@@ -111,7 +121,7 @@ impl Sources<'_> {
                 }))
             }
             MountKind::Secret(grant) => self.secret(index, grant),
-            MountKind::Ssh(grant) => self.ssh(grant),
+            MountKind::Ssh(grant) => self.ssh(index, grant),
         }
     }
 
@@ -171,8 +181,8 @@ impl Sources<'_> {
         )?))
     }
 
-    fn ssh(&self, grant: &FileGrant) -> Result<Option<Source>, ExecError> {
-        let Some(path) = self.request.grants.ssh.get(&grant.id) else {
+    fn ssh(&self, index: usize, grant: &FileGrant) -> Result<Option<Source>, ExecError> {
+        let Some(path) = self.request.grants.ssh.get(&index) else {
             return if grant.optional {
                 Ok(None)
             } else {

@@ -24,6 +24,7 @@ fn process(security: SecurityMode) -> ProcessSpec {
             cpu_shares: 6,
             ..LinuxResources::default()
         },
+        terminal: false,
     }
 }
 
