@@ -15,6 +15,7 @@
 //! group settings, cache mount ids' contents, times of copied files.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::llb::{
     ActionInput, CacheSharing, Chown, ContentCache, CopyAction, ExecOp, FileActionKind, FileGrant, FileOp, MountKind,
@@ -45,6 +46,35 @@ impl CacheKey {
 impl fmt::Display for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "blake3:{}", hex::encode(self.0))
+    }
+}
+
+/// Why a text is no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a key is \"blake3:\" and 64 hexadecimal digits")]
+pub struct CacheKeyError;
+
+impl FromStr for CacheKey {
+    type Err = CacheKeyError;
+
+    fn from_str(text: &str) -> Result<Self, CacheKeyError> {
+        let hex = text.strip_prefix("blake3:").ok_or(CacheKeyError)?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hex, &mut bytes).map_err(|_| CacheKeyError)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl serde::Serialize for CacheKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for CacheKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

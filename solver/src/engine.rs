@@ -22,6 +22,8 @@
 
 mod bridge;
 mod build;
+mod explain;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod vertex;
@@ -30,11 +32,14 @@ use std::sync::Arc;
 
 pub use bridge::{BuildBridge, Frontends};
 pub use build::{Build, BuildOptions, Entitlement, Step};
+pub use explain::{Cause, Detail, ExplainError, Explanation, Link};
+use parking_lot::Mutex;
+pub use sweep::{SweepError, Swept};
 
 use crate::Digest;
 use crate::cache_key::CacheKey;
 use crate::flight::Flight;
-use crate::index::CacheIndex;
+use crate::index::{CacheIndex, Removal};
 use crate::llb::VertexDigest;
 use crate::progress::EventLog;
 use crate::session::SessionGroup;
@@ -62,6 +67,8 @@ pub struct Engine {
     executing: Flight<(CacheKey, bool), Shared, Executed>,
     /// Contents being digested.
     digesting: Flight<CacheKey, Shared, Result<Digest, WorkerError>>,
+    /// When and how results were removed last.
+    last_removal: Mutex<Option<Removal>>,
 }
 
 impl Engine {
@@ -73,6 +80,7 @@ impl Engine {
             resolving: Flight::default(),
             executing: Flight::default(),
             digesting: Flight::default(),
+            last_removal: Mutex::default(),
         })
     }
 

@@ -221,6 +221,60 @@ pub struct FileStat {
     pub xattrs: BTreeMap<String, Vec<u8>>,
 }
 
+/// How two results differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// What differs, as far as it was looked for.
+    pub changes: Vec<ContentChange>,
+    /// Whether there may be more.
+    pub has_more: bool,
+}
+
+/// A file that differs between two results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentChange {
+    /// Path from the root of the result, without a slash before it.
+    pub path: String,
+    /// What differs first: type, then bytes, then metadata.
+    pub kind: ChangeKind,
+}
+
+/// How a file differs between two results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It is of another type, such as a directory in place of a file.
+    Type,
+    /// It holds other bytes.
+    Bytes,
+    /// Its permissions differ.
+    Mode {
+        /// Permission bits before.
+        old: u32,
+        /// Permission bits now.
+        new: u32,
+    },
+    /// It belongs to somebody else.
+    Owner {
+        /// User and group before.
+        old: (u32, u32),
+        /// User and group now.
+        new: (u32, u32),
+    },
+    /// It is a symbolic link that leads elsewhere.
+    Target {
+        /// Its target before.
+        old: String,
+        /// Its target now.
+        new: String,
+    },
+    /// Extended attributes or device numbers differ.
+    Attributes,
+}
+
 /// Runs vertices.
 ///
 /// Implementations bound their own concurrency; the solver asks for everything it could use at once.
@@ -253,6 +307,25 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Opens a result made earlier; `None` if it is not there any more.
     async fn open(&self, id: &ResultId) -> Result<Option<Ref>, WorkerError>;
+
+    /// Whether a result made earlier is still there. Unlike [`Worker::open`], this is no use of it.
+    async fn has(&self, id: &ResultId) -> Result<bool, WorkerError> {
+        Ok(self.open(id).await?.is_some())
+    }
+
+    /// Compares what `selector` names under two results; a side without a result is scratch.
+    ///
+    /// `Ok(None)` if a result is not there any more. The worker bounds what it looks at, and gives at most `limit`
+    /// changes, in the order of paths. One that cannot tell says nothing, as this does.
+    async fn compare(
+        &self,
+        _old: Option<&ResultId>,
+        _new: Option<&ResultId>,
+        _selector: &ContentSelector,
+        _limit: usize,
+    ) -> Result<Option<Comparison>, WorkerError> {
+        Ok(None)
+    }
 
     /// Resolves an image reference and fetches its config.
     async fn resolve_image(&self, query: &ImageQuery, context: &CallContext) -> Result<ResolvedImage, WorkerError>;

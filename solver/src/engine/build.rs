@@ -230,6 +230,13 @@ impl Inner {
             .ok_or_else(|| SolveError::NotFound(format!("no vertex {digest} in this build")))
     }
 
+    /// All vertices, inputs before what uses them.
+    pub(super) fn nodes_in_order(&self) -> Vec<Arc<Node>> {
+        let mut nodes: Vec<Arc<Node>> = self.nodes.lock().values().cloned().collect();
+        nodes.sort_unstable_by_key(|node| node.order);
+        nodes
+    }
+
     fn check_allowed(&self, vertex: &Vertex) -> Result<(), SolveError> {
         let Op::Exec(exec) = &vertex.op else {
             return Ok(());
@@ -267,7 +274,7 @@ impl Inner {
             })
             .collect();
         let name = graph.name(index);
-        let node = Node::new(vertex.clone(), name, inputs, places(graph, &vertex.digest));
+        let node = Node::new(nodes.len(), vertex.clone(), name, inputs, places(graph, &vertex.digest));
         self.events.push(Event::Vertex(node.state()));
         nodes.insert(vertex.digest, Arc::new(node));
     }

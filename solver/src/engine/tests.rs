@@ -2,7 +2,7 @@
 
 mod cancel;
 mod random;
-mod script;
+pub(super) mod script;
 mod share;
 
 use std::sync::Arc;

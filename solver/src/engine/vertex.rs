@@ -30,7 +30,8 @@ use super::build::{Inner, Want};
 use crate::SolveError;
 use crate::worker::{Ref, WorkerError};
 
-pub(super) use self::node::Node;
+pub(super) use self::node::{Decision, Node};
+pub(super) use self::record::clipped;
 
 /// Waits for an outcome that some task will set.
 async fn await_outcome<T: Clone>(outcome: &Outcome<T>) -> Result<T, SolveError> {

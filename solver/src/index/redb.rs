@@ -6,31 +6,30 @@
 //! after a failed write, so it is opened anew for that.
 
 mod pending;
+mod tables;
 
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ::redb::{Database, ReadableDatabase, TableDefinition};
 use parking_lot::RwLock;
 
-use self::pending::{Batch, Change, Pending};
+use self::pending::{Change, Pending, Recorded};
+use super::history::{BuildRecord, BuildSummary, Known, Removal, SiteId, SiteKey, StepRecord};
 use super::{CacheIndex, IndexError, Outputs};
 use crate::Digest;
-use crate::cache_key::{CacheKey, Preimage};
-
-/// Key → JSON of the outputs.
-const RESULTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("results.v1");
-/// Key → JSON of the preimage.
-const PREIMAGES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("preimages.v1");
-/// Content key → sha256.
-const CONTENTS: TableDefinition<'_, &[u8; 32], &[u8; 32]> = TableDefinition::new("contents.v1");
+use crate::cache_key::CacheKey;
 
 /// A [`super::CacheIndex`] on disk.
 pub struct RedbIndex {
     file: Arc<File>,
     pending: Arc<Pending>,
+    /// Number of the last build.
+    last_build: AtomicU64,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -59,7 +58,8 @@ impl File {
         let mut database = self.database.write();
         // Closed first: two cannot have it open.
         *database = None;
-        *database = Some(open_database(&self.path).map_err(Refused::into_message)?);
+        let (opened, _) = open_database(&self.path).map_err(Refused::into_message)?;
+        *database = Some(opened);
         Ok(())
     }
 }
@@ -75,8 +75,8 @@ impl RedbIndex {
             path: path.display().to_string(),
             message,
         };
-        let database = match open_database(path) {
-            Ok(database) => database,
+        let (database, last_build) = match open_database(path) {
+            Ok(opened) => opened,
             Err(Refused::InUse(message)) => return Err(fail(message)),
             Err(Refused::Damaged(message)) if path.is_file() => {
                 let aside = path.with_extension("damaged");
@@ -102,25 +102,26 @@ impl RedbIndex {
         Ok(Self {
             file,
             pending,
+            last_build: AtomicU64::new(last_build),
             writer: Some(writer),
         })
     }
 
-    fn read<T>(
+    /// Reads one row; a row that cannot be understood is as good as none.
+    fn read<K, T>(
         &self,
-        table: TableDefinition<'static, &'static [u8; 32], &'static [u8]>,
-        key: &CacheKey,
+        table: TableDefinition<'static, K, &'static [u8]>,
+        key: K::SelfType<'_>,
     ) -> Result<Option<T>, IndexError>
     where
+        K: ::redb::Key + 'static,
         T: serde::de::DeserializeOwned,
     {
-        let read = |database: &Database| -> Result<Option<Vec<u8>>, ::redb::Error> {
-            let table = database.begin_read()?.open_table(table)?;
-            Ok(table.get(key.as_bytes())?.map(|value| value.value().to_vec()))
+        let read = |database: &Database| -> Result<Option<T>, ::redb::Error> {
+            let row = database.begin_read()?.open_table(table)?.get(&key)?;
+            Ok(row.and_then(|row| serde_json::from_slice(row.value()).ok()))
         };
-        let bytes = self.file.with(read).map_err(|error| access("read a record", error))?;
-        // A record of another version is as good as none.
-        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        self.file.with(read).map_err(|error| access("read a record", error))
     }
 }
 
@@ -138,9 +139,9 @@ impl Refused {
     }
 }
 
-/// Opens a file and makes its tables. redb checks much of a file by assertions, so a panic means damage too.
-fn open_database(path: &Path) -> Result<Database, Refused> {
-    let open = || -> Result<Database, Refused> {
+/// Opens a file and makes its tables; tells the number of the last build in there. redb checks much of a file by assertions, so a panic means damage too.
+fn open_database(path: &Path) -> Result<(Database, u64), Refused> {
+    let open = || -> Result<(Database, u64), Refused> {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(path)
@@ -148,19 +149,10 @@ fn open_database(path: &Path) -> Result<Database, Refused> {
                 ::redb::DatabaseError::DatabaseAlreadyOpen => Refused::InUse(error.to_string()),
                 other => Refused::Damaged(other.to_string()),
             })?;
-        make_tables(&database).map_err(|error| Refused::Damaged(error.to_string()))?;
-        Ok(database)
+        let last_build = tables::prepare(&database).map_err(|error| Refused::Damaged(error.to_string()))?;
+        Ok((database, last_build))
     };
     std::panic::catch_unwind(open).unwrap_or_else(|_| Err(Refused::Damaged("the file is inconsistent".to_owned())))
-}
-
-fn make_tables(database: &Database) -> Result<(), ::redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(RESULTS)?;
-    transaction.open_table(PREIMAGES)?;
-    transaction.open_table(CONTENTS)?;
-    transaction.commit()?;
-    Ok(())
 }
 
 fn access(what: &'static str, message: impl ToString) -> IndexError {
@@ -173,21 +165,22 @@ fn access(what: &'static str, message: impl ToString) -> IndexError {
 impl CacheIndex for RedbIndex {
     fn results(&self, key: &CacheKey) -> Result<Option<Outputs>, IndexError> {
         match self.pending.results(key) {
-            Some(change) => Ok(change.map(|record| record.0.clone())),
-            None => self.read(RESULTS, key),
+            Some(Recorded::Made(outputs, _)) => Ok(Some(Outputs::clone(&outputs))),
+            Some(Recorded::Gone(_)) => Ok(None),
+            None => self.read(tables::RESULTS, key.as_bytes()),
         }
     }
 
-    fn record_results(&self, key: &CacheKey, preimage: &Preimage, outputs: &Outputs) -> Result<(), IndexError> {
-        let record = Arc::new((outputs.clone(), preimage.clone()));
-        self.pending.put(*key, Change::Results(Some(record)));
+    fn record_results(&self, key: &CacheKey, known: &Arc<Known>, outputs: &Outputs) -> Result<(), IndexError> {
+        let record = Recorded::Made(Arc::new(outputs.clone()), known.clone());
+        self.pending.put(*key, Change::Results(record));
         Ok(())
     }
 
-    fn preimage(&self, key: &CacheKey) -> Result<Option<Preimage>, IndexError> {
+    fn known(&self, key: &CacheKey) -> Result<Option<Known>, IndexError> {
         match self.pending.results(key) {
-            Some(change) => Ok(change.map(|record| record.1.clone())),
-            None => self.read(PREIMAGES, key),
+            Some(Recorded::Made(_, known)) => Ok(Some(Known::clone(&known))),
+            Some(Recorded::Gone(_)) | None => self.read(tables::KNOWN, key.as_bytes()),
         }
     }
 
@@ -196,7 +189,7 @@ impl CacheIndex for RedbIndex {
             return Ok(Some(digest));
         }
         let read = |database: &Database| -> Result<Option<Digest>, ::redb::Error> {
-            let table = database.begin_read()?.open_table(CONTENTS)?;
+            let table = database.begin_read()?.open_table(tables::CONTENTS)?;
             Ok(table
                 .get(key.as_bytes())?
                 .map(|hash| Digest::from_sha256(*hash.value())))
@@ -211,9 +204,71 @@ impl CacheIndex for RedbIndex {
         Ok(())
     }
 
-    fn forget(&self, key: &CacheKey) -> Result<(), IndexError> {
-        self.pending.put(*key, Change::Results(None));
+    fn forget(&self, key: &CacheKey, removal: Removal) -> Result<(), IndexError> {
+        self.pending.put(*key, Change::Results(Recorded::Gone(removal)));
         Ok(())
+    }
+
+    fn removal(&self, key: &CacheKey) -> Result<Option<Removal>, IndexError> {
+        match self.pending.results(key) {
+            Some(Recorded::Made(..)) => return Ok(None),
+            Some(Recorded::Gone(removal)) => return Ok(Some(removal)),
+            None => {}
+        }
+        let read = |database: &Database| -> Result<Option<Removal>, ::redb::Error> {
+            let table = database.begin_read()?.open_table(tables::GONE)?;
+            Ok(table
+                .get(key.as_bytes())?
+                .map(|row| tables::decode_removal(row.value())))
+        };
+        self.file.with(read).map_err(|error| access("read a record", error))
+    }
+
+    fn scan(&self, after: Option<&CacheKey>, limit: usize) -> Result<Vec<(CacheKey, Outputs)>, IndexError> {
+        let read = |database: &Database| -> Result<Vec<(CacheKey, Outputs)>, ::redb::Error> {
+            let table = database.begin_read()?.open_table(tables::RESULTS)?;
+            let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_bytes()));
+            let mut found = Vec::new();
+            for row in table.range::<&[u8; 32]>((from, Bound::Unbounded))?.take(limit) {
+                let (key, json) = row?;
+                // What cannot be understood has no outputs that anything could need.
+                let outputs = serde_json::from_slice(json.value()).unwrap_or_default();
+                found.push((CacheKey::from_bytes(*key.value()), outputs));
+            }
+            Ok(found)
+        };
+        self.file.with(read).map_err(|error| access("list records", error))
+    }
+
+    fn record_build(&self, build: BuildRecord) -> Result<(), IndexError> {
+        let number = self.last_build.fetch_add(1, Ordering::Relaxed) + 1;
+        self.pending.put_build(number, build);
+        Ok(())
+    }
+
+    fn builds(&self) -> Result<Vec<BuildSummary>, IndexError> {
+        self.file
+            .with(tables::builds)
+            .map_err(|error| access("list builds", error))
+    }
+
+    fn steps(&self, number: u64) -> Result<Vec<StepRecord>, IndexError> {
+        Ok(self.read(tables::STEPS, number)?.unwrap_or_default())
+    }
+
+    fn site(&self, site: &SiteId) -> Result<Vec<SiteKey>, IndexError> {
+        let read = |database: &Database| -> Result<Vec<SiteKey>, ::redb::Error> {
+            let table = database.begin_read()?.open_table(tables::SITES)?;
+            let row = table.get(&site.0)?;
+            Ok(row.map(|row| tables::decode_site(row.value())).unwrap_or_default())
+        };
+        self.file.with(read).map_err(|error| access("read a site", error))
+    }
+
+    fn repair(&self) -> Result<usize, IndexError> {
+        self.file
+            .with(tables::repair)
+            .map_err(|error| access("repair the index", error))
     }
 
     fn flush(&self) -> Result<(), IndexError> {
@@ -242,8 +297,8 @@ fn write_loop(file: &File, pending: &Pending) {
             Some((when, error)) if when.elapsed() < RETRY_AFTER => Err(error.clone()),
             Some(_) => file
                 .reopen()
-                .and_then(|()| file.with(|database| commit(database, &batch))),
-            None => file.with(|database| commit(database, &batch)),
+                .and_then(|()| file.with(|database| tables::commit(database, &batch))),
+            None => file.with(|database| tables::commit(database, &batch)),
         };
         match &outcome {
             Ok(()) => failed = None,
@@ -255,33 +310,6 @@ fn write_loop(file: &File, pending: &Pending) {
         }
         pending.settle(&batch, outcome);
     }
-}
-
-fn commit(database: &Database, batch: &Batch) -> Result<(), Box<dyn std::error::Error>> {
-    let transaction = database.begin_write()?;
-    {
-        let mut results = transaction.open_table(RESULTS)?;
-        let mut preimages = transaction.open_table(PREIMAGES)?;
-        let mut contents = transaction.open_table(CONTENTS)?;
-        for (key, change) in batch.changes() {
-            let key = key.as_bytes();
-            match change {
-                Change::Results(Some(record)) => {
-                    results.insert(key, serde_json::to_vec(&record.0)?.as_slice())?;
-                    preimages.insert(key, serde_json::to_vec(&record.1)?.as_slice())?;
-                }
-                Change::Results(None) => {
-                    results.remove(key)?;
-                    preimages.remove(key)?;
-                }
-                Change::Content(digest) => {
-                    contents.insert(key, digest.as_bytes())?;
-                }
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
 }
 
 #[cfg(test)]

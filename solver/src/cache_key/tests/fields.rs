@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::llb::{
     CdiDevice, Edge, FileAction, HostIp, LinuxResources, Mount, NetMode, NodeIndex, OpMetadata, ProgressGroup,
@@ -394,13 +396,66 @@ fn dependencies_are_by_content_only_where_that_is_safe() {
 
 #[test]
 fn keys_of_ops_are_stable_across_releases() {
-    let exec = key(&vertex(Op::Exec(exec()), 2)).to_string();
-    let copy = key(&vertex(action(FileActionKind::Copy(copy())), 2)).to_string();
-    assert_eq!(
-        [exec.as_str(), copy.as_str()],
-        [
+    let without_devices = ExecOp {
+        devices: Vec::new(),
+        ..exec()
+    };
+    let mkfile = FileActionKind::Mkfile {
+        path: "/f".to_owned(),
+        mode: 0o644,
+        data: Bytes::from_static(b"x"),
+        owner: None,
+        timestamp: Some(1),
+    };
+    let resolved = ResolvedSource {
+        pin: "image sha256:1 linux/amd64 ".to_owned(),
+        parts: [("manifest".to_owned(), "sha256:1".to_owned())].into(),
+        result: None,
+    };
+    let merge = Op::Merge { inputs: vec![0, 1] };
+    let diff = Op::Diff {
+        lower: None,
+        upper: Some(0),
+    };
+    let of = |op, inputs| key(&vertex(op, inputs)).to_string();
+    let keys = [
+        ("exec", of(Op::Exec(exec()), 2)),
+        ("exec without devices", of(Op::Exec(without_devices), 2)),
+        ("copy", of(action(FileActionKind::Copy(copy())), 2)),
+        ("mkfile", of(action(mkfile), 2)),
+        ("merge", of(merge, 2)),
+        ("diff", of(diff, 1)),
+        ("source", source_preimage(&resolved).key().to_string()),
+    ];
+    let pinned = [
+        (
+            "exec",
+            "blake3:19df783ef185ef7333446702bf4e56cdcb1b4e9b58844f5fa583139c85dbbf21",
+        ),
+        (
+            "exec without devices",
             "blake3:14f307d60364db7f6637e0e8e7ac89833dc6da5f1e787226c99904d3b57d678d",
-            "blake3:0bc61bb35c1d7c9322cf46d14ec795496b99cfe6d41f43690b3708ae6c9a10cf"
-        ]
-    );
+        ),
+        (
+            "copy",
+            "blake3:0bc61bb35c1d7c9322cf46d14ec795496b99cfe6d41f43690b3708ae6c9a10cf",
+        ),
+        (
+            "mkfile",
+            "blake3:0053292f8187f3c95ae6cffced5d96c772123da733da97b9d75ca4baea646fe9",
+        ),
+        (
+            "merge",
+            "blake3:8c6e789646142d21782db793ee2e6447482b854c5f2d4db2c1b3bb8dd16cc5e6",
+        ),
+        (
+            "diff",
+            "blake3:8ae01d71d7b84236bef9f5758e13b9ff1b9bf80b448d72b2a92631d577547d43",
+        ),
+        (
+            "source",
+            "blake3:ce714db863cf6b566ea17ef83146269b1863829fc83fad316f4f2c07b3818fcf",
+        ),
+    ];
+    assert_eq!(keys, pinned.map(|(name, key)| (name, key.to_owned())));
 }

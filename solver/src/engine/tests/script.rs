@@ -18,8 +18,8 @@ use crate::llb::{
 };
 use crate::progress::{Event, VertexState};
 use crate::worker::{
-    CallContext, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource, ResultId,
-    SourceMeta, Worker, WorkerError, WorkerInfo,
+    CallContext, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource,
+    ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
 };
 use crate::{Digest, Platform, SolveError};
 
@@ -27,9 +27,12 @@ type Hook = Arc<dyn Fn(CallContext) -> BoxFuture<'static, Result<String, WorkerE
 
 /// Results are texts. What an op makes is a hash of its name and of what its inputs are, unless a test says otherwise.
 #[derive(Default)]
-pub(super) struct Script {
+pub(in crate::engine) struct Script {
     hooks: Mutex<HashMap<String, Hook>>,
     pins: Mutex<HashMap<String, String>>,
+    parts: Mutex<HashMap<String, BTreeMap<String, String>>>,
+    /// What comparing results comes to.
+    pub(in crate::engine) comparison: Mutex<Option<Comparison>>,
     missing_paths: Mutex<Vec<String>>,
     /// Whether resolving a source makes its result, as receiving a directory does.
     pub(super) makes_on_resolve: AtomicBool,
@@ -50,7 +53,7 @@ pub(super) fn value(name: &str, inputs: &[String]) -> String {
 
 impl Script {
     /// Runs `hook` in place of what the op of that name does.
-    pub(super) fn on<F>(&self, name: &str, hook: impl Fn(CallContext) -> F + Send + Sync + 'static)
+    pub(in crate::engine) fn on<F>(&self, name: &str, hook: impl Fn(CallContext) -> F + Send + Sync + 'static)
     where
         F: Future<Output = Result<String, WorkerError>> + Send + 'static,
     {
@@ -58,13 +61,20 @@ impl Script {
         self.hooks.lock().insert(name.to_owned(), hook);
     }
 
-    pub(super) fn off(&self, name: &str) {
+    pub(in crate::engine) fn off(&self, name: &str) {
         self.hooks.lock().remove(name);
     }
 
     /// Lets a source resolve to something else.
-    pub(super) fn pin(&self, name: &str, pin: &str) {
+    pub(in crate::engine) fn pin(&self, name: &str, pin: &str) {
         self.pins.lock().insert(name.to_owned(), pin.to_owned());
+    }
+
+    /// Lets a source say more about what it resolved to.
+    pub(in crate::engine) fn part(&self, name: &str, part: &str, value: &str) {
+        let mut parts = self.parts.lock();
+        let parts = parts.entry(name.to_owned()).or_default();
+        parts.insert(part.to_owned(), value.to_owned());
     }
 
     pub(super) fn lose_path(&self, path: &str) {
@@ -89,7 +99,7 @@ impl Script {
     }
 
     /// Drops results, as pruning does.
-    pub(super) fn prune(&self, mut lost: impl FnMut(&str) -> bool) {
+    pub(in crate::engine) fn prune(&self, mut lost: impl FnMut(&str) -> bool) {
         self.store.lock().retain(|_, value| !lost(value));
     }
 
@@ -130,7 +140,7 @@ impl Worker for Script {
         Ok(ResolvedSource {
             result: is_made.then(|| self.put(pin.clone())),
             pin,
-            parts: BTreeMap::new(),
+            parts: self.parts.lock().get(&name).cloned().unwrap_or_default(),
         })
     }
 
@@ -169,6 +179,16 @@ impl Worker for Script {
         Ok(known.then(|| Ref::new(id.clone(), Arc::new(()))))
     }
 
+    async fn compare(
+        &self,
+        _: Option<&ResultId>,
+        _: Option<&ResultId>,
+        _: &ContentSelector,
+        _: usize,
+    ) -> Result<Option<Comparison>, WorkerError> {
+        Ok(self.comparison.lock().clone())
+    }
+
     async fn resolve_image(&self, query: &ImageQuery, _: &CallContext) -> Result<ResolvedImage, WorkerError> {
         Ok(ResolvedImage {
             digest: Digest::sha256(query.reference.as_bytes()),
@@ -195,17 +215,17 @@ impl Worker for Script {
 
 /// How an op of a test depends on an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(in crate::engine) enum By {
     Identity,
     Content,
 }
 
 /// Writes graphs.
 #[derive(Default)]
-pub(super) struct Write(pub(super) Builder);
+pub(in crate::engine) struct Write(pub(in crate::engine) Builder);
 
 impl Write {
-    pub(super) fn image(&mut self, name: &str) -> Output {
+    pub(in crate::engine) fn image(&mut self, name: &str) -> Output {
         let image = ImageSource {
             reference: name.to_owned(),
             ..ImageSource::default()
@@ -213,7 +233,7 @@ impl Write {
         self.0.source(SourceOp::Image(image), None, OpMetadata::default())
     }
 
-    pub(super) fn directory(&mut self, name: &str) -> Output {
+    pub(in crate::engine) fn directory(&mut self, name: &str) -> Output {
         let local = LocalSource {
             name: name.to_owned(),
             ..LocalSource::default()
@@ -233,7 +253,7 @@ impl Write {
         self.run_with(name, inputs, metadata)
     }
 
-    pub(super) fn run_with(&mut self, name: &str, inputs: &[(Output, By)], metadata: OpMetadata) -> Output {
+    pub(in crate::engine) fn run_with(&mut self, name: &str, inputs: &[(Output, By)], metadata: OpMetadata) -> Output {
         let mount = |dest: String, input: Option<usize>, by: By, output: Option<usize>| Mount {
             dest,
             input,
@@ -260,13 +280,13 @@ impl Write {
         self.0.exec(exec, &inputs, None, metadata)
     }
 
-    pub(super) fn finish(&self, target: Output) -> Definition {
+    pub(in crate::engine) fn finish(&self, target: Output) -> Definition {
         self.0.finish(target)
     }
 }
 
 /// An engine on a scripted worker and an empty index.
-pub(super) fn engine() -> (Arc<Engine>, Arc<Script>) {
+pub(in crate::engine) fn engine() -> (Arc<Engine>, Arc<Script>) {
     let script = Arc::<Script>::default();
     (Engine::new(script.clone(), Arc::<MemoryIndex>::default()), script)
 }
@@ -291,7 +311,7 @@ pub(super) async fn solve(
 }
 
 /// Fails the test in place of hanging.
-pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(in crate::engine) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(120), future)
         .await
         .expect("it hangs")

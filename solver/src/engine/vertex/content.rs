@@ -8,7 +8,8 @@ use super::node::{Identity, MadeOutput, Node};
 use super::record::{recorded, remembered_content};
 use crate::cache_key::{self, InputPart};
 use crate::engine::build::{Inner, Want};
-use crate::worker::{ContentSelector, Ref};
+use crate::index::InputEvidence;
+use crate::worker::{ContentSelector, Ref, ResultId};
 use crate::{Digest, SolveError};
 
 impl Inner {
@@ -19,32 +20,36 @@ impl Inner {
         want: Want,
         identity: &Identity,
         selectors: &[ContentSelector],
-    ) -> Result<InputPart, SolveError> {
+    ) -> Result<(InputPart, InputEvidence), SolveError> {
         if !identity.fresh
-            && let Some(digests) = self.remembered_contents(want, identity, selectors)
+            && let Some((digests, result)) = self.remembered_contents(want, identity, selectors)
         {
-            return Ok(InputPart::Content(digests));
+            let evidence = InputEvidence {
+                key: identity.key,
+                selectors: selectors.to_vec(),
+                result,
+            };
+            return Ok((InputPart::Content(digests), evidence));
         }
         let input = self.made(want).await?;
         self.made_content_part(node, &input, selectors).await
     }
 
-    /// The content digests of the recorded result of an input, if all are remembered.
+    /// The content digests of the recorded result of an input, if all are remembered, and the result.
     fn remembered_contents(
         &self,
         want: Want,
         identity: &Identity,
         selectors: &[ContentSelector],
-    ) -> Option<Vec<String>> {
-        let recorded = recorded(&self.engine, &identity.key)?;
-        let result = recorded.get(want.output)?;
-        selectors
-            .iter()
-            .map(|selector| {
-                let key = cache_key::content_key(&identity.key, want.output, result.as_ref(), selector);
-                remembered_content(&self.engine, &key).map(|digest| digest.to_string())
-            })
-            .collect()
+    ) -> Option<(Vec<String>, Option<ResultId>)> {
+        let mut recorded = recorded(&self.engine, &identity.key)?;
+        let result = recorded.get_mut(want.output)?.take();
+        let digests = selectors.iter().map(|selector| {
+            let key = cache_key::content_key(&identity.key, want.output, result.as_ref(), selector);
+            remembered_content(&self.engine, &key).map(|digest| digest.to_string())
+        });
+        let digests = digests.collect::<Option<Vec<String>>>()?;
+        Some((digests, result))
     }
 
     /// What an input that was made contributes, when depended on by content.
@@ -53,12 +58,18 @@ impl Inner {
         node: &Arc<Node>,
         input: &MadeOutput,
         selectors: &[ContentSelector],
-    ) -> Result<InputPart, SolveError> {
+    ) -> Result<(InputPart, InputEvidence), SolveError> {
         let digests = selectors
             .iter()
             .map(|selector| self.content_digest(node, input, selector));
         let digests = try_join_all(digests).await?;
-        Ok(InputPart::Content(digests.iter().map(ToString::to_string).collect()))
+        let evidence = InputEvidence {
+            key: input.key,
+            selectors: selectors.to_vec(),
+            result: input.result.as_ref().map(|result| result.id().clone()),
+        };
+        let part = InputPart::Content(digests.iter().map(ToString::to_string).collect());
+        Ok((part, evidence))
     }
 
     async fn content_digest(

@@ -7,10 +7,25 @@ use futures_util::future::try_join_all;
 
 use super::node::{Identity, Node};
 use crate::SolveError;
-use crate::cache_key::{self, Dependency, InputPart, Preimage};
+use crate::cache_key::{self, CacheKey, Dependency, InputPart, Preimage};
 use crate::engine::build::Inner;
+use crate::index::InputEvidence;
 use crate::llb::{Op, SourceOp, Vertex};
 use crate::worker::WorkerError;
+
+/// What an input adds of which everything counts.
+pub(super) fn identity_part(key: CacheKey, output: usize) -> (InputPart, InputEvidence) {
+    let part = InputPart::Identity {
+        key: key.to_string(),
+        output,
+    };
+    let evidence = InputEvidence {
+        key,
+        selectors: Vec::new(),
+        result: None,
+    };
+    (part, evidence)
+}
 
 impl Inner {
     pub(super) async fn identify(self: &Arc<Self>, node: &Arc<Node>) -> Result<Identity, SolveError> {
@@ -23,22 +38,20 @@ impl Inner {
         let inputs = try_join_all(inputs.map(async |(want, dependency)| {
             let input = self.node(&want.vertex)?;
             let identity = self.identity(&input).await?;
-            let part = match dependency {
-                Dependency::Identity => InputPart::Identity {
-                    key: identity.key.to_string(),
-                    output: want.output,
-                },
+            let (part, evidence) = match dependency {
+                Dependency::Identity => identity_part(identity.key, want.output),
                 Dependency::Content(selectors) => self.content_part(node, *want, &identity, selectors).await?,
             };
-            Ok::<_, SolveError>((part, identity.fresh && *dependency == Dependency::Identity))
+            Ok::<_, SolveError>((part, evidence, identity.fresh && *dependency == Dependency::Identity))
         }))
         .await?;
-        let depends_on_fresh = inputs.iter().any(|(_, is_fresh)| *is_fresh);
-        let parts = inputs.into_iter().map(|(part, _)| part).collect();
+        let depends_on_fresh = inputs.iter().any(|(_, _, is_fresh)| *is_fresh);
+        let (parts, evidence): (_, Vec<_>) = inputs.into_iter().map(|(part, evidence, _)| (part, evidence)).unzip();
         let preimage = self.preimage(&node.vertex, parts);
         Ok(Identity {
             key: preimage.key(),
             preimage: Arc::new(preimage),
+            inputs: evidence.into(),
             fresh: depends_on_fresh || node.ignore_cache.load(Ordering::Relaxed),
             resolved: None,
         })
@@ -80,6 +93,7 @@ impl Inner {
         Ok(Identity {
             key: preimage.key(),
             preimage: Arc::new(preimage),
+            inputs: Arc::default(),
             fresh: node.ignore_cache.load(Ordering::Relaxed),
             resolved: Some(resolved),
         })

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
-use super::node::{Identity, Made, MadeOutput, Node};
-use super::record::{lookup, record};
+use super::identify::identity_part;
+use super::node::{Decision, Identity, Made, MadeOutput, Node};
+use super::record::{lookup, record, removal};
 use crate::SolveError;
 use crate::cache_key::{self, Dependency};
 use crate::engine::build::Inner;
 use crate::engine::{Engine, Shared};
+use crate::index::Known;
 use crate::llb::{Op, Vertex};
 use crate::worker::{Execution, Ref, WorkerError};
 
@@ -24,7 +26,8 @@ impl Inner {
         }
         if let Some(result) = identity.resolved.as_ref().and_then(|resolved| resolved.result.clone()) {
             let results = vec![Some(result)];
-            record(&self.engine, &identity, &results);
+            record(&self.engine, identity.key, &node.known(&identity), &results);
+            node.decide(Decision::Found(identity.key));
             return Ok(Made {
                 key: identity.key,
                 results: results.into(),
@@ -38,6 +41,7 @@ impl Inner {
             return Ok(known);
         }
         let inputs = inputs.into_iter().map(|input| input.result).collect();
+        node.decide(Decision::Runs(confirmed.clone(), removal(&self.engine, &confirmed.key)));
         let results = if node.is_directory() {
             self.execute(node, &confirmed, inputs).await?
         } else {
@@ -87,20 +91,22 @@ impl Inner {
             return Ok(identity.clone());
         }
         let dependencies = cache_key::dependencies(&node.vertex);
-        let parts = try_join_all(
+        let inputs = try_join_all(
             inputs
                 .iter()
                 .zip(&dependencies)
                 .map(async |(input, dependency)| match dependency {
-                    Dependency::Identity => Ok(input.identity_part()),
+                    Dependency::Identity => Ok(identity_part(input.key, input.output)),
                     Dependency::Content(selectors) => self.made_content_part(node, input, selectors).await,
                 }),
         )
         .await?;
+        let (parts, evidence): (_, Vec<_>) = inputs.into_iter().unzip();
         let preimage = self.preimage(&node.vertex, parts);
         Ok(Identity {
             key: preimage.key(),
             preimage: Arc::new(preimage),
+            inputs: evidence.into(),
             ..identity.clone()
         })
     }
@@ -115,8 +121,11 @@ impl Inner {
             self.report_failed(node, &error);
             error
         })?;
-        if found.is_some() && !node.is_directory() {
-            self.report_cached(node);
+        if found.is_some() {
+            node.decide(Decision::Found(identity.key));
+            if !node.is_directory() {
+                self.report_cached(node);
+            }
         }
         Ok(found.map(|results| Made {
             key: identity.key,
@@ -137,8 +146,9 @@ impl Inner {
             || self.shared(),
             |shared, cancel| {
                 let (engine, vertex, identity) = (engine.clone(), node.vertex.clone(), identity.clone());
+                let known = node.known(&identity);
                 async move {
-                    let outcome = run(&engine, vertex, &identity, inputs, &shared, cancel).await;
+                    let outcome = run(&engine, vertex, &identity, &known, inputs, &shared, cancel).await;
                     shared.events.close();
                     outcome
                 }
@@ -153,6 +163,7 @@ async fn run(
     engine: &Engine,
     vertex: Arc<Vertex>,
     identity: &Identity,
+    known: &Arc<Known>,
     inputs: Vec<Option<Ref>>,
     shared: &Shared,
     cancel: tokio_util::sync::CancellationToken,
@@ -177,6 +188,6 @@ async fn run(
             results.len()
         )));
     }
-    record(engine, identity, &results);
+    record(engine, identity.key, known, &results);
     Ok(results)
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::cache_key::{CacheKey, InputPart, Preimage};
 use crate::engine::build::Want;
+use crate::index::{InputEvidence, Removal};
 use crate::llb::{Op, OpMetadata, SourceFile, SourceLocation, SourceOp, Vertex, VertexDigest};
 use crate::progress::VertexState;
 use crate::worker::{Ref, ResolvedSource, WorkerError};
@@ -19,11 +20,13 @@ pub(super) type Outcome<T> = watch::Sender<Option<Result<T, SolveError>>>;
 
 /// What a vertex was identified as.
 #[derive(Clone)]
-pub(super) struct Identity {
-    pub(super) key: CacheKey,
+pub(in crate::engine) struct Identity {
+    pub(in crate::engine) key: CacheKey,
     pub(super) preimage: Arc<Preimage>,
+    /// What each input was when this was found out.
+    pub(super) inputs: Arc<[InputEvidence]>,
     /// Whether it must be run again even if its result is known.
-    pub(super) fresh: bool,
+    pub(in crate::engine) fresh: bool,
     /// For sources: what it stands for.
     pub(super) resolved: Option<ResolvedSource>,
 }
@@ -54,11 +57,24 @@ impl MadeOutput {
     }
 }
 
+/// What came of the question whether a vertex has to run.
+#[derive(Clone)]
+pub(in crate::engine) enum Decision {
+    /// Its result was known, or is a directory that was received.
+    Found(CacheKey),
+    /// It runs, as this; a result that was known once may have been removed.
+    Runs(Identity, Option<Removal>),
+}
+
 /// A vertex of a build.
 pub(in crate::engine) struct Node {
-    pub(super) vertex: Arc<Vertex>,
-    pub(super) inputs: Vec<Want>,
-    pub(super) ignore_cache: AtomicBool,
+    /// Position in the order of loading: after all of its inputs.
+    pub(in crate::engine) order: usize,
+    pub(in crate::engine) vertex: Arc<Vertex>,
+    pub(in crate::engine) inputs: Vec<Want>,
+    pub(in crate::engine) ignore_cache: AtomicBool,
+    /// The last one; `None` before there is any.
+    pub(in crate::engine) decision: Mutex<Option<Decision>>,
     places: Mutex<Vec<(SourceFile, SourceLocation)>>,
     pub(super) state: Mutex<VertexState>,
     pub(super) identity: Outcome<Identity>,
@@ -69,6 +85,7 @@ pub(in crate::engine) struct Node {
 
 impl Node {
     pub(in crate::engine) fn new(
+        order: usize,
         vertex: Arc<Vertex>,
         name: String,
         inputs: Vec<Want>,
@@ -78,6 +95,7 @@ impl Node {
         let mut seen = BTreeSet::new();
         input_digests.retain(|digest| seen.insert(*digest));
         Self {
+            order,
             state: Mutex::new(VertexState {
                 digest: vertex.digest,
                 inputs: input_digests,
@@ -89,6 +107,7 @@ impl Node {
                 group: vertex.metadata.progress_group.clone(),
             }),
             ignore_cache: AtomicBool::new(vertex.metadata.ignore_cache),
+            decision: Mutex::default(),
             places: Mutex::new(places),
             vertex,
             inputs,
@@ -114,6 +133,11 @@ impl Node {
         self.state.lock().clone()
     }
 
+    /// Looks at where it was made from.
+    pub(super) fn with_places<T>(&self, look: impl FnOnce(&[(SourceFile, SourceLocation)]) -> T) -> T {
+        look(&self.places.lock())
+    }
+
     /// Whether nothing has been done to make its results. A source that was only resolved counts, but not a
     /// directory: it was received then.
     pub(super) fn is_unneeded(&self) -> bool {
@@ -126,7 +150,7 @@ impl Node {
     }
 
     /// Whether it is a client's directory: all its work, and all there is to tell, is done when it is identified.
-    pub(super) fn is_directory(&self) -> bool {
+    pub(in crate::engine) fn is_directory(&self) -> bool {
         matches!(self.vertex.op, Op::Source(SourceOp::Local(_)))
     }
 

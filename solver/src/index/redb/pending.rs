@@ -1,26 +1,31 @@
 //! Writes that are not committed yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::super::Outputs;
+use super::super::history::{BuildRecord, Known, MAX_BUILDS, Removal};
 use crate::Digest;
-use crate::cache_key::{CacheKey, Preimage};
+use crate::cache_key::CacheKey;
 
 /// Most writes put into one transaction.
 const MAX_BATCH: usize = 4096;
 /// Most writes that may wait. Further ones wait for room; when nothing can be committed, they are not remembered.
 pub(super) const MAX_WAITING: usize = 16_384;
 
-/// What is recorded under a key; `None` forgets it.
-pub(super) type Record = Option<Arc<(Outputs, Preimage)>>;
+/// What is recorded under a key.
+#[derive(Clone)]
+pub(super) enum Recorded {
+    Made(Arc<Outputs>, Arc<Known>),
+    Gone(Removal),
+}
 
 /// A write.
 #[derive(Clone)]
 pub(super) enum Change {
-    Results(Record),
+    Results(Recorded),
     Content(Digest),
 }
 
@@ -36,8 +41,10 @@ pub(super) struct Pending {
 #[derive(Default)]
 struct State {
     next: u64,
-    results: HashMap<CacheKey, (u64, Record)>,
+    results: HashMap<CacheKey, (u64, Recorded)>,
     contents: HashMap<CacheKey, (u64, Digest)>,
+    /// Builds by their number, with the number of the write. Only as many wait as are remembered at all.
+    builds: BTreeMap<u64, (u64, Arc<BuildRecord>)>,
     /// Set by writes and flushes, cleared by the writer when it looks.
     is_due: bool,
     /// Number of commits attempted, and what became of the last one.
@@ -50,26 +57,34 @@ struct State {
 
 impl State {
     fn len(&self) -> usize {
-        self.results.len() + self.contents.len()
+        self.results.len() + self.contents.len() + self.builds.len()
     }
 }
 
 /// Writes to be committed together.
-pub(super) struct Batch(Vec<(u64, CacheKey, Change)>);
+pub(super) struct Batch {
+    changes: Vec<(u64, CacheKey, Change)>,
+    builds: Vec<(u64, Arc<BuildRecord>)>,
+}
 
 impl Batch {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.changes.len() + self.builds.len()
     }
 
     pub(super) fn changes(&self) -> impl Iterator<Item = (&CacheKey, &Change)> {
-        self.0.iter().map(|(_, key, change)| (key, change))
+        self.changes.iter().map(|(_, key, change)| (key, change))
+    }
+
+    /// Builds by their number, in order.
+    pub(super) fn builds(&self) -> impl Iterator<Item = (u64, &BuildRecord)> {
+        self.builds.iter().map(|(number, build)| (*number, &**build))
     }
 }
 
 impl Pending {
     /// What is about to be recorded under a key; `None` if nothing is about to change.
-    pub(super) fn results(&self, key: &CacheKey) -> Option<Record> {
+    pub(super) fn results(&self, key: &CacheKey) -> Option<Recorded> {
         self.state.lock().results.get(key).map(|(_, record)| record.clone())
     }
 
@@ -104,6 +119,19 @@ impl Pending {
         self.changed.notify_all();
     }
 
+    /// Adds a build of this number.
+    pub(super) fn put_build(&self, number: u64, build: BuildRecord) {
+        let mut state = self.state.lock();
+        state.next += 1;
+        let write = (state.next, Arc::new(build));
+        state.builds.insert(number, write);
+        while state.builds.len() > MAX_BUILDS {
+            state.builds.pop_first();
+        }
+        state.is_due = true;
+        self.changed.notify_all();
+    }
+
     /// Waits for something to commit; `None` once closed and nothing is left that could be.
     pub(super) fn next(&self) -> Option<Batch> {
         let mut state = self.state.lock();
@@ -126,7 +154,10 @@ impl Pending {
         state.commits += 1;
         state.failure = outcome.err();
         if state.failure.is_none() {
-            for (number, key, change) in &batch.0 {
+            for (number, _) in &batch.builds {
+                state.builds.remove(number);
+            }
+            for (number, key, change) in &batch.changes {
                 match change {
                     Change::Results(_) if state.results.get(key).is_some_and(|(newest, _)| newest == number) => {
                         state.results.remove(key);
@@ -150,6 +181,7 @@ impl Pending {
         let is_waiting = |state: &State| {
             state.results.values().any(|(number, _)| *number <= target)
                 || state.contents.values().any(|(number, _)| *number <= target)
+                || state.builds.values().any(|(number, _)| *number <= target)
         };
         // A failure of a commit that was under way already tells nothing about the next one.
         let since = state.commits + 1;
@@ -202,6 +234,13 @@ impl Batch {
             .contents
             .iter()
             .map(|(key, (number, digest))| (*number, *key, Change::Content(*digest)));
-        Self(results.chain(contents).take(MAX_BATCH).collect())
+        Self {
+            changes: results.chain(contents).take(MAX_BATCH).collect(),
+            builds: state
+                .builds
+                .iter()
+                .map(|(number, (_, build))| (*number, build.clone()))
+                .collect(),
+        }
     }
 }

@@ -1,5 +1,6 @@
-use super::super::MemoryIndex;
+use super::super::{MAX_BUILDS, MAX_SITE_KEYS, MemoryIndex, Millis, Removed};
 use super::*;
+use crate::cache_key::Preimage;
 use crate::worker::ResultId;
 
 fn key(n: u8) -> CacheKey {
@@ -8,29 +9,108 @@ fn key(n: u8) -> CacheKey {
 
 /// What every index does.
 fn conformance(index: &dyn CacheIndex) {
-    let preimage = Preimage {
-        kind: "exec".to_owned(),
-        ..Preimage::default()
-    };
+    let known = Arc::new(Known {
+        preimage: Preimage {
+            kind: "exec".to_owned(),
+            ..Preimage::default()
+        },
+        ..Known::default()
+    });
     let outputs = vec![Some(ResultId::new("a")), None];
     assert_eq!(index.results(&key(1)).unwrap(), None);
-    index.record_results(&key(1), &preimage, &outputs).unwrap();
+    index.record_results(&key(1), &known, &outputs).unwrap();
     assert_eq!(index.results(&key(1)).unwrap(), Some(outputs.clone()));
-    assert_eq!(index.preimage(&key(1)).unwrap(), Some(preimage.clone()));
+    assert_eq!(index.known(&key(1)).unwrap().as_ref(), Some(&*known));
+    assert_eq!(index.removal(&key(1)).unwrap(), None);
     let newer = vec![Some(ResultId::new("b"))];
-    index.record_results(&key(1), &preimage, &newer).unwrap();
+    index.record_results(&key(1), &known, &newer).unwrap();
     index.flush().unwrap();
     assert_eq!(index.results(&key(1)).unwrap(), Some(newer));
-    index.forget(&key(1)).unwrap();
-    assert_eq!(index.results(&key(1)).unwrap(), None);
+    let removal = Removal {
+        at: Millis(5),
+        how: Removed::Pruned,
+    };
+    index.forget(&key(1), removal).unwrap();
+    for _ in 0..2 {
+        assert_eq!(index.results(&key(1)).unwrap(), None);
+        assert_eq!(index.removal(&key(1)).unwrap(), Some(removal));
+        assert_eq!(
+            index.known(&key(1)).unwrap().as_ref(),
+            Some(&*known),
+            "it can still be explained"
+        );
+        index.flush().unwrap();
+    }
+    index.record_results(&key(1), &known, &outputs).unwrap();
+    assert_eq!(index.removal(&key(1)).unwrap(), None);
     index.flush().unwrap();
-    assert_eq!(index.results(&key(1)).unwrap(), None);
+    assert_eq!(index.removal(&key(1)).unwrap(), None);
     let digest = Digest::sha256(b"x");
     assert_eq!(index.content(&key(2)).unwrap(), None);
     index.record_content(&key(2), &digest).unwrap();
     assert_eq!(index.content(&key(2)).unwrap(), Some(digest));
     index.flush().unwrap();
     assert_eq!(index.content(&key(2)).unwrap(), Some(digest));
+    history_conformance(index, &known);
+}
+
+fn build(id: &str, sites: &[(u8, u8)]) -> BuildRecord {
+    BuildRecord {
+        summary: BuildSummary {
+            id: id.to_owned(),
+            ..BuildSummary::default()
+        },
+        sites: sites.iter().map(|&(site, n)| (SiteId([site; 32]), key(n))).collect(),
+        ..BuildRecord::default()
+    }
+}
+
+fn history_conformance(index: &dyn CacheIndex, known: &Arc<Known>) {
+    let site = SiteId([1; 32]);
+    index.record_build(build("a", &[(1, 1)])).unwrap();
+    index.record_build(build("b", &[(1, 9)])).unwrap();
+    let third = BuildRecord {
+        unfinished: vec![(key(1), Arc::default()), (key(8), known.clone())],
+        ..build("c", &[(1, 1), (3, 7)])
+    };
+    index.record_build(third).unwrap();
+    index.flush().unwrap();
+    let builds = index.builds().unwrap();
+    let ids: Vec<&str> = builds.iter().map(|build| build.id.as_str()).collect();
+    assert_eq!(ids, ["c", "b", "a"]);
+    assert!(index.steps(builds[0].number).unwrap().is_empty());
+    let keys = index.site(&site).unwrap();
+    let entry = |n, first: usize, last: usize| SiteKey {
+        key: key(n),
+        first: builds[first].number,
+        last: builds[last].number,
+    };
+    assert_eq!(keys, [entry(1, 2, 0), entry(9, 1, 1)]);
+    assert_eq!(
+        index.known(&key(1)).unwrap().as_ref(),
+        Some(&**known),
+        "it had ended well before"
+    );
+    assert_eq!(index.removal(&key(8)).unwrap().unwrap().how, Removed::NotFinished);
+    assert_eq!(
+        index.repair().unwrap(),
+        1,
+        "nothing is known about what the third site had"
+    );
+    assert!(index.site(&SiteId([3; 32])).unwrap().is_empty());
+    assert!(!index.site(&site).unwrap().is_empty());
+
+    let found = index.scan(None, 10).unwrap();
+    assert_eq!(found.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(1)]);
+    assert!(index.scan(Some(&key(1)), 10).unwrap().is_empty());
+    for n in 0..=MAX_BUILDS {
+        index
+            .record_build(build(&n.to_string(), &[(2, u8::try_from(n).unwrap())]))
+            .unwrap();
+        index.flush().unwrap();
+    }
+    assert_eq!(index.builds().unwrap().len(), MAX_BUILDS);
+    assert_eq!(index.site(&SiteId([2; 32])).unwrap().len(), MAX_SITE_KEYS);
 }
 
 #[test]
@@ -47,10 +127,44 @@ fn what_was_flushed_is_there_after_a_restart() {
     let outputs = vec![Some(ResultId::new("r"))];
     {
         let index = RedbIndex::open(&path).unwrap();
-        index.record_results(&key(1), &Preimage::default(), &outputs).unwrap();
+        index.record_results(&key(1), &Arc::default(), &outputs).unwrap();
     }
     let index = RedbIndex::open(&path).unwrap();
     assert_eq!(index.results(&key(1)).unwrap(), Some(outputs));
+}
+
+#[test]
+fn builds_are_there_after_a_restart_and_go_on_counting() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.redb");
+    let open = || RedbIndex::open(&path).unwrap();
+    open().record_build(build("a", &[(1, 1)])).unwrap();
+    let index = open();
+    assert_eq!(index.builds().unwrap()[0].id, "a");
+    index.record_build(build("b", &[(1, 2)])).unwrap();
+    index.flush().unwrap();
+    let builds = index.builds().unwrap();
+    assert!(builds.len() == 2 && builds[0].number > builds[1].number);
+}
+
+#[test]
+fn a_file_of_another_format_is_emptied() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.redb");
+    let old: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("results.v1");
+    {
+        let database = Database::create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction
+            .open_table(old)
+            .unwrap()
+            .insert(&[1; 32], &b"x"[..])
+            .unwrap();
+        transaction.commit().unwrap();
+    }
+    drop(RedbIndex::open(&path).unwrap());
+    let database = Database::create(&path).unwrap();
+    assert!(database.begin_read().unwrap().open_table(old).is_err());
 }
 
 #[test]
@@ -85,7 +199,7 @@ fn readers_and_writers_do_not_hurt_each_other() {
                 for n in 0..200_u8 {
                     let key = CacheKey::from_bytes([n; 32]);
                     let outputs = vec![Some(ResultId::new(format!("{writer}.{n}")))];
-                    index.record_results(&key, &Preimage::default(), &outputs).unwrap();
+                    index.record_results(&key, &Arc::default(), &outputs).unwrap();
                     index.record_content(&key, &Digest::sha256(&[n])).unwrap();
                     // Whatever another one wrote meanwhile, it is a whole record of this key.
                     let found = index.results(&key).unwrap().unwrap();

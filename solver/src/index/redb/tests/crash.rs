@@ -20,9 +20,7 @@ fn outputs(n: u32) -> Outputs {
 fn write_for_ever(path: &Path) {
     let index = RedbIndex::open(path).unwrap();
     for n in 0.. {
-        index
-            .record_results(&nth(n), &Preimage::default(), &outputs(n))
-            .unwrap();
+        index.record_results(&nth(n), &Arc::default(), &outputs(n)).unwrap();
         if n % 7 == 0 {
             index.flush().unwrap();
             let text = format!("flushed {n}\n");
@@ -83,9 +81,7 @@ fn what_was_flushed_survives_a_kill() {
         for n in 0..=flushed.unwrap() {
             assert_eq!(index.results(&nth(n)).unwrap(), Some(outputs(n)), "record {n}");
         }
-        index
-            .record_results(&nth(0), &Preimage::default(), &outputs(9))
-            .unwrap();
+        index.record_results(&nth(0), &Arc::default(), &outputs(9)).unwrap();
         index.flush().unwrap();
         assert_eq!(index.results(&nth(0)).unwrap(), Some(outputs(9)));
     }
