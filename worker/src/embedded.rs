@@ -8,8 +8,10 @@ mod credentials;
 mod exec;
 mod export;
 mod file;
+mod http;
 mod image;
 mod images;
+mod layout;
 mod local;
 mod log;
 mod merge;
@@ -93,6 +95,7 @@ struct Parts {
     registries: Registries,
     sessions: SessionManager,
     images: images::ImageStore,
+    http: http::HttpSources,
     runner: ExecRunner,
     /// Slots for processes.
     slots: Semaphore,
@@ -139,6 +142,8 @@ impl EmbeddedWorker {
             DnsConfig::default(),
             Network::Host,
         );
+        let http = http::HttpSources::open(&root.join("http"), layers.clone(), sessions.clone())
+            .map_err(OpenError::new("failed to prepare for downloads"))?;
         let registries = Registries::new(config.registries.clone(), sessions.clone());
         let trees_to_sync = Arc::<Notify>::default();
         let tree_sync = handle.spawn(sync_trees(trees.clone(), trees_to_sync.clone()));
@@ -151,6 +156,7 @@ impl EmbeddedWorker {
             registries: registries.map_err(OpenError::new("failed to get random bytes"))?,
             sessions,
             images,
+            http,
             runner: runner.map_err(OpenError::new("failed to prepare for running processes"))?,
             slots: Semaphore::new(config.max_parallelism),
             packing: export::LayerBlobs::default(),
@@ -253,7 +259,9 @@ impl Worker for EmbeddedWorker {
             match source {
                 SourceOp::Image(source) => self.resolve_image_source(source, platform, context).await,
                 SourceOp::Local(source) => self.receive_directory(source, context).await,
-                SourceOp::OciLayout(_) | SourceOp::Git(_) | SourceOp::Http(_) => Err(unsupported(source)),
+                SourceOp::Http(source) => self.0.http.resolve(source, context).await,
+                SourceOp::OciLayout(source) => self.resolve_layout_source(source, platform),
+                SourceOp::Git(_) => Err(unsupported(source)),
             }
         };
         tokio::select! {
@@ -277,6 +285,20 @@ impl Worker for EmbeddedWorker {
                 Some(received) => Ok(vec![Some(received)]),
                 None => Err(WorkerError::Failed("the directory was not received".to_owned())),
             },
+            Op::Source(SourceOp::OciLayout(source)) => {
+                let made = tokio::select! {
+                    made = self.make_layout_image(source, vertex.platform.as_ref(), context) => made?,
+                    () = context.cancel.cancelled() => return Err(WorkerError::Cancelled),
+                };
+                Ok(vec![made])
+            }
+            Op::Source(SourceOp::Http(source)) => {
+                let made = tokio::select! {
+                    made = self.0.http.make(source, execution.resolved.as_ref(), context) => made?,
+                    () = context.cancel.cancelled() => return Err(WorkerError::Cancelled),
+                };
+                Ok(vec![made])
+            }
             Op::Source(source) => Err(unsupported(source)),
             Op::Exec(op) => self.run(op, &vertex, &execution.inputs, context).await,
             Op::File(op) => self.change_files(op, &vertex, &execution.inputs, context).await,
@@ -323,8 +345,11 @@ impl Worker for EmbeddedWorker {
         self.resolve_image_config(query, context).await
     }
 
-    async fn source_meta(&self, source: &SourceOp, _: &CallContext) -> Result<SourceMeta, WorkerError> {
-        Err(unsupported(source))
+    async fn source_meta(&self, source: &SourceOp, context: &CallContext) -> Result<SourceMeta, WorkerError> {
+        match source {
+            SourceOp::Http(source) => self.0.http.meta(source, context).await.map(SourceMeta::Http),
+            source => Err(unsupported(source)),
+        }
     }
 
     async fn read_file(

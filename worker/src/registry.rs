@@ -33,3 +33,4 @@ pub use oci_spec::distribution::Reference;
 pub use push::Pushed;
 pub use resolve::ResolvedImage;
 pub(crate) use resolve::with_digest;
+pub(crate) use tls::plain_client;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cairn_solver::llb::{ImageSource, ResolveMode};
+use bytes::Bytes;
+use cairn_solver::llb::{ImageSource, OciLayoutSource, ResolveMode};
 use cairn_solver::progress::VertexProgress;
-use cairn_solver::worker::{CallContext, ImageQuery, Ref, ResolvedImage, ResolvedSource, WorkerError};
+use cairn_solver::worker::{CallContext, ImageQuery, LayoutStore, Ref, ResolvedImage, ResolvedSource, WorkerError};
 use cairn_solver::{Digest, Platform};
 
+use super::layout::{Layout, LayoutError};
 use super::{EmbeddedWorker, failed};
 use crate::archive::{self, ApplyOptions, ArchiveError};
 use crate::causes::with_causes;
@@ -46,10 +48,8 @@ impl EmbeddedWorker {
                 "image digest {digest} for {reference} does not match the expected {wanted}"
             )));
         }
-        let platform = self.platform(platform);
-        let limit = source.layer_limit.map(|limit| limit.to_string()).unwrap_or_default();
         Ok(ResolvedSource {
-            pin: format!("image {digest} {platform} {limit}"),
+            pin: self.image_pin(digest, platform, source.layer_limit),
             parts: BTreeMap::from([
                 ("reference".to_owned(), source.reference.clone()),
                 ("manifest".to_owned(), digest.to_string()),
@@ -58,17 +58,56 @@ impl EmbeddedWorker {
         })
     }
 
+    /// Finds out which manifest of a client's layout is meant: its reference says so.
+    pub(super) fn resolve_layout_source(
+        &self,
+        source: &OciLayoutSource,
+        platform: Option<&Platform>,
+    ) -> Result<ResolvedSource, WorkerError> {
+        let digest = layout_digest(&source.reference)?;
+        if let Some(wanted) = source.checksum.filter(|wanted| *wanted != digest) {
+            return Err(WorkerError::Failed(format!(
+                "image digest {digest} for {} does not match the expected {wanted}",
+                source.reference
+            )));
+        }
+        Ok(ResolvedSource {
+            pin: self.image_pin(digest, platform, source.layer_limit),
+            // Clients make up another name for every build.
+            parts: BTreeMap::from([("manifest".to_owned(), digest.to_string())]),
+            result: None,
+        })
+    }
+
+    fn image_pin(&self, digest: Digest, platform: Option<&Platform>, layer_limit: Option<usize>) -> String {
+        let platform = self.platform(platform);
+        let limit = layer_limit.map(|limit| limit.to_string()).unwrap_or_default();
+        format!("image {digest} {platform} {limit}")
+    }
+
     /// Fetches a config for a reference and a platform.
     pub(super) async fn resolve_image_config(
         &self,
         query: &ImageQuery,
         context: &CallContext,
     ) -> Result<ResolvedImage, WorkerError> {
+        let platform = self.platform(query.platform.as_ref());
+        if let Some(store) = &query.layout {
+            let digest = layout_digest(&query.reference)?;
+            let layout = self.layout(store, context);
+            let image = layout.resolve(digest, &platform).await;
+            let config = layout
+                .config(&image.map_err(|error| layout_error(&error))?.config)
+                .await;
+            return Ok(ResolvedImage {
+                digest,
+                config: config.map_err(|error| layout_error(&error))?,
+            });
+        }
         let reference = parse_reference(&query.reference)?;
         let digest = self.resolve_digest(&reference, query.mode, context).await?;
         let reference = with_digest(&reference, digest);
         let registry = self.registry(context);
-        let platform = self.platform(query.platform.as_ref());
         let image = registry.resolve(&reference, &platform, &self.0.content).await;
         let image = image.map_err(|error| registry_error(&error))?;
         let config = registry.config(&reference, &image.config, &self.0.content).await;
@@ -129,19 +168,77 @@ impl EmbeddedWorker {
         let image = registry.resolve(&reference, &platform, &self.0.content).await;
         let image = image.map_err(|error| registry_error(&error))?;
         let config = registry.config(&reference, &image.config, &self.0.content).await;
-        let diff_ids = diff_ids(&reference, &config.map_err(|error| registry_error(&error))?)?;
-        if diff_ids.len() != image.layers.len() {
+        let config = config.map_err(|error| registry_error(&error))?;
+        let wanted = Wanted {
+            name: reference.to_string(),
+            config,
+            layers: image.layers,
+            layer_limit: source.layer_limit,
+            describe: Describe {
+                description: format!("pulled from {}", source.reference),
+                record_type: if source.record_type.is_empty() {
+                    "regular".to_owned()
+                } else {
+                    source.record_type.clone()
+                },
+            },
+        };
+        self.unpack_image(wanted, Origin::Registry { registry, reference }, context)
+            .await
+    }
+
+    /// Fetches and unpacks the layers of an image in a client's layout.
+    pub(super) async fn make_layout_image(
+        &self,
+        source: &OciLayoutSource,
+        platform: Option<&Platform>,
+        context: &CallContext,
+    ) -> Result<Option<Ref>, WorkerError> {
+        let store = LayoutStore {
+            session: source.session.clone(),
+            store: source.store.clone(),
+        };
+        let layout = self.layout(&store, context);
+        let digest = layout_digest(&source.reference)?;
+        let image = layout.resolve(digest, &self.platform(platform)).await;
+        let image = image.map_err(|error| layout_error(&error))?;
+        let config = layout.config(&image.config).await;
+        let wanted = Wanted {
+            name: source.reference.clone(),
+            config: config.map_err(|error| layout_error(&error))?,
+            layers: image.layers,
+            layer_limit: source.layer_limit,
+            describe: Describe {
+                description: format!("pulled from {}", source.reference),
+                record_type: "regular".to_owned(),
+            },
+        };
+        self.unpack_image(wanted, Origin::Layout(layout), context).await
+    }
+
+    fn layout(&self, store: &LayoutStore, context: &CallContext) -> Layout {
+        Layout::new(&self.0.sessions, store, &self.0.content, context)
+    }
+
+    async fn unpack_image(
+        &self,
+        wanted: Wanted,
+        origin: Origin,
+        context: &CallContext,
+    ) -> Result<Option<Ref>, WorkerError> {
+        let Wanted { name, layers, .. } = &wanted;
+        let diff_ids = diff_ids(name, &wanted.config)?;
+        if diff_ids.len() != layers.len() {
             return Err(WorkerError::Failed(format!(
-                "image {reference} lists {} layers, but its config {}",
-                image.layers.len(),
+                "image {name} lists {} layers, but its config {}",
+                layers.len(),
                 diff_ids.len()
             )));
         }
-        let blobs: Vec<Blob> = image
-            .layers
+        let blobs: Vec<Blob> = layers
             .iter()
             .zip(diff_ids)
-            .take(source.layer_limit.unwrap_or(usize::MAX))
+            .take(wanted.layer_limit.unwrap_or(usize::MAX))
             .map(|(layer, diff_id)| Blob {
                 digest: layer.digest,
                 diff_id,
@@ -149,22 +246,13 @@ impl EmbeddedWorker {
                 size: layer.size,
             })
             .collect();
-        let describe = Describe {
-            description: format!("pulled from {}", source.reference),
-            record_type: if source.record_type.is_empty() {
-                "regular".to_owned()
-            } else {
-                source.record_type.clone()
-            },
-        };
         let list = self
             .0
             .layers
-            .add_blobs(&blobs, &describe)
+            .add_blobs(&blobs, &wanted.describe)
             .map_err(|error| failed(&error))?;
         let unpacker: Arc<dyn Unpacker> = Arc::new(ImageUnpacker {
-            registry,
-            reference,
+            origin,
             content: self.0.content.clone(),
             progress: context.progress.clone(),
         });
@@ -172,6 +260,34 @@ impl EmbeddedWorker {
         unpacked.map_err(|error| failed(&error))?;
         let worker = self.clone();
         super::blocking(move || worker.record(&list)).await
+    }
+}
+
+/// An image that was resolved and is to be unpacked.
+struct Wanted {
+    /// For messages.
+    name: String,
+    config: Bytes,
+    /// Bottom first.
+    layers: Vec<Descriptor>,
+    /// Only that many of the lowest.
+    layer_limit: Option<usize>,
+    describe: Describe,
+}
+
+/// The digest in a reference to an image in a layout, which must have one.
+fn layout_digest(reference: &str) -> Result<Digest, WorkerError> {
+    let (_, digest) = reference
+        .rsplit_once('@')
+        .ok_or_else(|| WorkerError::Invalid(format!("oci-layout reference {reference:?} has no digest")))?;
+    Digest::parse(digest)
+        .map_err(|error| WorkerError::Invalid(format!("could not parse oci-layout reference {reference:?}: {error}")))
+}
+
+fn layout_error(error: &LayoutError) -> WorkerError {
+    match error {
+        LayoutError::NotFound { .. } => WorkerError::NotFound(with_causes(error)),
+        error => failed(error),
     }
 }
 
@@ -192,7 +308,7 @@ fn registry_error(error: &RegistryError) -> WorkerError {
     }
 }
 
-fn diff_ids(reference: &Reference, config: &[u8]) -> Result<Vec<Digest>, WorkerError> {
+fn diff_ids(reference: &str, config: &[u8]) -> Result<Vec<Digest>, WorkerError> {
     #[derive(serde::Deserialize)]
     struct Config {
         rootfs: RootFs,
@@ -211,10 +327,15 @@ fn diff_ids(reference: &Reference, config: &[u8]) -> Result<Vec<Digest>, WorkerE
     Ok(config.rootfs.diff_ids)
 }
 
+/// Where an image's layers come from.
+enum Origin {
+    Registry { registry: Registry, reference: Reference },
+    Layout(Layout),
+}
+
 /// Fetches and unpacks the layers of one image.
 struct ImageUnpacker {
-    registry: Registry,
-    reference: Reference,
+    origin: Origin,
     content: ContentStore,
     progress: VertexProgress,
 }
@@ -231,9 +352,13 @@ impl Unpacker for ImageUnpacker {
         let reported = status.clone();
         let descriptor = Descriptor::new(blob.media_type.clone(), blob.digest, blob.size);
         let progress: crate::registry::Progress = Arc::new(move |done, total| reported.update(done, total));
-        self.registry
-            .fetch_blob(&self.reference, &descriptor, &self.content, Some(progress))
-            .await?;
+        match &self.origin {
+            Origin::Registry { registry, reference } => {
+                let fetched = registry.fetch_blob(reference, &descriptor, &self.content, Some(progress));
+                fetched.await?;
+            }
+            Origin::Layout(layout) => layout.fetch_blob(&descriptor, Some(progress)).await?,
+        }
         drop(status);
         let status = self.progress.begin(format!("extracting {}", blob.digest));
         let (content, digest, diff_id) = (self.content.clone(), blob.digest, blob.diff_id);
