@@ -10,9 +10,9 @@ use bytes::Bytes;
 use cairn_solver::frontend::{
     Bridge, BridgeRef, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult,
 };
-use cairn_solver::llb::{Definition, Op, SourceOp, decode};
+use cairn_solver::llb::{Definition, FileActionKind, Graph, NodeIndex, Op, SourceOp, decode};
 use cairn_solver::progress::Warning;
-use cairn_solver::worker::{FileStat, ImageQuery, ResolvedImage, SourceMeta, WorkerInfo};
+use cairn_solver::worker::{FileStat, GitMeta, HttpMeta, ImageQuery, ResolvedImage, SourceMeta, WorkerInfo};
 use cairn_solver::{Digest, Platform, SolveError, VertexError, WorkerError};
 
 use crate::DockerfileFrontend;
@@ -27,6 +27,8 @@ pub(crate) struct FakeBridge {
     files: BTreeMap<(String, String), Bytes>,
     /// Configs by full reference.
     images: BTreeMap<String, String>,
+    /// Times of remote sources, by how [`place`] calls them, in seconds.
+    times: BTreeMap<String, Option<i64>>,
     /// Names under which images were looked up, and directories that were asked for.
     pub(crate) log: Mutex<Vec<String>>,
 }
@@ -66,6 +68,21 @@ impl FakeBridge {
         self
     }
 
+    /// A file behind a URL, or one of a repository or archive; see [`place`].
+    pub(crate) fn remote(self, place: &str, path: &str, content: &[u8]) -> Self {
+        let mut bridge = self;
+        bridge
+            .files
+            .insert((place.to_owned(), path.to_owned()), Bytes::copy_from_slice(content));
+        bridge
+    }
+
+    /// When a remote source was changed, as far as is known.
+    pub(crate) fn time(mut self, place: &str, seconds: Option<i64>) -> Self {
+        self.times.insert(place.to_owned(), seconds);
+        self
+    }
+
     fn note(&self, what: String) {
         self.log.lock().unwrap().push(what);
     }
@@ -92,23 +109,50 @@ impl Bridge for FakeBridge {
         }))
     }
 
-    async fn read_file(&self, reference: &BridgeRef, path: &str, _: Option<(u64, u64)>) -> Result<Bytes, SolveError> {
+    async fn read_file(
+        &self,
+        reference: &BridgeRef,
+        path: &str,
+        range: Option<(u64, u64)>,
+    ) -> Result<Bytes, SolveError> {
         let graph = decode(&reference.definition)?.expect("not scratch");
-        let vertex = graph.vertex(graph.target().vertex);
-        let Op::Source(SourceOp::Local(local)) = &vertex.op else {
-            panic!("only the client's files are read")
-        };
-        assert!(
-            local.follow_paths.iter().any(|asked| asked == path),
-            "{path} was not asked for"
-        );
-        self.note(format!("{} {path}", vertex.name()));
-        let found = self.files.get(&(local.name.clone(), path.to_owned())).cloned();
-        found.ok_or_else(|| WorkerError::NotFound(format!("open {path}: no such file or directory")).into())
+        let target = graph.target().vertex;
+        if let Op::Source(SourceOp::Local(local)) = &graph.vertex(target).op {
+            assert!(
+                local.follow_paths.iter().any(|asked| asked == path),
+                "{path} was not asked for"
+            );
+        }
+        self.note(format!("{} {path}", graph.vertex(target).name()));
+        let found = self.files.get(&(place(&graph, target), path.to_owned()));
+        let found = found.ok_or_else(|| WorkerError::NotFound(format!("open {path}: no such file or directory")))?;
+        let start = range.map_or(0, |(start, _)| usize::try_from(start).unwrap());
+        let length = range.map_or(found.len(), |(_, length)| usize::try_from(length).unwrap());
+        Ok(found.slice(start.min(found.len())..found.len().min(start + length)))
     }
 
-    async fn read_dir(&self, _: &BridgeRef, _: &str, _: Option<&str>) -> Result<Vec<FileStat>, SolveError> {
-        panic!("no directory is listed");
+    async fn read_dir(&self, reference: &BridgeRef, path: &str, _: Option<&str>) -> Result<Vec<FileStat>, SolveError> {
+        let graph = decode(&reference.definition)?.expect("not scratch");
+        let place = place(&graph, graph.target().vertex);
+        let directory = path.trim_start_matches('/');
+        let mut entries = BTreeMap::new();
+        for (_, path) in self.files.keys().filter(|(known, _)| *known == place) {
+            let Some(rest) = path.strip_prefix(directory) else {
+                continue;
+            };
+            let (name, mode) = rest
+                .split_once('/')
+                .map_or((rest, 0o100_644), |(name, _)| (name, 0o040_755));
+            let seconds = self.times.get(path).copied().flatten().unwrap_or_default();
+            let stat = FileStat {
+                path: name.to_owned(),
+                mode,
+                mtime_ns: seconds * 1_000_000_000,
+                ..FileStat::default()
+            };
+            entries.insert(name.to_owned(), stat);
+        }
+        Ok(entries.into_values().collect())
     }
 
     async fn stat_file(&self, _: &BridgeRef, _: &str) -> Result<FileStat, SolveError> {
@@ -132,8 +176,23 @@ impl Bridge for FakeBridge {
         }
     }
 
-    async fn source_meta(&self, source: SourceOp, _: &str) -> Result<SourceMeta, SolveError> {
-        panic!("no metadata of {source:?}");
+    async fn source_meta(&self, source: SourceOp, log_name: &str) -> Result<SourceMeta, SolveError> {
+        self.note(log_name.to_owned());
+        let name = Op::Source(source.clone()).name();
+        let Some(&time) = self.times.get(&name) else {
+            return Err(WorkerError::NotFound(name).into());
+        };
+        Ok(match source {
+            SourceOp::Git(_) => SourceMeta::Git(GitMeta {
+                committed_at: time,
+                ..GitMeta::default()
+            }),
+            _ => SourceMeta::Http(HttpMeta {
+                checksum: Digest::sha256(name.as_bytes()),
+                filename: "file".to_owned(),
+                last_modified: time,
+            }),
+        })
     }
 
     async fn solve_frontend(self: Arc<Self>, name: &str, _: FrontendRequest) -> Result<FrontendResult, FrontendError> {
@@ -142,6 +201,28 @@ impl Bridge for FakeBridge {
 
     fn warn(&self, _: Digest, warning: Warning) {
         self.note(format!("W {}", String::from_utf8_lossy(&warning.short)));
+    }
+}
+
+/// What the files of a vertex are kept under: the name of a client's directory, the identifier of a repository, a URL;
+/// then ` unpacked` for an archive, and the path for a directory of one of these.
+fn place(graph: &Graph, index: NodeIndex) -> String {
+    let vertex = graph.vertex(index);
+    match &vertex.op {
+        Op::Source(SourceOp::Local(local)) => local.name.clone(),
+        Op::Source(_) => vertex.op.name(),
+        Op::File(file) => {
+            let FileActionKind::Copy(copy) = &file.actions[0].kind else {
+                panic!("only copies are looked into")
+            };
+            let from = place(graph, vertex.inputs[0].vertex);
+            if copy.attempt_unpack {
+                format!("{from} unpacked")
+            } else {
+                format!("{from} {}", copy.src)
+            }
+        }
+        _ => panic!("nothing is run"),
     }
 }
 
@@ -155,9 +236,16 @@ pub(crate) async fn solve(bridge: &Arc<FakeBridge>, options: &[(&str, &str)]) ->
         options,
         ..FrontendRequest::default()
     };
-    DockerfileFrontend
-        .solve(Arc::clone(bridge) as Arc<dyn Bridge>, request)
-        .await
+    request_of(bridge, request).await
+}
+
+/// Runs the frontend.
+pub(crate) async fn request_of(
+    bridge: &Arc<FakeBridge>,
+    request: FrontendRequest,
+) -> Result<FrontendResult, FrontendError> {
+    let bridge = Arc::clone(bridge) as Arc<dyn Bridge>;
+    DockerfileFrontend.solve(bridge, request).await
 }
 
 /// Runs the frontend to completion.

@@ -1,4 +1,5 @@
 mod conformance;
+mod contexts;
 
 use std::sync::Arc;
 
