@@ -206,10 +206,8 @@ impl Build<'_> {
 
     /// Which checks count. The build argument, even if empty, replaces the directive.
     fn check_config(&self) -> Result<CheckConfig, FrontendError> {
-        if let Some(asked) = self.options.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
-            return CheckConfig::parse(asked).map_err(|cause| {
-                FrontendError::Option(format!("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {cause}"))
-            });
+        if let Some(asked) = &self.options.checks {
+            return Ok(asked.clone());
         }
         let Some(directive) = syntax::check_directive(&self.inputs.file.data) else {
             return Ok(CheckConfig::default());

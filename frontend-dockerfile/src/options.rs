@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cairn_solver::Platform;
 use cairn_solver::llb::{Definition, ResolveMode};
 
+use crate::checks::CheckConfig;
 use crate::gofmt;
 use crate::subrequest::Subrequest;
 use crate::{csv, platform};
@@ -57,6 +58,8 @@ pub(crate) struct Options {
     pub(crate) request: Option<String>,
     /// What `frontend.caps` asks for that is not there.
     pub(crate) missing_caps: Vec<MissingCap>,
+    /// Which checks count, if the build says so: this replaces what the file says.
+    pub(crate) checks: Option<CheckConfig>,
     /// What applies to every `RUN`.
     pub(crate) run: RunOptions,
     /// Options that mean nothing here. Clients that are newer than this may send some, and others take no notice of
@@ -208,6 +211,10 @@ impl Options {
             return Err("conflicting config: returning multiple target platforms is not allowed".to_owned());
         }
         self.multi_platform = several || asked == Some(true);
+        if let Some(text) = self.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
+            let failed = |cause| format!("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {cause}");
+            self.checks = Some(CheckConfig::parse(text).map_err(failed)?);
+        }
         if let Some(hostname) = self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME") {
             self.run.hostname.clone_from(hostname);
         }

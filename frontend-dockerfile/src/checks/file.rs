@@ -108,13 +108,13 @@ fn stage_names(file: &Dockerfile, found: &mut Vec<Finding>) {
     let mut seen = HashSet::new();
     for stage in &file.stages {
         let Some(name) = &stage.from.name else { continue };
-        if !seen.insert(name) {
-            let message = format!("Duplicate stage name \"{name}\", stage names should be unique");
-            found.push(Finding::new(&DUPLICATE_STAGE_NAME, stage.instruction.lines, message));
-        }
         if matches!(name.as_str(), "scratch" | "context") {
             let message = format!("Stage name should not use the same name as reserved stage \"{name}\"");
             found.push(Finding::new(&RESERVED_STAGE_NAME, stage.instruction.lines, message));
+        }
+        if !seen.insert(name) {
+            let message = format!("Duplicate stage name \"{name}\", stage names should be unique");
+            found.push(Finding::new(&DUPLICATE_STAGE_NAME, stage.instruction.lines, message));
         }
     }
 }

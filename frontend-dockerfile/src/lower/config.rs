@@ -15,12 +15,13 @@ impl Lowering<'_> {
         let lines = step.instruction.lines;
         let created_by = match &step.instruction.kind {
             Kind::Env(pairs) => {
+                let pairs = self.pairs(state, pairs, lines)?;
                 self.check_pairs(step);
-                self.env(state, pairs, lines)?
+                self.env(state, &pairs, lines)?
             }
             Kind::Label(pairs) => {
-                self.check_pairs(step);
                 let pairs = self.pairs(state, pairs, lines)?;
+                self.check_pairs(step);
                 pairs.iter().for_each(|(key, value)| state.image.set_label(key, value));
                 show("LABEL", &pairs)
             }
@@ -119,9 +120,13 @@ impl Lowering<'_> {
         Ok(expanded)
     }
 
-    fn env(&mut self, state: &mut StageState, pairs: &[Pair], lines: Lines) -> Result<String, DockerfileError> {
-        let pairs = self.pairs(state, pairs, lines)?;
-        for (key, value) in &pairs {
+    fn env(
+        &mut self,
+        state: &mut StageState,
+        pairs: &[(String, String)],
+        lines: Lines,
+    ) -> Result<String, DockerfileError> {
+        for (key, value) in pairs {
             if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
                 return Err(DockerfileError::at(
                     lines,
@@ -132,7 +137,7 @@ impl Lowering<'_> {
             state.env.set(key, value);
             state.image.set_env(key, value);
         }
-        Ok(show("ENV", &pairs))
+        Ok(show("ENV", pairs))
     }
 
     fn expose(&mut self, state: &mut StageState, words: &[String], lines: Lines) -> Result<String, DockerfileError> {

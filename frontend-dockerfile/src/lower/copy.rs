@@ -98,15 +98,6 @@ impl Lowering<'_> {
     }
 
     fn expand_copy(&mut self, state: &StageState, copy: &Copy, lines: Lines) -> Result<Expanded, DockerfileError> {
-        let (mut sources, mut heredocs) = (Vec::new(), Vec::new());
-        for source in &copy.sources {
-            match source {
-                CopySource::Word(word) => sources.push(self.expand(state, word, lines)?),
-                CopySource::Heredoc(heredoc) => {
-                    heredocs.push((heredoc.name.clone(), self.heredoc_body(state, heredoc, lines)?))
-                }
-            }
-        }
         let mut flag = |value: &Option<String>| match value {
             Some(text) => self
                 .expand(state, text, lines)
@@ -114,10 +105,22 @@ impl Lowering<'_> {
             None => Ok(None),
         };
         let (chown, chmod, checksum) = (flag(&copy.chown)?, flag(&copy.chmod)?, flag(&copy.checksum)?);
+        let (mut sources, mut bodies) = (Vec::new(), Vec::new());
+        for source in &copy.sources {
+            match source {
+                CopySource::Word(word) => sources.push(self.expand(state, word, lines)?),
+                CopySource::Heredoc(heredoc) => bodies.push(heredoc),
+            }
+        }
+        let dest = self.expand(state, &copy.dest, lines)?;
+        let mut heredocs = Vec::with_capacity(bodies.len());
+        for heredoc in bodies {
+            heredocs.push((heredoc.name.clone(), self.heredoc_body(state, heredoc, lines)?));
+        }
         Ok(Expanded {
             sources,
             heredocs,
-            dest: self.expand(state, &copy.dest, lines)?,
+            dest,
             chown,
             chmod,
             checksum,
