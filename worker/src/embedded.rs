@@ -8,6 +8,7 @@ mod credentials;
 mod exec;
 mod export;
 mod file;
+mod git;
 mod http;
 mod image;
 mod images;
@@ -16,6 +17,8 @@ mod local;
 mod log;
 mod merge;
 mod results;
+mod secret;
+mod ssh;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -38,6 +41,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::causes::with_causes;
 use crate::content::{ContentStore, Durability};
 use crate::executor::{DnsConfig, ExecRunner, Network, OciRuntime};
+use crate::git::GitStore;
 use crate::layer::LayerStore;
 use crate::registry::RegistryHosts;
 use crate::tree::TreeStore;
@@ -45,6 +49,8 @@ use credentials::Registries;
 
 /// Prefix of the labels by which clients know workers.
 const LABEL_PREFIX: &str = "org.mobyproject.buildkit.worker.";
+/// Where sockets are that lead to clients' ssh agents, in the state directory.
+const SSH_DIR: &str = "ssh";
 /// How long a received directory may wait to be made durable.
 const SYNC_DELAY: Duration = Duration::from_secs(3);
 
@@ -92,6 +98,7 @@ struct Parts {
     content: ContentStore,
     layers: LayerStore,
     trees: TreeStore,
+    git: GitStore,
     registries: Registries,
     sessions: SessionManager,
     images: images::ImageStore,
@@ -133,6 +140,8 @@ impl EmbeddedWorker {
             .map_err(OpenError::new("failed to open the content store"))?;
         let layers = LayerStore::open(root.join("layers")).map_err(OpenError::new("failed to open the layer store"))?;
         let trees = TreeStore::open(&root.join("trees")).map_err(OpenError::new("failed to open the tree store"))?;
+        let git = GitStore::open(&root.join("git")).map_err(OpenError::new("failed to open the git repositories"))?;
+        ssh::remove_leftovers(&root.join(SSH_DIR)).map_err(OpenError::new("failed to clear up sockets"))?;
         let images =
             images::ImageStore::open(&root.join("images")).map_err(OpenError::new("failed to open the image store"))?;
         let runner = ExecRunner::new(
@@ -153,6 +162,7 @@ impl EmbeddedWorker {
             content,
             layers,
             trees,
+            git,
             registries: registries.map_err(OpenError::new("failed to get random bytes"))?,
             sessions,
             images,
@@ -259,9 +269,9 @@ impl Worker for EmbeddedWorker {
             match source {
                 SourceOp::Image(source) => self.resolve_image_source(source, platform, context).await,
                 SourceOp::Local(source) => self.receive_directory(source, context).await,
+                SourceOp::Git(source) => self.resolve_git(source, context).await,
                 SourceOp::Http(source) => self.0.http.resolve(source, context).await,
                 SourceOp::OciLayout(source) => self.resolve_layout_source(source, platform),
-                SourceOp::Git(_) => Err(unsupported(source)),
             }
         };
         tokio::select! {
@@ -285,6 +295,10 @@ impl Worker for EmbeddedWorker {
                 Some(received) => Ok(vec![Some(received)]),
                 None => Err(WorkerError::Failed("the directory was not received".to_owned())),
             },
+            Op::Source(SourceOp::Git(source)) => {
+                let made = self.make_git(source, execution.resolved.as_ref(), context).await?;
+                Ok(vec![made])
+            }
             Op::Source(SourceOp::OciLayout(source)) => {
                 let made = tokio::select! {
                     made = self.make_layout_image(source, vertex.platform.as_ref(), context) => made?,
@@ -299,7 +313,6 @@ impl Worker for EmbeddedWorker {
                 };
                 Ok(vec![made])
             }
-            Op::Source(source) => Err(unsupported(source)),
             Op::Exec(op) => self.run(op, &vertex, &execution.inputs, context).await,
             Op::File(op) => self.change_files(op, &vertex, &execution.inputs, context).await,
             Op::Merge { inputs } => self.merge(inputs, &execution.inputs).await.map(|made| vec![made]),
@@ -347,8 +360,9 @@ impl Worker for EmbeddedWorker {
 
     async fn source_meta(&self, source: &SourceOp, context: &CallContext) -> Result<SourceMeta, WorkerError> {
         match source {
+            SourceOp::Git(source) => self.git_meta(source, context).await,
             SourceOp::Http(source) => self.0.http.meta(source, context).await.map(SourceMeta::Http),
-            source => Err(unsupported(source)),
+            _ => Err(unsupported(source)),
         }
     }
 

@@ -14,6 +14,7 @@
 //! | [`checksum`] | content digests of paths under trees and mounted layers |
 //! | [`fileop`] | file operations on a root file system |
 //! | [`executor`] | running processes in containers |
+//! | `git` | commits of git repositories |
 //! | [`service`] | what a daemon asks of a worker |
 //! | [`sys`] | system calls; the only module where `unsafe` is allowed |
 
@@ -26,6 +27,7 @@ pub mod embedded;
 pub mod executor;
 pub mod fileop;
 pub mod filter;
+mod git;
 pub mod image;
 pub mod layer;
 pub mod registry;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cairn_session::{LOOKUP_TIMEOUT, secrets};
 use cairn_solver::llb::{ExecOp, MountKind, Vertex};
 use cairn_solver::worker::{CallContext, Ref, WorkerError};
 
 use super::log::LogSink;
-use super::{EmbeddedWorker, blocking, failed};
+use super::ssh::LentAgent;
+use super::{EmbeddedWorker, blocking};
 use crate::executor::{ExecRequest, Grants};
 
 impl EmbeddedWorker {
@@ -20,15 +20,6 @@ impl EmbeddedWorker {
         inputs: &[Option<Ref>],
         context: &CallContext,
     ) -> Result<Vec<Option<Ref>>, WorkerError> {
-        if op
-            .mounts
-            .iter()
-            .any(|mount| matches!(&mount.kind, MountKind::Ssh(grant) if !grant.optional))
-        {
-            return Err(WorkerError::Unsupported(
-                "forwarding ssh agents is not supported by this worker".to_owned(),
-            ));
-        }
         if let Some(device) = op.devices.iter().find(|device| !device.optional) {
             return Err(WorkerError::Unsupported(format!(
                 "devices are not supported by this worker: {}",
@@ -39,8 +30,9 @@ impl EmbeddedWorker {
             slot = self.0.slots.acquire() => slot.map_err(|_| WorkerError::Cancelled)?,
             () = context.cancel.cancelled() => return Err(WorkerError::Cancelled),
         };
-        let grants = tokio::select! {
-            grants = self.secrets(op, context) => grants?,
+        // The sockets go when this does, after the process.
+        let (grants, _agents) = tokio::select! {
+            grants = self.grants(op, context) => grants?,
             () = context.cancel.cancelled() => return Err(WorkerError::Cancelled),
         };
         let (worker, held) = (self.clone(), inputs.to_vec());
@@ -66,9 +58,13 @@ impl EmbeddedWorker {
         blocking(move || outputs.iter().map(|list| worker.record(list)).collect()).await
     }
 
-    /// Asks the clients for the secrets that a process needs. Missing ones are left out; whether that is an error is
-    /// decided where they are used.
-    async fn secrets(&self, op: &ExecOp, context: &CallContext) -> Result<Grants, WorkerError> {
+    /// Asks the clients for what a process needs of theirs. What is missing is left out; whether that is an error is
+    /// decided where it is used.
+    pub(super) async fn grants(
+        &self,
+        op: &ExecOp,
+        context: &CallContext,
+    ) -> Result<(Grants, Vec<LentAgent>), WorkerError> {
         let mounted = op.mounts.iter().filter_map(|mount| match &mount.kind {
             MountKind::Secret(grant) => Some(grant.id.as_str()),
             _ => None,
@@ -76,20 +72,20 @@ impl EmbeddedWorker {
         let wanted: BTreeSet<&str> = mounted
             .chain(op.secret_env.iter().map(|secret| secret.id.as_str()))
             .collect();
-        let mut grants = Grants::default();
+        let (mut grants, mut agents) = (Grants::default(), Vec::new());
         for id in wanted {
-            for session in context.sessions.ids() {
-                let session = self.0.sessions.get(&session, LOOKUP_TIMEOUT).await;
-                let session = session.map_err(|error| failed(&error))?;
-                let secret = secrets::get_secret(&session, id)
-                    .await
-                    .map_err(|error| failed(&error))?;
-                if let Some(secret) = secret {
-                    grants.secrets.insert(id.to_owned(), secret.expose().to_vec());
-                    break;
-                }
+            if let Some(secret) = self.secret(id, &context.sessions).await? {
+                grants.secrets.insert(id.to_owned(), secret.expose().to_vec());
             }
         }
-        Ok(grants)
+        for (index, mount) in op.mounts.iter().enumerate() {
+            if let MountKind::Ssh(grant) = &mount.kind
+                && let Some(agent) = self.lend_agent(&grant.id, &context.sessions).await?
+            {
+                grants.ssh.insert(index, agent.socket());
+                agents.push(agent);
+            }
+        }
+        Ok((grants, agents))
     }
 }

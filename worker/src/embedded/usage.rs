@@ -56,10 +56,12 @@ impl EmbeddedWorker {
     fn usage(&self) -> Result<Vec<UsageRecord>, WorkerError> {
         let layers = self.0.layers.usage().map_err(|error| failed(&error))?;
         let trees = self.0.trees.trees().map_err(|error| failed(&error))?;
+        let repositories = self.0.git.usage().map_err(|error| failed(&error))?;
         Ok(layers
             .into_iter()
             .map(layer_usage)
             .chain(trees.iter().map(tree_usage))
+            .chain(repositories)
             .collect())
     }
 
@@ -74,6 +76,7 @@ impl EmbeddedWorker {
             min_free_space: request.min_free_space,
         };
         let mut removed = self.prune_trees(&filters, &options)?;
+        removed.extend(self.prune_repositories(&filters, &options)?);
         let layers = self.0.layers.prune(&options, |record| {
             let record = layer_usage(record.clone());
             filters.matches(|path| usage_field(&record, path))
@@ -92,11 +95,7 @@ impl EmbeddedWorker {
         let mut trees = self.0.trees.trees().map_err(|error| failed(&error))?;
         trees.sort_by_key(|tree| tree.last_used_ns);
         let records: Vec<UsageRecord> = trees.iter().map(tree_usage).collect();
-        let surplus = surplus(&records, used, target, |record| {
-            let last_used = record.last_used_at.unwrap_or(record.created_at);
-            let age = now.duration_since(last_used).unwrap_or_default();
-            age >= options.keep_duration && filters.matches(|path| usage_field(record, path))
-        });
+        let surplus = surplus(&records, used, target, |record| may_go(record, now, filters, options));
         let (gone, kept): (Vec<_>, Vec<_>) = trees
             .into_iter()
             .zip(records)
@@ -110,6 +109,23 @@ impl EmbeddedWorker {
         let left: HashSet<_> = left.iter().map(|tree: &TreeRecord| tree.digest).collect();
         let gone = gone.into_iter().filter(|(tree, _)| !left.contains(&tree.digest));
         Ok(gone.map(|(_, record)| record).collect())
+    }
+
+    /// Removes git repositories, least recently used first, until the limits are met. Those in use stay.
+    fn prune_repositories(&self, filters: &Filters, options: &PruneOptions) -> Result<Vec<UsageRecord>, WorkerError> {
+        let used: u64 = self.usage()?.iter().map(|record| record.size).sum();
+        let target = options.target(used, self.disk().1);
+        let now = SystemTime::now();
+        let mut records = self.0.git.usage().map_err(|error| failed(&error))?;
+        records.sort_by_key(|record| record.last_used_at);
+        let surplus = surplus(&records, used, target, |record| may_go(record, now, filters, options));
+        let mut gone = Vec::new();
+        for record in records.into_iter().filter(|record| surplus.contains(&record.id)) {
+            if self.0.git.remove(&record.id).map_err(|error| failed(&error))? {
+                gone.push(record);
+            }
+        }
+        Ok(gone)
     }
 
     /// Forgets which files layers that are gone had links to.
@@ -161,6 +177,13 @@ impl EmbeddedWorker {
         blobs.extend(tree.documents.iter().map(Document::digest));
         Ok(blobs)
     }
+}
+
+/// Whether a record is old enough to go, and among those that are meant.
+fn may_go(record: &UsageRecord, now: SystemTime, filters: &Filters, options: &PruneOptions) -> bool {
+    let last_used = record.last_used_at.unwrap_or(record.created_at);
+    let age = now.duration_since(last_used).unwrap_or_default();
+    age >= options.keep_duration && filters.matches(|path| usage_field(record, path))
 }
 
 /// The ids of what is to go, of `records` in the order in which they should: as many of those that may go as it takes to

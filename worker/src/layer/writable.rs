@@ -120,6 +120,11 @@ impl WritableLayer {
         &self.upper
     }
 
+    /// Where that directory is, for programs that write to it.
+    pub fn path(&self) -> PathBuf {
+        self.dir.join("fs")
+    }
+
     /// Mounts the layer over its parents, writable. One mount at a time.
     pub fn mount(&self) -> Result<Mounted, LayerError> {
         if Arc::strong_count(&self.in_use) > 1 {

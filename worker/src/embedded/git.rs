@@ -1,0 +1,302 @@
+//! Git repositories as sources.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use cairn_solver::llb::{GitMtime, GitSource};
+use cairn_solver::worker::{CallContext, Ref, ResolvedSource, SourceMeta, WorkerError};
+
+use super::log::LogSink;
+use super::ssh::LentAgent;
+use super::{EmbeddedWorker, blocking, failed};
+use crate::executor::ExecError;
+use crate::git::{
+    Access, Authorization, CheckOut, Fetched, GitError, Protocol, Remote, Resolved, Settings, SshAccess, Wanted,
+};
+use crate::layer::Describe;
+use crate::sys::root::clean;
+
+/// Names of what a reference was resolved to.
+const COMMIT: &str = "commit";
+const OBJECT: &str = "object";
+const NAME: &str = "ref";
+
+/// A way to a remote, as one build has it.
+struct Way {
+    access: Arc<Access>,
+    log: Arc<LogSink>,
+    _agent: Option<LentAgent>,
+}
+
+impl EmbeddedWorker {
+    /// Finds out which commit a git source stands for.
+    pub(super) async fn resolve_git(
+        &self,
+        source: &GitSource,
+        context: &CallContext,
+    ) -> Result<ResolvedSource, WorkerError> {
+        let way = self.way(source, context).await?;
+        let found = self.0.git.resolve(&way.access, &wanted(source), &context.cancel).await;
+        way.log.finish(found.is_err());
+        let found = found?;
+        if let Some(name) = &found.name {
+            context.progress.log(1, format!("{}\t{name}\n", found.commit).into());
+        }
+        Ok(ResolvedSource {
+            pin: pin(source, way.access.remote.url(), &found),
+            parts: parts(found),
+            result: None,
+        })
+    }
+
+    /// Fetches a commit and lays its files out.
+    pub(super) async fn make_git(
+        &self,
+        source: &GitSource,
+        resolved: Option<&ResolvedSource>,
+        context: &CallContext,
+    ) -> Result<Option<Ref>, WorkerError> {
+        let way = self.way(source, context).await?;
+        let made = self.check_out(source, resolved, &way, context).await;
+        way.log.finish(made.is_err());
+        made
+    }
+
+    /// Finds out what a git source's files do not tell.
+    pub(super) async fn git_meta(&self, source: &GitSource, context: &CallContext) -> Result<SourceMeta, WorkerError> {
+        let way = self.way(source, context).await?;
+        let meta = async {
+            let fetched = self.fetch(source, None, &way, context).await?;
+            fetched.meta(&way.access, &context.cancel).await
+        };
+        let meta = meta.await;
+        way.log.finish(meta.is_err());
+        Ok(SourceMeta::Git(meta?))
+    }
+
+    async fn fetch(
+        &self,
+        source: &GitSource,
+        resolved: Option<&ResolvedSource>,
+        way: &Way,
+        context: &CallContext,
+    ) -> Result<Fetched, GitError> {
+        let found = match resolved.and_then(|resolved| of_parts(&resolved.parts)) {
+            Some(found) => found,
+            None => {
+                self.0
+                    .git
+                    .resolve(&way.access, &wanted(source), &context.cancel)
+                    .await?
+            }
+        };
+        self.0.git.fetch(way.access.clone(), found, &context.cancel).await
+    }
+
+    async fn check_out(
+        &self,
+        source: &GitSource,
+        resolved: Option<&ResolvedSource>,
+        way: &Way,
+        context: &CallContext,
+    ) -> Result<Option<Ref>, WorkerError> {
+        let subdir = subdir(source)?;
+        let fetched = self.fetch(source, resolved, way, context).await?;
+        let mtime = match source.mtime {
+            GitMtime::Checkout => None,
+            GitMtime::Commit => fetched.meta(&way.access, &context.cancel).await?.committed_at,
+        };
+        let how = CheckOut {
+            subdir,
+            keep_git_dir: source.keep_git_dir,
+            submodules: !source.skip_submodules,
+            mtime,
+        };
+        let layers = self.0.layers.clone();
+        let layer = blocking(move || layers.prepare(&layers.scratch()).map_err(|error| failed(&error))).await?;
+        let dir = layer.upper().try_clone().map_err(|error| failed(&error))?;
+        let path = layer.path();
+        fetched
+            .check_out(&way.access, dir, &path, &how, &context.cancel)
+            .await?;
+        let describe = Describe {
+            description: format!("git snapshot for {}", source.identifier()),
+            record_type: "source.git.checkout".to_owned(),
+        };
+        let worker = self.clone();
+        blocking(move || {
+            let list = layer.commit(&describe).map_err(|error| failed(&error))?;
+            worker.record(&list)
+        })
+        .await
+    }
+
+    async fn way(&self, source: &GitSource, context: &CallContext) -> Result<Way, WorkerError> {
+        tokio::select! {
+            way = self.find_way(source, context) => way,
+            () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
+        }
+    }
+
+    /// Collects what it takes to reach a remote: credentials of the clients, for its host alone.
+    async fn find_way(&self, source: &GitSource, context: &CallContext) -> Result<Way, WorkerError> {
+        let remote = if source.full_url.is_empty() {
+            Remote::parse(&format!("https://{}", source.repository))?
+        } else {
+            Remote::parse(&source.full_url)?
+        };
+        let (mut authorization, mut ssh, mut agent) = (None, SshAccess::default(), None);
+        match remote.protocol() {
+            Protocol::Http => authorization = self.authorization(source, &remote, context).await?,
+            Protocol::Ssh => {
+                if !source.ssh_socket.is_empty() {
+                    let lent = self.lend_agent(&source.ssh_socket, &context.sessions).await?;
+                    agent = Some(lent.ok_or_else(|| ExecError::NoSsh(source.ssh_socket.clone()))?);
+                }
+                ssh.known_hosts.clone_from(&source.known_ssh_hosts);
+                ssh.agent = agent.as_ref().map(LentAgent::short_path);
+            }
+            Protocol::Git => {}
+        }
+        let log = Arc::new(LogSink::new(context.progress.clone()));
+        Ok(Way {
+            access: Arc::new(Access {
+                settings: Settings::new(&remote, authorization.as_ref(), ssh)?,
+                remote,
+                log: log.clone(),
+            }),
+            log,
+            _agent: agent,
+        })
+    }
+
+    /// The first credential there is: those for the host before those for any, headers before tokens, and what the URL
+    /// itself holds in the end.
+    async fn authorization(
+        &self,
+        source: &GitSource,
+        remote: &Remote,
+        context: &CallContext,
+    ) -> Result<Option<Authorization>, WorkerError> {
+        let (header, token) = (&source.auth_header_secret, &source.auth_token_secret);
+        for suffix in [format!(".{}", remote.authority()), String::new()] {
+            for (id, is_header) in [(header, true), (token, false)] {
+                if id.is_empty() {
+                    continue;
+                }
+                let secret = self.secret(&format!("{id}{suffix}"), &context.sessions).await?;
+                if let Some(secret) = secret {
+                    return Ok(Some(if is_header {
+                        Authorization::Header(secret)
+                    } else {
+                        Authorization::Token(secret)
+                    }));
+                }
+            }
+        }
+        let login = remote.login().cloned();
+        Ok(login.map(|(user, password)| Authorization::Login(user, password)))
+    }
+}
+
+fn wanted(source: &GitSource) -> Wanted {
+    Wanted {
+        reference: source.reference.clone(),
+        checksum: source.checksum.clone(),
+        by_commit: source.fetch_by_commit,
+    }
+}
+
+/// The directory that is wanted, clean; empty for all.
+fn subdir(source: &GitSource) -> Result<String, GitError> {
+    let path = Path::new(&source.subdir);
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(GitError::Subdir {
+            subdir: source.subdir.clone(),
+            source: std::io::Error::other("it leads out of the repository"),
+        });
+    }
+    Ok(clean(path).to_string_lossy().into_owned())
+}
+
+/// Everything that the files depend on. Where they come from is part of them only if `.git` is.
+fn pin(source: &GitSource, url: &str, found: &Resolved) -> String {
+    let mut pin = format!("git {}", found.commit);
+    if !source.subdir.is_empty() {
+        pin.push_str(&format!(" subdir {:?}", source.subdir));
+    }
+    if source.skip_submodules {
+        pin.push_str(" without submodules");
+    }
+    if source.mtime == GitMtime::Commit {
+        pin.push_str(" dated");
+    }
+    if source.keep_git_dir {
+        let name = found.name.as_deref().unwrap_or_default();
+        pin.push_str(&format!(" with .git {} {name} of {url}", found.object));
+    }
+    pin
+}
+
+fn parts(found: Resolved) -> BTreeMap<String, String> {
+    let mut parts = BTreeMap::from([(COMMIT.to_owned(), found.commit), (OBJECT.to_owned(), found.object)]);
+    parts.extend(found.name.map(|name| (NAME.to_owned(), name)));
+    parts
+}
+
+fn of_parts(parts: &BTreeMap<String, String>) -> Option<Resolved> {
+    Some(Resolved {
+        commit: parts.get(COMMIT)?.clone(),
+        object: parts.get(OBJECT)?.clone(),
+        name: parts.get(NAME).cloned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_files_depend_on_is_pinned_and_survives_as_parts() {
+        let found = Resolved {
+            object: "a".repeat(40),
+            commit: "b".repeat(40),
+            name: Some("refs/tags/v1".to_owned()),
+        };
+        assert_eq!(of_parts(&parts(found.clone())), Some(found.clone()));
+        let plain = GitSource::default();
+        let changes: [fn(&mut GitSource); 4] = [
+            |source| source.subdir = "x".to_owned(),
+            |source| source.skip_submodules = true,
+            |source| source.mtime = GitMtime::Commit,
+            |source| source.keep_git_dir = true,
+        ];
+        let mut pins = vec![pin(&plain, "u", &found)];
+        for change in changes {
+            let mut source = plain.clone();
+            change(&mut source);
+            pins.push(pin(&source, "u", &found));
+        }
+        let distinct: std::collections::BTreeSet<_> = pins.iter().collect();
+        assert_eq!(distinct.len(), pins.len(), "{pins:?}");
+        assert_eq!(pin(&plain, "u", &found), pin(&plain, "another", &found));
+    }
+
+    #[test]
+    fn subdirs_stay_in_the_repository() {
+        for (text, expected) in [
+            ("", Some("")),
+            ("/", Some("")),
+            ("./a//b/", Some("a/b")),
+            ("../a", None),
+            ("a/../..", None),
+        ] {
+            let source = GitSource {
+                subdir: text.to_owned(),
+                ..GitSource::default()
+            };
+            assert_eq!(subdir(&source).ok().as_deref(), expected, "{text}");
+        }
+    }
+}
