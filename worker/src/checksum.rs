@@ -14,6 +14,7 @@ use cairn_solver::worker::ContentSelector;
 use crate::tree::identity::Parts;
 use crate::tree::view::View;
 
+mod near;
 pub mod select;
 mod walk;
 
@@ -33,10 +34,12 @@ pub struct ChecksumError {
 #[derive(Debug, thiserror::Error)]
 pub enum ChecksumCause {
     /// There is nothing at a path, or a pattern matches nothing.
-    #[error("{path:?}: not found")]
+    #[error("{path:?}: not found{}", near.as_deref().map(|near| format!(" (did you mean {near}?)")).unwrap_or_default())]
     NotFound {
         /// The path asked for, from the root.
         path: String,
+        /// What is there and was probably meant.
+        near: Option<String>,
     },
     /// A wildcard is malformed.
     #[error("invalid path pattern: {0}")]
@@ -83,6 +86,7 @@ fn compute(view: &dyn View, selector: &ContentSelector) -> Result<Digest, Checks
     if found.is_empty() && !selector.allow_empty {
         return Err(ChecksumCause::NotFound {
             path: select::shown(&selector.path),
+            near: None,
         });
     }
     let mut parts = Parts::new("selection");

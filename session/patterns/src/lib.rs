@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`ignorefile`] turns the bytes of an ignore file into patterns, [`PatternSet`]
 //! decides with a list of patterns about paths, [`DirState`] does the same step by step for those
-//! who walk a tree, and [`glob`] is the simpler language of one wildcard path.
+//! who walk a tree, and [`glob`] is the simpler language of one wildcard path. [`nearest`] is for names that match nothing:
+//! what was probably meant.
 //!
 //! Invariants: everything is total and bounded. A pattern is either refused when the set is built
 //! or matches in time proportional to the path, whatever was written in it; nothing here touches a
@@ -14,10 +15,12 @@ pub mod ignorefile;
 mod automaton;
 mod clean;
 mod error;
+mod nearest;
 mod program;
 mod set;
 mod token;
 
 pub use clean::clean;
 pub use error::{IgnoreFileError, PatternError};
+pub use nearest::nearest;
 pub use set::{DirState, PatternSet};

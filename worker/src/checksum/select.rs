@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cairn_patterns::glob::{self, Glob};
 use cairn_patterns::{DirState, PatternSet};
 
-use super::ChecksumCause;
+use super::{ChecksumCause, near};
 use crate::sys::root::clean;
 use crate::tree::view::{self, Links, Located, View};
 
@@ -40,6 +40,7 @@ pub fn select(view: &dyn View, path: &str, wildcard: bool, follow: bool) -> Resu
             Some(at) => Ok(Selected { named, at }),
             None => Err(ChecksumCause::NotFound {
                 path: shown_path(&named),
+                near: near::path(view, &named).map(|near| shown_path(&near)),
             }),
         }
     });

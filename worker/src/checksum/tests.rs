@@ -196,6 +196,28 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
+fn what_was_probably_meant_is_named() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let fixture = Fixture::new("main.c = x\nsrc/\nsrc/lib.rs = x\nsrc/bin/\nlinked -> src\nab = x\nlost -> nowhere");
+    for (path, want) in [
+        ("mian.c", "\"/mian.c\": not found (did you mean /main.c?)"),
+        ("/scr/lib.rs", "\"/scr/lib.rs\": not found (did you mean /src/lib.rs?)"),
+        ("linked/lib.sr", "\"/linked/lib.sr\": not found (did you mean /linked/lib.rs?)"),
+        ("scr/other", "\"/scr/other\": not found"),
+        ("main.c/x", "\"/main.c/x\": not found"),
+        ("ac", "\"/ac\": not found"),
+        ("lost", "\"/lost\": not found"),
+        ("lots", "\"/lots\": not found"),
+        ("quite other", "\"/quite other\": not found"),
+    ] {
+        let error = fixture.digest(&follow(path)).unwrap_err();
+        assert_eq!(error, format!("failed to calculate checksum of ref r: {want}"));
+    }
+}
+
+#[test]
 fn everything_but_times_counts() {
     if !is_root_or_skip() {
         return;

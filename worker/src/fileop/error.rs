@@ -96,7 +96,7 @@ impl FileOpError {
 impl From<ChecksumCause> for FileOpError {
     fn from(cause: ChecksumCause) -> Self {
         match cause {
-            ChecksumCause::NotFound { path } => Self::Path {
+            ChecksumCause::NotFound { path, .. } => Self::Path {
                 call: "lstat",
                 path,
                 reason: NO_ENTRY.to_owned(),
