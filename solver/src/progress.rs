@@ -28,9 +28,9 @@ pub struct VertexState {
     /// Identity.
     pub digest: VertexDigest,
     /// Vertices it depends on.
-    pub inputs: Vec<VertexDigest>,
+    pub inputs: Arc<[VertexDigest]>,
     /// Display name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Whether its result was known.
     pub cached: bool,
     /// When work began.
@@ -168,13 +168,28 @@ impl Default for EventLog {
 impl EventLog {
     /// Appends an event. After [`EventLog::close`] it is dropped.
     pub fn push(&self, event: Event) {
+        self.push_all([event]);
+    }
+
+    /// Appends events that readers see together.
+    pub fn push_all(&self, events: impl IntoIterator<Item = Event>) {
         let mut record = self.record.lock();
         if self.state.borrow().1 {
             return;
         }
-        if let Some(event) = record.admit(event) {
-            record.events.push(event);
-            let len = record.events.len();
+        let before = record.events.len();
+        let events = events.into_iter();
+        if events.size_hint().0 > 1 {
+            // No more than is needed: the first and the last news of very many vertices are most of a large record.
+            record.events.reserve_exact(events.size_hint().0);
+        }
+        for event in events {
+            if let Some(event) = record.admit(event) {
+                record.events.push(event);
+            }
+        }
+        let len = record.events.len();
+        if len > before {
             self.state.send_modify(|state| state.0 = len);
         }
     }

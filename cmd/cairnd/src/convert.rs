@@ -71,7 +71,7 @@ fn vertex(state: VertexState) -> control::Vertex {
     control::Vertex {
         digest: state.digest.to_string(),
         inputs: state.inputs.iter().map(ToString::to_string).collect(),
-        name: state.name,
+        name: state.name.to_string(),
         cached: state.cached,
         started: state.started.map(timestamp),
         completed: state.completed.map(timestamp),

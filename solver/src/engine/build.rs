@@ -5,14 +5,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::vertex::Node;
 use crate::llb::{
-    self, Definition, Graph, NetMode, NodeIndex, Op, SecurityMode, SourceFile, SourceLocation, Vertex, VertexDigest,
+    self, Definition, Edge, Graph, NetMode, Op, SecurityMode, SourceFile, SourceLocation, Vertex, VertexDigest,
 };
 use crate::progress::{Event, EventLog, VertexProgress, VertexState};
 use crate::session::SessionGroup;
@@ -58,6 +58,8 @@ pub struct BuildOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Want {
     pub(super) vertex: VertexDigest,
+    /// Its place in the build.
+    pub(super) node: u32,
     pub(super) output: usize,
 }
 
@@ -77,9 +79,16 @@ pub(super) struct Inner {
     pub(super) cancel: CancellationToken,
     /// What ops without a platform run on.
     pub(super) platform: Option<Platform>,
-    nodes: Mutex<HashMap<VertexDigest, Arc<Node>>>,
+    nodes: RwLock<Nodes>,
     /// All tasks of this build; aborted with it.
     tasks: Mutex<JoinSet<()>>,
+}
+
+/// The vertices of a build, by place and by digest.
+#[derive(Default)]
+struct Nodes {
+    in_order: Vec<Arc<Node>>,
+    by_digest: HashMap<VertexDigest, u32>,
 }
 
 impl Build {
@@ -92,7 +101,7 @@ impl Build {
                 options,
                 events: Arc::default(),
                 cancel: CancellationToken::new(),
-                nodes: Mutex::default(),
+                nodes: RwLock::default(),
                 tasks: Mutex::default(),
             }),
         })
@@ -140,14 +149,7 @@ impl Build {
         for index in graph.topological() {
             self.inner.check_allowed(graph.vertex(index))?;
         }
-        for index in graph.topological() {
-            self.inner.load_vertex(graph, index);
-        }
-        let target = graph.target();
-        Ok(Want {
-            vertex: graph.vertex(target.vertex).digest,
-            output: target.output,
-        })
+        Ok(self.inner.load(graph))
     }
 
     /// Begins a step that is no vertex, such as an export. `key` identifies it within the build.
@@ -155,8 +157,8 @@ impl Build {
         let digest = Digest::sha256(key.as_bytes());
         let state = VertexState {
             digest,
-            inputs: Vec::new(),
-            name: name.to_owned(),
+            inputs: Arc::default(),
+            name: name.into(),
             cached: false,
             started: Some(SystemTime::now()),
             completed: None,
@@ -221,20 +223,23 @@ impl Inner {
         }
     }
 
+    /// The vertex at a place.
+    pub(super) fn at(&self, number: u32) -> Arc<Node> {
+        self.nodes.read().in_order[number as usize].clone()
+    }
+
     /// A vertex that has been loaded.
     pub(super) fn node(&self, digest: &VertexDigest) -> Result<Arc<Node>, SolveError> {
-        self.nodes
-            .lock()
-            .get(digest)
-            .cloned()
+        let nodes = self.nodes.read();
+        let number = nodes.by_digest.get(digest);
+        number
+            .map(|&number| nodes.in_order[number as usize].clone())
             .ok_or_else(|| SolveError::NotFound(format!("no vertex {digest} in this build")))
     }
 
     /// All vertices, inputs before what uses them.
     pub(super) fn nodes_in_order(&self) -> Vec<Arc<Node>> {
-        let mut nodes: Vec<Arc<Node>> = self.nodes.lock().values().cloned().collect();
-        nodes.sort_unstable_by_key(|node| node.order);
-        nodes
+        self.nodes.read().in_order.clone()
     }
 
     fn check_allowed(&self, vertex: &Vertex) -> Result<(), SolveError> {
@@ -258,25 +263,43 @@ impl Inner {
         }
     }
 
-    fn load_vertex(&self, graph: &Graph, index: NodeIndex) {
-        let vertex = graph.vertex(index);
-        let mut nodes = self.nodes.lock();
-        if let Some(known) = nodes.get(&vertex.digest) {
-            known.add_metadata(&vertex.metadata, places(graph, &vertex.digest));
-            return;
+    /// Takes a graph's vertices in and announces those that are new. Returns what it asks for.
+    fn load(&self, graph: &Graph) -> Want {
+        let mut nodes = self.nodes.write();
+        let mut new = Vec::with_capacity(graph.len());
+        let mut numbers = Vec::with_capacity(graph.len());
+        for index in graph.topological() {
+            let vertex = graph.vertex(index);
+            let number = match nodes.by_digest.get(&vertex.digest) {
+                Some(&known) => {
+                    nodes.in_order[known as usize].add_metadata(&vertex.metadata, places(graph, &vertex.digest));
+                    known
+                }
+                None => {
+                    let number = u32::try_from(nodes.in_order.len()).expect("no build has as many vertices");
+                    let inputs = vertex.inputs.iter().map(|edge| want(graph, &numbers, *edge)).collect();
+                    let places = places(graph, &vertex.digest);
+                    let node = Node::new(number, vertex.clone(), graph.name(index), inputs, places);
+                    new.push(Event::Vertex(node.state()));
+                    nodes.in_order.push(Arc::new(node));
+                    nodes.by_digest.insert(vertex.digest, number);
+                    number
+                }
+            };
+            numbers.push(number);
         }
-        let inputs = vertex
-            .inputs
-            .iter()
-            .map(|edge| Want {
-                vertex: graph.vertex(edge.vertex).digest,
-                output: edge.output,
-            })
-            .collect();
-        let name = graph.name(index);
-        let node = Node::new(nodes.len(), vertex.clone(), name, inputs, places(graph, &vertex.digest));
-        self.events.push(Event::Vertex(node.state()));
-        nodes.insert(vertex.digest, Arc::new(node));
+        drop(nodes);
+        self.events.push_all(new);
+        want(graph, &numbers, graph.target())
+    }
+}
+
+/// An edge of a graph as the output of a vertex of the build, given the places of the graph's vertices.
+fn want(graph: &Graph, numbers: &[u32], edge: Edge) -> Want {
+    Want {
+        vertex: graph.vertex(edge.vertex).digest,
+        node: numbers[edge.vertex.index()],
+        output: edge.output,
     }
 }
 
@@ -317,7 +340,7 @@ impl Step {
             WorkerError::Cancelled => SolveError::Cancelled,
             source => SolveError::Vertex(Arc::new(VertexError {
                 vertex: self.state.digest,
-                name: self.state.name.clone(),
+                name: self.state.name.to_string(),
                 source,
                 places: Vec::new(),
             })),

@@ -3,15 +3,17 @@
 //! | module | part |
 //! |---|---|
 //! | `node` | what is kept about it |
+//! | `flow` | how keys come about, from the sources on |
 //! | `identify`, `content` | its key, and what inputs add to it that count by their content |
 //! | `materialise` | its results: found, or made |
 //! | `record` | what is remembered of it |
 //! | `follow` | work on it that builds share |
 //! | `report` | what clients are told |
 //!
-//! Here is what ties them: one task for each of the two outcomes, started by the first who wants it.
+//! Here is what ties them: results are made by one task, started by the first who wants them.
 
 mod content;
+mod flow;
 mod follow;
 mod identify;
 mod materialise;
@@ -25,7 +27,7 @@ use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt as _;
 
-use self::node::{Identity, MadeOutput, Outcome};
+use self::node::{Identified, MadeOutput, Outcome};
 use super::build::{Inner, Want};
 use crate::SolveError;
 use crate::worker::{Ref, WorkerError};
@@ -33,40 +35,28 @@ use crate::worker::{Ref, WorkerError};
 pub(super) use self::node::{Decision, Node};
 pub(super) use self::record::clipped;
 
-/// Waits for an outcome that some task will set.
-async fn await_outcome<T: Clone>(outcome: &Outcome<T>) -> Result<T, SolveError> {
-    let mut receiver = outcome.subscribe();
-    let value = receiver
-        .wait_for(Option::is_some)
-        .await
-        .map_err(|_| SolveError::Cancelled)?;
-    value.clone().unwrap_or(Err(SolveError::Cancelled))
+/// Waits for an outcome that some task of the same build will set.
+///
+/// Outside of tokio's budget: past it, a vertex that waits for very many inputs would poll all of them for every
+/// hundred that it gets, which is quadratic.
+async fn outcome<T: Clone>(outcome: &Outcome<T>) -> Result<T, SolveError> {
+    tokio::task::unconstrained(outcome.wait()).await.clone()
 }
 
 impl Inner {
-    /// Waits for an outcome, or until the build is given up.
-    ///
-    /// Outside of tokio's budget: past it, a vertex that waits for very many inputs would poll all of them for every
-    /// hundred that it gets, which is quadratic.
-    async fn outcome<T: Clone>(&self, outcome: &Outcome<T>) -> Result<T, SolveError> {
-        tokio::task::unconstrained(async {
-            tokio::select! {
-                outcome = await_outcome(outcome) => outcome,
-                () = self.cancel.cancelled() => Err(SolveError::Cancelled),
-            }
-        })
-        .await
-    }
-
     /// One output of a vertex, made if it must be.
     pub(super) async fn result(self: &Arc<Self>, want: Want) -> Result<Option<Ref>, SolveError> {
-        Ok(self.made(want).await?.result)
+        tokio::select! {
+            made = self.made(want) => Ok(made?.result),
+            // All tasks of the build end with it; whoever waits for them from outside must not.
+            () = self.cancel.cancelled() => Err(SolveError::Cancelled),
+        }
     }
 
     async fn made(self: &Arc<Self>, want: Want) -> Result<MadeOutput, SolveError> {
-        let node = self.node(&want.vertex)?;
+        let node = self.at(want.node);
         self.start_materialise(&node);
-        let made = self.outcome(&node.results).await?;
+        let made = outcome(&node.results).await?;
         let result = made.results.get(want.output).cloned().ok_or_else(|| {
             node.error(WorkerError::Failed(format!(
                 "the worker gave no output {}",
@@ -80,9 +70,9 @@ impl Inner {
         })
     }
 
-    async fn identity(self: &Arc<Self>, node: &Arc<Node>) -> Result<Identity, SolveError> {
+    async fn identified(self: &Arc<Self>, node: &Arc<Node>) -> Result<Identified, SolveError> {
         self.start_identify(node);
-        self.outcome(&node.identity).await
+        outcome(&node.identity).await
     }
 
     fn start_materialise(self: &Arc<Self>, node: &Arc<Node>) {
@@ -90,17 +80,8 @@ impl Inner {
             let (inner, node) = (self.clone(), node.clone());
             self.spawn(async move {
                 let outcome = inner.guard(&node, inner.materialise(&node)).await;
-                node.results.send_replace(Some(outcome));
-            });
-        }
-    }
-
-    fn start_identify(self: &Arc<Self>, node: &Arc<Node>) {
-        if !node.identity_wanted.swap(true, Ordering::AcqRel) {
-            let (inner, node) = (self.clone(), node.clone());
-            self.spawn(async move {
-                let outcome = inner.guard(&node, inner.identify(&node)).await;
-                node.identity.send_replace(Some(outcome));
+                // Only this task sets it.
+                let _is_first = node.results.set(outcome);
             });
         }
     }

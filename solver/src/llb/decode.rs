@@ -94,7 +94,7 @@ pub fn decode(definition: &Definition) -> Result<Option<Graph>, DecodeError> {
         return Err(DecodeError::TooFew(wire.def.len()));
     }
     let mut ops = Ops::read(ops)?;
-    let terminal = parse(terminal)?;
+    let terminal: pb::Op = parse(terminal)?;
     if terminal.op.is_some() {
         return Err(DecodeError::NoTarget);
     }
@@ -103,8 +103,8 @@ pub fn decode(definition: &Definition) -> Result<Option<Graph>, DecodeError> {
     ops.into_graph(target, wire.source.as_ref()).map(Some)
 }
 
-fn parse(bytes: &[u8]) -> Result<pb::Op, DecodeError> {
-    pb::Op::decode(bytes).map_err(|error| DecodeError::Parse(error.to_string()))
+fn parse<M: Message + Default>(bytes: &[u8]) -> Result<M, DecodeError> {
+    M::decode(bytes).map_err(|error| DecodeError::Parse(error.to_string()))
 }
 
 /// The ops of a definition, in the order in which they came.
@@ -113,13 +113,21 @@ struct Ops<'a> {
     by_digest: HashMap<VertexDigest, usize>,
 }
 
-/// An op that is not validated yet.
+/// An op that is not validated yet. Only what the search needs of it is decoded: all ops in their wire form at once
+/// would take as much memory as the graph.
 struct Parsed<'a> {
     digest: VertexDigest,
-    /// Taken when it is validated: both forms of all ops at once would be twice the memory.
-    wire: Option<pb::Op>,
+    bytes: &'a [u8],
+    inputs: Vec<pb::Input>,
     metadata: Option<&'a pb::OpMetadata>,
     visit: Visit,
+}
+
+/// The part of [`pb::Op`] that says what it depends on.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OpInputs {
+    #[prost(message, repeated, tag = "1")]
+    inputs: Vec<pb::Input>,
 }
 
 /// How far the search for what is needed has come with an op.
@@ -131,7 +139,7 @@ enum Visit {
 }
 
 impl<'a> Ops<'a> {
-    fn read(ops: &[Bytes]) -> Result<Self, DecodeError> {
+    fn read(ops: &'a [Bytes]) -> Result<Self, DecodeError> {
         let mut parsed = Vec::with_capacity(ops.len());
         let mut by_digest = HashMap::with_capacity(ops.len());
         for bytes in ops {
@@ -140,7 +148,8 @@ impl<'a> Ops<'a> {
             if *by_digest.entry(digest).or_insert(number) == number {
                 parsed.push(Parsed {
                     digest,
-                    wire: Some(parse(bytes)?),
+                    bytes,
+                    inputs: parse::<OpInputs>(bytes)?.inputs,
                     metadata: None,
                     visit: Visit::Unseen,
                 });
@@ -183,7 +192,7 @@ impl<'a> Ops<'a> {
         while let Some(&number) = pending.last() {
             let op = &self.parsed[number];
             if op.visit == Visit::Unseen {
-                for input in op.wire.iter().flat_map(|wire| &wire.inputs) {
+                for input in &op.inputs {
                     let input = self.find(&input.digest)?;
                     match self.parsed[input].visit {
                         Visit::Done(_) => {}
@@ -210,7 +219,8 @@ impl<'a> Ops<'a> {
     /// Validates an op whose inputs are all in the graph, and puts it there.
     fn add(&mut self, number: usize, graph: &mut Graph) -> Result<(), DecodeError> {
         let Parsed { digest, metadata, .. } = self.parsed[number];
-        let mut wire = self.parsed[number].wire.take().unwrap_or_default();
+        self.parsed[number].inputs = Vec::new();
+        let mut wire: pb::Op = parse(self.parsed[number].bytes)?;
         let mut inputs = Vec::with_capacity(wire.inputs.len());
         for (position, input) in wire.inputs.iter().enumerate() {
             inputs.push(self.edge(graph, digest, position, input)?);

@@ -4,52 +4,44 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
-use super::node::{Identity, MadeOutput, Node};
+use super::node::{Identified, MadeOutput, Node};
 use super::record::{recorded, remembered_content};
 use crate::cache_key::{self, InputPart};
 use crate::engine::build::{Inner, Want};
 use crate::index::InputEvidence;
-use crate::worker::{ContentSelector, Ref, ResultId};
+use crate::worker::{ContentSelector, Ref};
 use crate::{Digest, SolveError};
 
 impl Inner {
-    /// What an input that is depended on by content contributes, before it is known to be needed itself.
+    /// What an input that is depended on by content contributes, if that is remembered of its recorded result.
+    pub(super) fn remembered_part(
+        &self,
+        want: Want,
+        identified: &Identified,
+        selectors: &[ContentSelector],
+    ) -> Option<InputPart> {
+        if identified.fresh {
+            return None;
+        }
+        let recorded = recorded(&self.engine, &identified.key)?;
+        let result = recorded.get(want.output)?.as_ref();
+        let digests = selectors.iter().map(|selector| {
+            let key = cache_key::content_key(&identified.key, want.output, result, selector);
+            remembered_content(&self.engine, &key).map(|digest| digest.to_string())
+        });
+        Some(InputPart::Content(digests.collect::<Option<_>>()?))
+    }
+
+    /// What such an input contributes that has to be made for it, though it may not be needed itself.
     pub(super) async fn content_part(
         self: &Arc<Self>,
         node: &Arc<Node>,
         want: Want,
-        identity: &Identity,
         selectors: &[ContentSelector],
-    ) -> Result<(InputPart, InputEvidence), SolveError> {
-        if !identity.fresh
-            && let Some((digests, result)) = self.remembered_contents(want, identity, selectors)
-        {
-            let evidence = InputEvidence {
-                key: identity.key,
-                selectors: selectors.to_vec(),
-                result,
-            };
-            return Ok((InputPart::Content(digests), evidence));
-        }
+    ) -> Result<InputPart, SolveError> {
         let input = self.made(want).await?;
-        self.made_content_part(node, &input, selectors).await
-    }
-
-    /// The content digests of the recorded result of an input, if all are remembered, and the result.
-    fn remembered_contents(
-        &self,
-        want: Want,
-        identity: &Identity,
-        selectors: &[ContentSelector],
-    ) -> Option<(Vec<String>, Option<ResultId>)> {
-        let mut recorded = recorded(&self.engine, &identity.key)?;
-        let result = recorded.get_mut(want.output)?.take();
-        let digests = selectors.iter().map(|selector| {
-            let key = cache_key::content_key(&identity.key, want.output, result.as_ref(), selector);
-            remembered_content(&self.engine, &key).map(|digest| digest.to_string())
-        });
-        let digests = digests.collect::<Option<Vec<String>>>()?;
-        Some((digests, result))
+        let (part, _) = self.made_content_part(node, &input, selectors).await?;
+        Ok(part)
     }
 
     /// What an input that was made contributes, when depended on by content.

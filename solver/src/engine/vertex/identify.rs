@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::future::try_join_all;
-
-use super::node::{Identity, Node};
+use super::node::{Identified, Identity, Node};
 use crate::SolveError;
-use crate::cache_key::{self, CacheKey, Dependency, InputPart, Preimage};
+use crate::cache_key::{self, CacheKey, InputPart, Preimage};
 use crate::engine::build::Inner;
 use crate::index::InputEvidence;
 use crate::llb::{Op, SourceOp, Vertex};
@@ -28,33 +26,29 @@ pub(super) fn identity_part(key: CacheKey, output: usize) -> (InputPart, InputEv
 }
 
 impl Inner {
-    pub(super) async fn identify(self: &Arc<Self>, node: &Arc<Node>) -> Result<Identity, SolveError> {
-        if let Op::Source(source) = &node.vertex.op {
-            return self.identify_source(node, source).await;
-        }
-        let dependencies = cache_key::dependencies(&node.vertex);
-        // Each by itself from end to end: an input that has to be made for its content must not wait for the others.
-        let inputs = node.inputs.iter().zip(&dependencies);
-        let inputs = try_join_all(inputs.map(async |(want, dependency)| {
-            let input = self.node(&want.vertex)?;
-            let identity = self.identity(&input).await?;
-            let (part, evidence) = match dependency {
-                Dependency::Identity => identity_part(identity.key, want.output),
-                Dependency::Content(selectors) => self.content_part(node, *want, &identity, selectors).await?,
-            };
-            Ok::<_, SolveError>((part, evidence, identity.fresh && *dependency == Dependency::Identity))
-        }))
-        .await?;
-        let depends_on_fresh = inputs.iter().any(|(_, _, is_fresh)| *is_fresh);
-        let (parts, evidence): (_, Vec<_>) = inputs.into_iter().map(|(part, evidence, _)| (part, evidence)).unzip();
-        let preimage = self.preimage(&node.vertex, parts);
-        Ok(Identity {
-            key: preimage.key(),
-            preimage: Arc::new(preimage),
-            inputs: evidence.into(),
+    /// Identifies a vertex of whose key all parts are there.
+    pub(super) fn identify(&self, node: &Node) -> Identified {
+        let (parts, depends_on_fresh) = node.take_parts();
+        Identified {
+            key: self.preimage(&node.vertex, parts).key(),
             fresh: depends_on_fresh || node.ignore_cache.load(Ordering::Relaxed),
             resolved: None,
-        })
+        }
+    }
+
+    /// What a vertex without inputs is recorded as.
+    pub(super) fn identity_of(&self, node: &Node, identified: &Identified) -> Identity {
+        let preimage = match &identified.resolved {
+            Some(resolved) => cache_key::source_preimage(resolved),
+            None => self.preimage(&node.vertex, Vec::new()),
+        };
+        Identity {
+            key: identified.key,
+            preimage: Arc::new(preimage),
+            inputs: Arc::default(),
+            fresh: identified.fresh,
+            resolved: identified.resolved.clone(),
+        }
     }
 
     pub(super) fn preimage(&self, vertex: &Vertex, parts: Vec<InputPart>) -> Preimage {
@@ -62,10 +56,11 @@ impl Inner {
         cache_key::op_preimage(vertex, platform, parts)
     }
 
-    async fn identify_source(self: &Arc<Self>, node: &Arc<Node>, source: &SourceOp) -> Result<Identity, SolveError> {
+    /// Finds out what a source stands for.
+    pub(super) async fn identify_source(self: &Arc<Self>, node: &Arc<Node>) -> Result<Identified, SolveError> {
         // A directory of "the" session is another one for every client.
-        let scope = match source {
-            SourceOp::Local(local) if local.session.is_none() => self.options.session.clone(),
+        let scope = match &node.vertex.op {
+            Op::Source(SourceOp::Local(local)) if local.session.is_none() => self.options.session.clone(),
             _ => String::new(),
         };
         self.report_started(node);
@@ -89,13 +84,10 @@ impl Inner {
         let resolved = self.follow(node, ticket.shared(), ticket.wait()).await;
         self.report_completed(node, resolved.as_ref().err());
         let resolved = resolved?;
-        let preimage = cache_key::source_preimage(&resolved);
-        Ok(Identity {
-            key: preimage.key(),
-            preimage: Arc::new(preimage),
-            inputs: Arc::default(),
+        Ok(Identified {
+            key: cache_key::source_preimage(&resolved).key(),
             fresh: node.ignore_cache.load(Ordering::Relaxed),
-            resolved: Some(resolved),
+            resolved: Some(Arc::new(resolved)),
         })
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 
 use super::identify::identity_part;
-use super::node::{Decision, Identity, Made, MadeOutput, Node};
+use super::node::{Decision, Identified, Identity, Made, MadeOutput, Node};
 use super::record::{lookup, record, removal};
 use crate::SolveError;
-use crate::cache_key::{self, Dependency};
+use crate::cache_key::{self, CacheKey, Dependency};
 use crate::engine::build::Inner;
 use crate::engine::{Engine, Shared};
 use crate::index::Known;
@@ -17,15 +17,25 @@ use crate::worker::{Execution, Ref, WorkerError};
 
 impl Inner {
     pub(super) async fn materialise(self: &Arc<Self>, node: &Arc<Node>) -> Result<Made, SolveError> {
-        let identity = self.identity(node).await?;
+        let identified = self.identified(node).await?;
         if let Op::Passthrough { outputs, .. } = &node.vertex.op {
             return self.pass_through(node, outputs).await;
         }
-        if let Some(known) = self.lookup(node, &identity).await? {
+        if let Some(known) = self.lookup(node, identified.key, identified.fresh).await? {
             return Ok(known);
         }
-        if let Some(result) = identity.resolved.as_ref().and_then(|resolved| resolved.result.clone()) {
+        // Most vertices of a large build need no more than this: what follows is kept out of their tasks.
+        Box::pin(self.make(node, identified)).await
+    }
+
+    async fn make(self: &Arc<Self>, node: &Arc<Node>, identified: Identified) -> Result<Made, SolveError> {
+        if let Some(result) = identified
+            .resolved
+            .as_ref()
+            .and_then(|resolved| resolved.result.clone())
+        {
             let results = vec![Some(result)];
+            let identity = self.identity_of(node, &identified);
             record(&self.engine, identity.key, &node.known(&identity), &results);
             node.decide(Decision::Found(identity.key));
             return Ok(Made {
@@ -34,9 +44,9 @@ impl Inner {
             });
         }
         let inputs = try_join_all(node.inputs.iter().map(|want| self.made(*want))).await?;
-        let confirmed = self.confirm(node, &identity, &inputs).await?;
-        if confirmed.key != identity.key
-            && let Some(known) = self.lookup(node, &confirmed).await?
+        let confirmed = self.confirm(node, &identified, &inputs).await?;
+        if confirmed.key != identified.key
+            && let Some(known) = self.lookup(node, confirmed.key, confirmed.fresh).await?
         {
             return Ok(known);
         }
@@ -62,9 +72,9 @@ impl Inner {
             if outputs.contains(&position) {
                 return self.made(*want).await;
             }
-            let input = self.node(&want.vertex)?;
+            let input = self.at(want.node);
             Ok(MadeOutput {
-                key: self.identity(&input).await?.key,
+                key: self.identified(&input).await?.key,
                 output: want.output,
                 result: None,
             })
@@ -84,11 +94,11 @@ impl Inner {
     async fn confirm(
         &self,
         node: &Arc<Node>,
-        identity: &Identity,
+        identified: &Identified,
         inputs: &[MadeOutput],
     ) -> Result<Identity, SolveError> {
         if inputs.is_empty() {
-            return Ok(identity.clone());
+            return Ok(self.identity_of(node, identified));
         }
         let dependencies = cache_key::dependencies(&node.vertex);
         let inputs = try_join_all(
@@ -107,28 +117,29 @@ impl Inner {
             key: preimage.key(),
             preimage: Arc::new(preimage),
             inputs: evidence.into(),
-            ..identity.clone()
+            fresh: identified.fresh,
+            resolved: None,
         })
     }
 
     /// The recorded results of a vertex, if they may be used and are all still there; reported as a hit.
-    async fn lookup(&self, node: &Arc<Node>, identity: &Identity) -> Result<Option<Made>, SolveError> {
-        if identity.fresh {
+    async fn lookup(&self, node: &Arc<Node>, key: CacheKey, is_fresh: bool) -> Result<Option<Made>, SolveError> {
+        if is_fresh {
             return Ok(None);
         }
-        let found = lookup(&self.engine, &identity.key).await.map_err(|error| {
+        let found = lookup(&self.engine, &key).await.map_err(|error| {
             let error = node.error(error);
             self.report_failed(node, &error);
             error
         })?;
         if found.is_some() {
-            node.decide(Decision::Found(identity.key));
+            node.decide(Decision::Found(key));
             if !node.is_directory() {
                 self.report_cached(node);
             }
         }
         Ok(found.map(|results| Made {
-            key: identity.key,
+            key,
             results: results.into(),
         }))
     }
@@ -178,7 +189,7 @@ async fn run(
     let want = vertex.output_count();
     let execution = Execution {
         vertex,
-        resolved: identity.resolved.clone(),
+        resolved: identity.resolved.as_deref().cloned(),
         inputs,
     };
     let results = engine.worker.execute(execution, &context).await?;

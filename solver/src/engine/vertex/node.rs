@@ -1,13 +1,14 @@
 //! What a build keeps about a vertex.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::SetOnce;
 
-use crate::cache_key::{CacheKey, InputPart, Preimage};
+use super::flow::User;
+use crate::cache_key::{CacheKey, Dependency, InputPart, Preimage};
 use crate::engine::build::Want;
 use crate::index::{InputEvidence, Removal};
 use crate::llb::{Op, OpMetadata, SourceFile, SourceLocation, SourceOp, Vertex, VertexDigest};
@@ -16,9 +17,34 @@ use crate::worker::{Ref, ResolvedSource, WorkerError};
 use crate::{SolveError, VertexError};
 
 /// What some task will set, for all who wait for it.
-pub(super) type Outcome<T> = watch::Sender<Option<Result<T, SolveError>>>;
+pub(super) type Outcome<T> = SetOnce<Result<T, SolveError>>;
 
-/// What a vertex was identified as.
+/// What a vertex was identified as: no more of it than is needed for as many vertices as there are.
+#[derive(Clone)]
+pub(super) struct Identified {
+    pub(super) key: CacheKey,
+    /// Whether it must be run again even if its result is known.
+    pub(super) fresh: bool,
+    /// For sources: what it stands for.
+    pub(super) resolved: Option<Arc<ResolvedSource>>,
+}
+
+/// How far finding out what it is has come.
+#[derive(Default)]
+pub(super) struct Identifying {
+    pub(super) is_wanted: bool,
+    /// How it depends on each input, until that is known.
+    pub(super) dependencies: Vec<Dependency>,
+    /// What each input contributes, and how many of them are missing.
+    pub(super) parts: Vec<Option<InputPart>>,
+    pub(super) missing: usize,
+    /// Whether an input that counts as a whole has to run again.
+    pub(super) is_fresh: bool,
+    /// What waits for it.
+    pub(super) users: Vec<User>,
+}
+
+/// What a vertex is that is about to run or be recorded.
 #[derive(Clone)]
 pub(in crate::engine) struct Identity {
     pub(in crate::engine) key: CacheKey,
@@ -28,7 +54,7 @@ pub(in crate::engine) struct Identity {
     /// Whether it must be run again even if its result is known.
     pub(in crate::engine) fresh: bool,
     /// For sources: what it stands for.
-    pub(super) resolved: Option<ResolvedSource>,
+    pub(super) resolved: Option<Arc<ResolvedSource>>,
 }
 
 /// What a vertex was made into.
@@ -68,8 +94,8 @@ pub(in crate::engine) enum Decision {
 
 /// A vertex of a build.
 pub(in crate::engine) struct Node {
-    /// Position in the order of loading: after all of its inputs.
-    pub(in crate::engine) order: usize,
+    /// Its place among the vertices of the build: after all of its inputs.
+    pub(in crate::engine) number: u32,
     pub(in crate::engine) vertex: Arc<Vertex>,
     pub(in crate::engine) inputs: Vec<Want>,
     pub(in crate::engine) ignore_cache: AtomicBool,
@@ -77,29 +103,26 @@ pub(in crate::engine) struct Node {
     pub(in crate::engine) decision: Mutex<Option<Decision>>,
     places: Mutex<Vec<(SourceFile, SourceLocation)>>,
     pub(super) state: Mutex<VertexState>,
-    pub(super) identity: Outcome<Identity>,
+    pub(super) identifying: Mutex<Identifying>,
+    pub(super) identity: Outcome<Identified>,
     pub(super) results: Outcome<Made>,
-    pub(super) identity_wanted: AtomicBool,
     pub(super) results_wanted: AtomicBool,
 }
 
 impl Node {
     pub(in crate::engine) fn new(
-        order: usize,
+        number: u32,
         vertex: Arc<Vertex>,
         name: String,
         inputs: Vec<Want>,
         places: Vec<(SourceFile, SourceLocation)>,
     ) -> Self {
-        let mut input_digests: Vec<VertexDigest> = inputs.iter().map(|want| want.vertex).collect();
-        let mut seen = BTreeSet::new();
-        input_digests.retain(|digest| seen.insert(*digest));
         Self {
-            order,
+            number,
             state: Mutex::new(VertexState {
                 digest: vertex.digest,
-                inputs: input_digests,
-                name,
+                inputs: distinct(&inputs),
+                name: name.into(),
                 cached: false,
                 started: None,
                 completed: None,
@@ -111,9 +134,9 @@ impl Node {
             places: Mutex::new(places),
             vertex,
             inputs,
-            identity: watch::Sender::new(None),
-            results: watch::Sender::new(None),
-            identity_wanted: AtomicBool::new(false),
+            identifying: Mutex::default(),
+            identity: Outcome::new(),
+            results: Outcome::new(),
             results_wanted: AtomicBool::new(false),
         }
     }
@@ -159,10 +182,27 @@ impl Node {
             WorkerError::Cancelled => SolveError::Cancelled,
             source => SolveError::Vertex(Arc::new(VertexError {
                 vertex: self.vertex.digest,
-                name: self.state.lock().name.clone(),
+                name: self.state.lock().name.to_string(),
                 source,
                 places: self.places.lock().clone(),
             })),
         }
     }
+}
+
+/// The vertices among inputs, each once.
+fn distinct(inputs: &[Want]) -> Arc<[VertexDigest]> {
+    // Most have so few that looking at them all is the fastest.
+    if inputs.len() <= 8 {
+        let is_first = |(n, want): &(usize, &Want)| !inputs[..*n].iter().any(|other| other.node == want.node);
+        return inputs
+            .iter()
+            .enumerate()
+            .filter(is_first)
+            .map(|(_, want)| want.vertex)
+            .collect();
+    }
+    let mut seen = HashSet::with_capacity(inputs.len());
+    let first = inputs.iter().filter(|want| seen.insert(want.node));
+    first.map(|want| want.vertex).collect()
 }

@@ -84,12 +84,12 @@ impl Node {
 
     /// Whether it has to run whatever is known.
     pub(in crate::engine) fn is_fresh(&self) -> bool {
-        matches!(&*self.identity.borrow(), Some(Ok(identity)) if identity.fresh)
+        matches!(self.identity.get(), Some(Ok(identified)) if identified.fresh)
     }
 
     /// The key by which it ran, and what went into it, if that did not end well.
     pub(in crate::engine) fn unfinished(&self) -> Option<(CacheKey, Arc<Known>)> {
-        let is_done = matches!(&*self.results.borrow(), Some(Ok(_)));
+        let is_done = matches!(self.results.get(), Some(Ok(_)));
         match &*self.decision.lock() {
             Some(Decision::Runs(identity, _)) if !is_done => Some((identity.key, self.known(identity))),
             _ => None,

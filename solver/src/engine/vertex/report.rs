@@ -6,8 +6,7 @@ use std::time::SystemTime;
 use super::node::Node;
 use crate::SolveError;
 use crate::engine::build::Inner;
-use crate::llb::VertexDigest;
-use crate::progress::Event;
+use crate::progress::{Event, VertexState};
 
 impl Inner {
     pub(super) fn report_started(&self, node: &Node) {
@@ -40,26 +39,30 @@ impl Inner {
 
     /// Reports a hit, and everything below it that has not been worked on: nothing of it is needed.
     pub(super) fn report_cached(&self, node: &Arc<Node>) {
-        self.mark_cached(node);
-        let mut pending: Vec<VertexDigest> = node.inputs.iter().map(|want| want.vertex).collect();
-        while let Some(digest) = pending.pop() {
-            let Ok(node) = self.node(&digest) else { continue };
-            if node.is_unneeded() {
-                self.mark_cached(&node);
-                pending.extend(node.inputs.iter().map(|want| want.vertex));
+        let now = SystemTime::now();
+        let mut news = Vec::new();
+        let mut pending = vec![node.clone()];
+        while let Some(node) = pending.pop() {
+            if let Some(state) = node.mark_cached(now) {
+                news.push(Event::Vertex(state));
+                let inputs = node.inputs.iter().map(|want| self.at(want.node));
+                pending.extend(inputs.filter(|input| input.is_unneeded()));
             }
         }
+        self.events.push_all(news);
     }
+}
 
-    fn mark_cached(&self, node: &Node) {
-        let now = SystemTime::now();
-        let mut state = node.state.lock();
+impl Node {
+    /// Notes that it was known; `None` if that is no news.
+    fn mark_cached(&self, now: SystemTime) -> Option<VertexState> {
+        let mut state = self.state.lock();
         if state.cached {
-            return;
+            return None;
         }
         state.cached = true;
         state.started = Some(now);
         state.completed = Some(now);
-        self.events.push(Event::Vertex(state.clone()));
+        Some(state.clone())
     }
 }
