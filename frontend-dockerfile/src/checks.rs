@@ -7,6 +7,8 @@ mod config;
 mod file;
 mod secrets;
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use cairn_solver::llb::SourceFile;
 use cairn_solver::progress::Warning;
@@ -136,12 +138,9 @@ pub(crate) fn select(found: Vec<Finding>, config: &CheckConfig, file: &Dockerfil
         }
         !config.skip.covers(finding.rule.name) && !own.is_some_and(|own| own.skip.covers(finding.rule.name))
     };
-    let mut selected: Vec<Finding> = Vec::new();
-    for finding in found.into_iter().filter(counts) {
-        if !selected.contains(&finding) {
-            selected.push(finding);
-        }
-    }
+    let mut said = HashSet::new();
+    let mut selected: Vec<Finding> = found.into_iter().filter(counts).collect();
+    selected.retain(|finding| said.insert((finding.rule.name, finding.message.clone(), finding.lines)));
     selected
 }
 

@@ -1,5 +1,7 @@
 //! Answers to requests for something else than a build.
 
+use std::collections::HashSet;
+
 use cairn_solver::frontend::{FrontendError, FrontendResult};
 use cairn_solver::{SolveError, WorkerError};
 
@@ -111,18 +113,14 @@ impl Build<'_> {
             return Err(self.all_errors(file));
         }
         let checks = self.check_config()?;
+        let mut said = HashSet::new();
         for platform in self.platforms() {
             let mut found = checks::findings(file);
             let built = self.lower_all(file, vec![platform], &mut found).await;
             let found = checks::select(found, &checks, file);
             let outcome = built.and_then(|_| self.check_violations(&checks, &found));
-            for finding in found {
-                let is_known =
-                    |known: &Finding| known.message == finding.message && known.lines.first == finding.lines.first;
-                if !all.iter().any(is_known) {
-                    all.push(finding);
-                }
-            }
+            let is_news = |finding: &Finding| said.insert((finding.message.clone(), finding.lines.first));
+            all.extend(found.into_iter().filter(is_news));
             outcome?;
         }
         Ok(())
