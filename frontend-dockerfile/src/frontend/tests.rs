@@ -793,7 +793,7 @@ fn checks_find_what_they_are_for() {
         (
             "FROM scratch\nENV a b  c=$d \"q\"",
             &[],
-            &["LegacyKeyValueFormat", "UndefinedVar"],
+            &["UndefinedVar", "LegacyKeyValueFormat"],
         ),
         ("FROM scratch AS a\nENV a b\nFROM scratch", &[], &[]),
         ("FROM scratch\nARG v\nENV r=$v", &[], &[]),
