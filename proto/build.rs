@@ -13,6 +13,7 @@ const FILES: &[&str] = &[
     "content.proto",
     "control.proto",
     "errdefs.proto",
+    "explain.proto",
     "exporter.proto",
     "filesync.proto",
     "fsutil.proto",

@@ -15,6 +15,7 @@
 //! | [`errdefs`], [`stack`], [`rpc`] | `errdefs`, `stack`, `google.rpc` | error details |
 //! | [`filesync`], [`fsutil`] | `moby.filesync.v1`, `fsutil.types` | files and registry credentials of a client |
 //! | [`secrets`], [`sshforward`], [`upload`], [`exporter`] | `moby.….v1` | other services of a client |
+//! | [`explain`] | `cairn.v1` | Cairn's own service: why steps ran |
 //! | [`content`], [`health`], [`otlp`] | containerd, gRPC, OpenTelemetry | services of other projects |
 
 pub mod canonical;
@@ -86,6 +87,11 @@ mod generated {
             }
         }
     }
+    pub mod cairn {
+        pub mod v1 {
+            package!("cairn.v1");
+        }
+    }
     pub mod pb {
         package!("pb");
     }
@@ -134,6 +140,7 @@ mod generated {
     }
 }
 
+pub use generated::cairn::v1 as explain;
 pub use generated::containerd::services::content::v1 as content;
 pub use generated::errdefs;
 pub use generated::fsutil::types as fsutil;

@@ -5,7 +5,8 @@
 //! the same digest whether they are in a [`Tree`](crate::tree::Tree) (where no file is touched) or under a
 //! [`Root`](crate::sys::Root) (where files are hashed on all processors).
 //!
-//! Reading order: [`digest`], [`select`] (what a selector names; copies use it too), `walk` (the hash of a directory).
+//! Reading order: [`digest`], [`select`] (what a selector names; copies use it too), `walk` (the hash of a directory),
+//! [`compare`] (what differs, for people).
 
 use cairn_patterns::PatternError;
 use cairn_solver::Digest;
@@ -14,10 +15,12 @@ use cairn_solver::worker::ContentSelector;
 use crate::tree::identity::Parts;
 use crate::tree::view::View;
 
+mod compare;
 mod near;
 pub mod select;
 mod walk;
 
+pub use compare::compare;
 pub use select::Filter;
 
 /// Why a digest could not be computed.

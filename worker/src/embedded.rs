@@ -31,8 +31,8 @@ use bytes::Bytes;
 use cairn_session::SessionManager;
 use cairn_solver::llb::{Op, SourceOp};
 use cairn_solver::worker::{
-    CallContext, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource, ResultId,
-    SourceMeta, Worker, WorkerError, WorkerInfo,
+    CallContext, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource,
+    ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
 };
 use cairn_solver::{Digest, Platform};
 use tokio::sync::{Notify, Semaphore};
@@ -346,6 +346,22 @@ impl Worker for EmbeddedWorker {
             })
         })
         .await
+    }
+
+    async fn has(&self, id: &ResultId) -> Result<bool, WorkerError> {
+        self.knows(id)
+    }
+
+    async fn compare(
+        &self,
+        old: Option<&ResultId>,
+        new: Option<&ResultId>,
+        selector: &ContentSelector,
+        limit: usize,
+    ) -> Result<Option<Comparison>, WorkerError> {
+        let (worker, selector) = (self.clone(), selector.clone());
+        let (old, new) = (old.cloned(), new.cloned());
+        blocking(move || worker.compare_results(old.as_ref(), new.as_ref(), &selector, limit)).await
     }
 
     async fn open(&self, id: &ResultId) -> Result<Option<Ref>, WorkerError> {

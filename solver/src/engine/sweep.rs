@@ -30,8 +30,8 @@ pub enum SweepError {
 }
 
 impl Engine {
-    /// Takes note that the worker removes results from now on, so that those found missing can be explained.
-    pub fn removing(&self, how: Removed) {
+    /// Takes note that the worker has removed results, so that those found missing from now on can be explained.
+    pub fn removed(&self, how: Removed) {
         *self.last_removal.lock() = Some(Removal { at: Millis::now(), how });
     }
 

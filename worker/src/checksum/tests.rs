@@ -355,3 +355,53 @@ proptest! {
         }
     }
 }
+
+/// How two fixtures differ, between trees, between roots, and across.
+fn compared(old: &Fixture, new: &Fixture, selector: &ContentSelector) -> Vec<String> {
+    let told = |old: &dyn View, new: &dyn View| {
+        let found = compare(old, new, selector, 10).unwrap();
+        let changes: Vec<String> = found.changes.iter().map(ToString::to_string).collect();
+        assert!(!found.has_more);
+        changes
+    };
+    let of_trees = told(&old.tree, &new.tree);
+    assert_eq!(of_trees, told(&old.root(), &new.root()));
+    assert_eq!(of_trees, told(&old.tree, &new.root()));
+    of_trees
+}
+
+#[test]
+fn what_differs_is_named_file_by_file() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let old = Fixture::new("a = 1\nd/\nd/gone = x\nd/same = s\nd/run.sh = r 644\nd/type = t\nl -> a\nsub/\nsub/x = 1");
+    let new =
+        Fixture::new("a = 2\nd/\nd/new/\nd/new/in = x\nd/same = s\nd/run.sh = r 755\nd/type/\nl -> d\nsub/\nsub/x = 1");
+    let all = [
+        "`a` changed",
+        "`d/gone` removed",
+        "`d/new` added",
+        "mode of `d/run.sh` 644 → 755",
+        "type of `d/type` changed",
+        "target of `l` a → d",
+    ];
+    assert_eq!(compared(&old, &new, &at("/")), all);
+    assert_eq!(compared(&old, &new, &at("sub")), [""; 0]);
+    assert_eq!(compared(&old, &new, &at("d/gone")), ["`d/gone` removed"]);
+    assert_eq!(compared(&old, &new, &wild("d/r*")), ["mode of `d/run.sh` 644 → 755"]);
+    assert_eq!(compared(&old, &new, &follow("l")), ["type of `d` changed"]);
+    assert_eq!(
+        compared(&old, &new, &filter("", &["d/*.sh"], &[])),
+        ["mode of `d/run.sh` 644 → 755"]
+    );
+    assert_eq!(
+        compared(&old, &new, &filter("d", &[], &["*", "!gone"])),
+        ["`d/gone` removed"]
+    );
+    assert_eq!(compared(&old, &old, &at("/")), [""; 0]);
+    let bounded = compare(&old.tree, &new.tree, &at("/"), 2).unwrap();
+    assert!(bounded.changes.len() == 2 && bounded.has_more);
+    let scratch = compare(&crate::tree::view::Empty, &new.tree, &at("d"), 9).unwrap();
+    assert_eq!(scratch.changes[0].to_string(), "`d` added");
+}

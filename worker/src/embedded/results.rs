@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cairn_patterns::glob;
-use cairn_solver::worker::{FileStat, Ref, ResultId, WorkerError};
+use cairn_solver::worker::{Comparison, ContentSelector, FileStat, Ref, ResultId, WorkerError};
 
 use super::{EmbeddedWorker, failed};
+use crate::checksum;
 use crate::layer::{LayerList, Mounted};
 use crate::service::UsageRecord;
 use crate::sys::Root;
@@ -66,6 +67,37 @@ impl EmbeddedWorker {
                 Ok(list.map(Content::Layers))
             }
         }
+    }
+
+    /// Whether what is called `id` is there; does not count as a use.
+    pub(super) fn knows(&self, id: &ResultId) -> Result<bool, WorkerError> {
+        match parse_tree_id(id) {
+            Some(digest) => {
+                let tree = self.0.trees.tree(digest).map_err(|error| failed(&error))?;
+                Ok(tree.is_some())
+            }
+            None => self.0.layers.has(id).map_err(|error| failed(&error)),
+        }
+    }
+
+    /// Compares files of two results; `None` if one of them is not there any more. Blocks.
+    pub(super) fn compare_results(
+        &self,
+        old: Option<&ResultId>,
+        new: Option<&ResultId>,
+        selector: &ContentSelector,
+        limit: usize,
+    ) -> Result<Option<Comparison>, WorkerError> {
+        let pin = |id: Option<&ResultId>| -> Result<Option<Option<Ref>>, WorkerError> {
+            let Some(id) = id else { return Ok(Some(None)) };
+            Ok(self.content(id)?.map(|content| Some(content.into_ref(id))))
+        };
+        let (Some(old), Some(new)) = (pin(old)?, pin(new)?) else {
+            return Ok(None);
+        };
+        let (old, new) = (self.view(old.as_ref())?, self.view(new.as_ref())?);
+        let compared = checksum::compare(&*old, &*new, selector, limit);
+        compared.map(Some).map_err(|error| failed(&error))
     }
 
     fn content_of(&self, input: &Ref) -> Result<Content, WorkerError> {

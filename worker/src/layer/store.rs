@@ -297,6 +297,11 @@ impl LayerStore {
         Ok(Some(list))
     }
 
+    /// Whether a result is there; unlike [`LayerStore::pin`], this is no use of it.
+    pub fn has(&self, id: &ResultId) -> Result<bool, LayerError> {
+        Ok(self.inner.db.get::<ResultRecord>(RESULTS, id.as_str())?.is_some())
+    }
+
     /// Makes every finished layer durable. Needed before telling anything outside that a result exists for good.
     pub fn sync(&self) -> Result<(), LayerError> {
         self.inner.background.sync()

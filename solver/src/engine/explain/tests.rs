@@ -219,7 +219,7 @@ async fn results_that_went_say_how() {
     let (engine, script) = engine();
     let definition = three("first", |_| {});
     built(&engine, &definition).await;
-    engine.removing(Removed::Pruned);
+    engine.removed(Removed::Pruned);
     script.prune(|_| true);
     let swept = engine.sweep().await.unwrap();
     assert_eq!((swept.records, swept.forgotten), (4, 4));
@@ -227,7 +227,7 @@ async fn results_that_went_say_how() {
     assert_eq!(told(&explained, "first"), "its result was evicted: pruned on request");
     assert_eq!(told(&explained, "second"), "its result was evicted: pruned on request");
     // Found out by looking.
-    engine.removing(Removed::Collected);
+    engine.removed(Removed::Collected);
     script.prune(|_| true);
     let (explained, _) = built(&engine, &definition).await;
     assert_eq!(
