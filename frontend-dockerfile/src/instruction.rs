@@ -9,7 +9,7 @@ mod stage;
 pub use config::{CommandLine, Pair};
 pub use copy::{Copy, CopySource};
 pub use healthcheck::Healthcheck;
-pub use run::{CacheMode, MountFlag, MountSpec, NetworkFlag, Run, parse_mount};
+pub use run::{CacheMode, DeviceFlag, MountFlag, MountSpec, NetworkFlag, Run, parse_mount};
 pub use stage::{ArgDecl, From};
 
 use crate::flags::{FlagSpec, Flags};

@@ -1,5 +1,6 @@
 //! A fake of everything around the frontend, and graphs made readable.
 
+pub(crate) mod cases;
 mod dump;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{Expander, NoVariables};
+use crate::testing::cases;
 
 fn variables() -> BTreeMap<String, String> {
     [("v", "foobarbaz"), ("e", ""), ("p", "/a/b.tar.gz"), ("n", "a\nb")]
@@ -18,117 +19,31 @@ fn expand(escape: char, word: &str) -> Result<String, String> {
 }
 
 #[test]
-fn expansion_with_backslash() {
-    for (word, want) in [
-        ("$v", "foobarbaz"),
-        ("${v}x", "foobarbazx"),
-        ("$vx", ""),
-        ("${u:-d}", "d"),
-        ("${e:-d}", "d"),
-        ("${e-d}", ""),
-        ("${u-d}", "d"),
-        ("${v:-d}", "foobarbaz"),
-        ("${v:+d}", "d"),
-        ("${e:+d}", ""),
-        ("${e+d}", "d"),
-        ("${u+d}", ""),
-        ("${e?m}", ""),
-        ("${v?m}", "foobarbaz"),
-        ("${u:-${w:-z}}", "z"),
-        ("\"${u:-a b}\"", "a b"),
-        ("${u:-\"x y\"}", "x y"),
-        ("${u:-a\\}b}", "a}b"),
-        ("${v#f*b}", "arbaz"),
-        ("${v##f*b}", "az"),
-        ("${v%b*}", "foobar"),
-        ("${v%%b*}", "foo"),
-        ("${v/ba/fo}", "fooforbaz"),
-        ("${v//ba/fo}", "fooforfoz"),
-        ("${p##*/}", "b.tar.gz"),
-        ("${p%%.*}", "/a/b"),
-        ("${p//\\//_}", "_a_b.tar.gz"),
-        ("${v/b*/}", "foo"),
-        ("${v//[abc]/x}", "foobarbaz"),
-        ("${v/ba/\\}}", "foo\\}rbaz"),
-        ("${v/$u/x}", "xfoobarbaz"),
-        ("${v#'foo'}", "barbaz"),
-        ("${n#*b}", "a\nb"),
-        ("$", "$"),
-        ("a$", "a$"),
-        ("$.", "$."),
-        ("$$b", "b"),
-        ("$-x", "x"),
-        ("$1a", "a"),
-        ("\\$v", "$v"),
-        ("'$v'", "$v"),
-        ("\"\\$v\"", "$v"),
-        ("\"'$v'\"", "'foobarbaz'"),
-        ("\"a\\nb\"", "a\\nb"),
-        ("a\\nb", "anb"),
-        ("a\\\\b", "a\\b"),
-        ("\"a\\\\b\"", "a\\b"),
-        ("'a\\b'", "a\\b"),
-        ("\"a\\\"b\"", "a\"b"),
-        ("a\"b\"c", "abc"),
-        ("a\\", "a"),
-    ] {
-        assert_eq!(expand('\\', word).as_deref(), Ok(want), "{word}");
-    }
-}
-
-#[test]
-fn expansion_with_backquote() {
-    for (word, want) in [
-        ("c:\\x\\", "c:\\x\\"),
-        ("`$v", "$v"),
-        ("\"a`\"b\"", "a\"b"),
-        ("a``b", "a`b"),
-    ] {
-        assert_eq!(expand('`', word).as_deref(), Ok(want), "{word}");
-    }
-}
-
-#[test]
-fn malformed_words_say_why() {
-    for (word, want) in [
-        ("${u:?msg}", "u: msg"),
-        ("${u:?}", "u: is not allowed to be unset"),
-        ("${u?}", "u: is not allowed to be unset"),
-        ("${e:?}", "e: is not allowed to be empty"),
-        ("${}", "syntax error: bad substitution"),
-        ("${:-x}", "syntax error: bad substitution"),
-        ("${{v}", "syntax error: bad substitution"),
-        ("${", "syntax error: missing '}'"),
-        ("${v:-", "syntax error: missing '}'"),
-        ("${v:-\"x", "syntax error: missing '}'"),
-        ("${v/a", "syntax error: missing '/' in ${}"),
-        ("${v//}", "syntax error: missing '/' in ${}"),
-        ("${v/a/b", "syntax error: missing '}'"),
-        ("${v:#a}", "unsupported modifier (:#) in substitution"),
-        ("${v:=x}", "unsupported modifier (:=) in substitution"),
-        ("${v^^}", "unsupported modifier (^) in substitution"),
-        ("${#v}", "unsupported modifier (v) in substitution"),
-        ("${v", "unsupported modifier (\u{fffd}) in substitution"),
-        (
-            "${v#fo\\o}",
-            "invalid pattern (fo\\o) in substitution: invalid escape '\\o'",
-        ),
-        (
-            "\"abc",
-            "unexpected end of statement while looking for matching double-quote",
-        ),
-        (
-            "'abc",
-            "unexpected end of statement while looking for matching single-quote",
-        ),
-    ] {
-        assert_eq!(expand('\\', word).unwrap_err(), want, "{word}");
-    }
+fn errors_show_the_word() {
     let error = Expander::new('\\').expand("\"a", &NoVariables).unwrap_err();
     assert_eq!(
         error.to_string(),
         "failed to process \"\\\"a\": unexpected end of statement while looking for matching double-quote"
     );
+}
+
+/// A word per line; how they are read is the option `as`.
+#[test]
+fn words_expand_as_they_are_meant() {
+    cases::check("expand", |case| {
+        let how = match case.options.first().map(|(_, how)| how.as_str()) {
+            None => Expander::new('\\'),
+            Some("backquote") => Expander::new('`'),
+            Some("body") => Expander::heredoc_body(),
+            Some("display") => Expander::display('\\'),
+            Some(other) => panic!("{}: what is {other}?", case.name),
+        };
+        let line = |word: &str| match how.expand(word, &variables()) {
+            Ok(expanded) => format!("{word} = {}", expanded.value.replace('\n', "⏎")),
+            Err(error) => format!("{word} : {}", error.cause),
+        };
+        case.input.lines().map(line).collect::<Vec<_>>().join("\n")
+    });
 }
 
 #[test]

@@ -21,8 +21,8 @@ pub struct Run {
     pub network: Option<NetworkFlag>,
     /// Whether `--security=insecure` was given.
     pub insecure: bool,
-    /// Whether `--device` was given, which only some editions of the language have.
-    pub wants_devices: bool,
+    /// `--device`, in order; only some editions of the language have it.
+    pub devices: Vec<DeviceFlag>,
 }
 
 /// `--network`.
@@ -34,6 +34,15 @@ pub enum NetworkFlag {
     Host,
     /// None.
     None,
+}
+
+/// A `--device`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceFlag {
+    /// Its name in the Container Device Interface, such as `vendor.com/class=name`.
+    pub name: String,
+    /// Whether the step fails without it.
+    pub required: bool,
 }
 
 /// A `--mount` as written, split into its fields.
@@ -137,17 +146,41 @@ pub(super) fn run(node: &Node) -> Result<Run, String> {
         Some(other) => return Err(format!("security {} is not valid", gofmt::quote(other))),
     };
     let devices = flags.list("device");
-    for device in &devices {
-        csv::record(device).map_err(|cause| format!("failed to parse csv devices: {cause}"))?;
-    }
     Ok(Run {
-        wants_devices: !devices.is_empty(),
+        devices: devices.iter().map(|value| device(value)).collect::<Result<_, _>>()?,
         command: command(&node.args),
         heredocs: node.heredocs.clone(),
         mounts,
         network,
         insecure,
     })
+}
+
+/// The first field that is nothing else is the name, which may contain `=` itself.
+fn device(value: &str) -> Result<DeviceFlag, String> {
+    let fields = csv::record(value).map_err(|cause| format!("failed to parse csv devices: {cause}"))?;
+    let mut device = DeviceFlag::default();
+    for field in fields {
+        let (key, value) = field
+            .split_once('=')
+            .map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+        let lower = key.to_lowercase();
+        match (lower.as_str(), value) {
+            ("required", None) => device.required = true,
+            ("required", Some(value)) => {
+                device.required =
+                    gofmt::parse_bool(value).ok_or_else(|| format!("invalid value for {lower}: {value}"))?;
+            }
+            ("name", Some(_)) if !device.name.is_empty() => {
+                return Err(format!("device name already set to {}", device.name));
+            }
+            ("name", Some(value)) => device.name = value.to_owned(),
+            _ if device.name.is_empty() => device.name = field,
+            (_, None) => return Err(format!("invalid field '{field}' must be a key=value pair")),
+            (_, Some(_)) => return Err(format!("unexpected key '{lower}' in '{field}'")),
+        }
+    }
+    Ok(device)
 }
 
 fn mount_flag(value: &str) -> Result<MountFlag, String> {
@@ -372,6 +405,24 @@ mod tests {
             ),
         ] {
             assert_eq!(parse(value).unwrap_err(), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn devices_have_a_name_and_may_be_required() {
+        for (value, want) in [
+            ("vendor.com/gpu=all", Ok(("vendor.com/gpu=all", false))),
+            ("name=x,required", Ok(("x", true))),
+            ("required=0,x", Ok(("x", false))),
+            ("x,name=y", Err("device name already set to x")),
+            ("x,required=maybe", Err("invalid value for required: maybe")),
+            ("x,y", Err("invalid field 'y' must be a key=value pair")),
+            ("x,Y=z", Err("unexpected key 'y' in 'Y=z'")),
+            ("", Err("failed to parse csv devices: EOF")),
+        ] {
+            let found = device(value);
+            let found = found.as_ref().map(|device| (device.name.as_str(), device.required));
+            assert_eq!(found.map_err(String::as_str), want, "{value}");
         }
     }
 

@@ -23,7 +23,7 @@ impl Lowering<'_> {
         stage: usize,
     ) -> Result<(), DockerfileError> {
         let lines = step.instruction.lines;
-        if run.wants_devices {
+        if !run.devices.is_empty() {
             return Err(DockerfileError::at(
                 lines,
                 "device feature is only supported in Dockerfile frontend 1.14.0-labs or later",

@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::{Args, Node, SyntaxTree, parse};
+use crate::testing::cases;
 
 /// A tree as text: one paragraph per node, with the places of its parts.
 fn dump(tree: &SyntaxTree) -> String {
@@ -64,39 +65,10 @@ fn dump_node(out: &mut String, node: &Node, indent: &str) {
     }
 }
 
-macro_rules! check {
-    ($name:ident, $text:expr) => {
-        #[test]
-        fn $name() {
-            insta::assert_snapshot!(stringify!($name), dump(&parse($text.as_bytes())), $text);
-        }
-    };
+#[test]
+fn files_are_read_as_they_are_meant() {
+    cases::check("parse", |case| dump(&parse(case.input.as_bytes())));
 }
-
-check!(
-    directives_and_comments,
-    "# syntax=docker/dockerfile:1\n# escape=`\n#check=skip=all\n# a comment\nFROM scratch\n#\n  # indented\n\n# kept\nRUN x `\n # dropped `\n\n  y\n"
-);
-check!(
-    flags_and_quotes,
-    "RUN --mount='type=bind,\"a,b\"' \\\n  --network=none -- echo --x\nCMD --x\nCOPY --chown=a\\ b --link a b\n"
-);
-check!(
-    every_argument_form,
-    "ADD [\"a b\", \"c\"]\nARG a b=\"c d\"\nCMD [\"x\", \"\\u0041\"]\nCOPY a b  c\nENTRYPOINT ['x']\nENV a b c\nENV a=b c='d e'\nEXPOSE 1 2\nFROM a AS b\nHEALTHCHECK --interval=1s CMD [\"x\"]\nLABEL \"a b\"=c\nMAINTAINER a b\nONBUILD RUN --network=none x\nRUN [\"a\"] b\nSHELL [\"a\"]\nSTOPSIGNAL 9\nUSER a b\nVOLUME a b\nWORKDIR a b\nfoo bar\n"
-);
-check!(
-    heredocs,
-    "RUN <<EOF cat\n# not a comment \\\nEOF x\nEOF\nCOPY \\\n <<-A <<\"B\" \\\n /d/\n\tx\n\tA\ny\r\nB\nONBUILD COPY <<C /c\nz\nC\nENV a=<<D\n"
-);
-check!(
-    wrong_everywhere,
-    "# escape=x\nCMD [1]\nENV a\nENV a=b c\nLABEL x=\"y\nRUN <<EOF\nno end\n"
-);
-check!(
-    windows_line_ends,
-    "\u{feff}FROM scratch\r\nENV a=b \\\r\n c=d\r\nCOPY <<E /f\r\nhi\r\nE\r\n"
-);
 
 #[test]
 fn long_lines_are_refused_each_on_its_own() {

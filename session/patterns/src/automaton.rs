@@ -5,7 +5,7 @@
 //! there are. Hostile patterns could ask for a great many sets: when the table is full it is thrown
 //! away and begun anew, which costs time proportional to the program per character at worst.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::program::{Inst, Program};
@@ -32,9 +32,7 @@ const MAX_STATES: usize = 4_096;
 
 #[derive(Debug)]
 pub(crate) struct Automaton {
-    /// Which column of the table an ASCII character uses.
-    columns: [u8; 128],
-    width: usize,
+    columns: Columns,
     ids: HashMap<Positions, u32>,
     states: Vec<(Positions, Facts)>,
     table: Vec<u32>,
@@ -46,10 +44,8 @@ pub(crate) struct Automaton {
 
 impl Automaton {
     pub(crate) fn new(program: &Program) -> Self {
-        let (columns, width) = columns(program);
         Self {
-            columns,
-            width,
+            columns: Columns::new(program),
             ids: HashMap::new(),
             states: Vec::new(),
             table: Vec::new(),
@@ -92,18 +88,20 @@ impl Automaton {
         self.kept_positions += positions.len();
         self.ids.insert(Arc::clone(positions), id);
         self.states.push((Arc::clone(positions), facts(program, positions)));
-        self.table.resize(self.states.len() * self.width, UNKNOWN);
+        self.table.resize(self.states.len() * self.columns.width, UNKNOWN);
         id
     }
 
     /// The state after `state` reads `c`.
     pub(crate) fn step(&mut self, program: &Program, state: u32, c: char) -> u32 {
-        let column = self.columns.get(c as usize).copied();
-        if let Some(column) = column {
-            let known = self.table[state as usize * self.width + column as usize];
-            if known != UNKNOWN {
-                return known;
-            }
+        let cell = self
+            .columns
+            .of(c)
+            .map(|column| state as usize * self.columns.width + column);
+        if let Some(cell) = cell
+            && self.table[cell] != UNKNOWN
+        {
+            return self.table[cell];
         }
         let from = Arc::clone(self.positions(state));
         self.scratch.begin(program);
@@ -113,10 +111,10 @@ impl Automaton {
         let positions = self.scratch.finish();
         let generation = self.generation;
         let next = self.intern(program, &positions);
-        if let Some(column) = column
+        if let Some(cell) = cell
             && generation == self.generation
         {
-            self.table[state as usize * self.width + column as usize] = next;
+            self.table[cell] = next;
         }
         next
     }
@@ -136,24 +134,62 @@ fn facts(program: &Program, positions: &[u32]) -> Facts {
     facts
 }
 
-/// Characters that no pattern tells apart share column 0.
-fn columns(program: &Program) -> ([u8; 128], usize) {
-    let mut distinct = [false; 128];
-    distinct['/' as usize] = true;
-    for inst in &program.insts {
-        match inst {
-            Inst::Literal(c) if c.is_ascii() => distinct[*c as usize] = true,
-            Inst::Class(_) => distinct = [true; 128],
-            _ => {}
+/// Which column of the table a character uses. Those that no pattern tells apart share the first one.
+#[derive(Debug)]
+struct Columns {
+    ascii: [u8; 128],
+    width: usize,
+    wide: Wide,
+}
+
+/// What the patterns know of characters beyond ASCII.
+#[derive(Debug)]
+enum Wide {
+    /// These are mentioned, as themselves; nearly always none.
+    Mentioned(HashSet<char>),
+    /// Any may matter.
+    Ranges,
+}
+
+impl Columns {
+    fn new(program: &Program) -> Self {
+        let mut distinct = [false; 128];
+        distinct['/' as usize] = true;
+        let mut wide = Wide::Mentioned(HashSet::new());
+        for inst in &program.insts {
+            match (inst, &mut wide) {
+                (Inst::Literal(c), _) if c.is_ascii() => distinct[*c as usize] = true,
+                (Inst::Literal(c), Wide::Mentioned(mentioned)) => drop(mentioned.insert(*c)),
+                (Inst::Class(class), _) => {
+                    distinct = [true; 128];
+                    if !class.is_ascii() {
+                        wide = Wide::Ranges;
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut ascii = [0; 128];
+        let mut width = 1_u8;
+        for (column, _) in ascii.iter_mut().zip(distinct).filter(|(_, distinct)| *distinct) {
+            *column = width;
+            width += 1;
+        }
+        Self {
+            ascii,
+            width: usize::from(width),
+            wide,
         }
     }
-    let mut columns = [0; 128];
-    let mut width = 1_u8;
-    for (column, _) in columns.iter_mut().zip(distinct).filter(|(_, distinct)| *distinct) {
-        *column = width;
-        width += 1;
+
+    /// None for a character that has no column: what follows it is worked out each time.
+    fn of(&self, c: char) -> Option<usize> {
+        match (self.ascii.get(c as usize), &self.wide) {
+            (Some(&column), _) => Some(usize::from(column)),
+            (None, Wide::Mentioned(mentioned)) if !mentioned.contains(&c) => Some(0),
+            _ => None,
+        }
     }
-    (columns, usize::from(width))
 }
 
 /// A set under construction: members in order of arrival, and a mark per position.

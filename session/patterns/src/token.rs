@@ -19,6 +19,11 @@ impl Class {
         self.ranges.iter().any(|&(lo, hi)| lo <= c && c <= hi) != self.negated
     }
 
+    /// Whether all characters beyond ASCII are the same to it.
+    pub(crate) fn is_ascii(&self) -> bool {
+        self.ranges.iter().all(|(lo, hi)| hi.is_ascii() || lo > hi)
+    }
+
     /// Parses what follows an opening `[`, up to and including the closing `]`.
     pub(crate) fn parse(chars: &mut Peekable<Chars<'_>>) -> Result<Self, BadPattern> {
         let negated = chars.next_if_eq(&'^').is_some();

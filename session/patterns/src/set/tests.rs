@@ -139,12 +139,60 @@ fn a_table_thrown_away_midway_does_not_change_verdicts() {
     assert_eq!(set.enter(&kept, "bb").is_match(), set.matches("abab/bb"));
 }
 
+#[test]
+fn patterns_of_any_size_and_depth_are_bounded() {
+    let path = "a/".repeat(200) + "b";
+    for pattern in [
+        "**/".repeat(1_000) + "x",
+        "**".repeat(1_000),
+        "*a".repeat(2_000) + "x",
+        "?".repeat(4_000),
+        "[".repeat(4_000),
+        "[[]".repeat(1_000),
+        format!("[{}]", "a-zA-Z".repeat(600)),
+        "\\[".repeat(2_000),
+        "../".repeat(1_300),
+        "!".repeat(4_000),
+    ] {
+        if let Ok(set) = PatternSet::new([&pattern]) {
+            let _ = set.matches(&path);
+        }
+    }
+    for pattern in ["a".repeat(1 << 20), "**/".repeat(1 << 18), "[".repeat(1 << 20)] {
+        assert_eq!(
+            PatternSet::new([&pattern]).unwrap_err().to_string(),
+            format!("pattern of {} bytes is longer than the 4096 allowed", pattern.len())
+        );
+    }
+}
+
+#[test]
+fn characters_beyond_ascii_are_told_apart_where_patterns_do() {
+    for (patterns, path, want) in [
+        (&["*.txt"][..], "ü/é.txt", false),
+        (&["**/*.txt"], "ü/é.txt", true),
+        (&["é*"], "éü", true),
+        (&["é*"], "üé", false),
+        (&["[^a]x"], "éx", true),
+        (&["[a-ü]x"], "éx", true),
+        (&["[a-b]x", "é"], "éx", false),
+        (&["[a-b]x", "é"], "é", true),
+        (&["[^é]"], "é", false),
+        (&["[^é]"], "ü", true),
+    ] {
+        let set = set(patterns);
+        for _ in 0..2 {
+            assert_eq!(set.matches(path), want, "{patterns:?} against {path:?}");
+        }
+    }
+}
+
 fn pattern() -> impl Strategy<Value = String> {
-    "!?(\\*|\\*\\*|\\?|/|a|b|ab|\\[ab\\]|\\[\\^a\\]|\\.){1,7}"
+    "!?(\\*|\\*\\*|\\?|/|a|b|ab|é|\\[ab\\]|\\[\\^a\\]|\\[é\\]|\\.){1,7}"
 }
 
 fn path() -> impl Strategy<Value = String> {
-    "[ab.]{1,3}(/[ab]{1,2}){0,3}"
+    "[abéü.]{1,3}(/[abé]{1,2}){0,3}"
 }
 
 /// A matcher that is slow and obvious: backtracking over the same grammar.
@@ -152,7 +200,7 @@ fn naive(pattern: &str, path: &str) -> bool {
     let Some(c) = pattern.chars().next() else {
         return path.is_empty();
     };
-    let tail = |s: &str, n: usize| s[n..].to_owned();
+    let tail_of = |path: &str| -> String { path.chars().skip(1).collect() };
     if let Some(rest) = pattern.strip_prefix("**") {
         let rest = rest.strip_prefix('/').unwrap_or(rest);
         if rest.is_empty() {
@@ -163,17 +211,17 @@ fn naive(pattern: &str, path: &str) -> bool {
     match c {
         '*' => {
             let end = path.find('/').unwrap_or(path.len());
-            (0..=end).any(|n| naive(&pattern[1..], &path[n..]))
+            (0..=end).any(|n| path.is_char_boundary(n) && naive(&pattern[1..], &path[n..]))
         }
-        '?' => path.starts_with(|c| c != '/') && naive(&pattern[1..], &tail(path, 1)),
+        '?' => path.starts_with(|c| c != '/') && naive(&pattern[1..], &tail_of(path)),
         '[' => {
             let end = pattern.find(']').unwrap();
             let class = &pattern[1..end];
             let (negated, members) = class.strip_prefix('^').map_or((false, class), |m| (true, m));
             path.chars().next().is_some_and(|c| members.contains(c) != negated)
-                && naive(&pattern[end + 1..], &path[1..])
+                && naive(&pattern[end + 1..], &tail_of(path))
         }
-        c => path.starts_with(c) && naive(&pattern[1..], &path[1..]),
+        c => path.starts_with(c) && naive(&pattern[c.len_utf8()..], &tail_of(path)),
     }
 }
 
