@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cairn_proto::control::control_client::ControlClient;
 use cairn_proto::control::{DiskUsageRequest, InfoRequest, ListWorkersRequest, PruneRequest, UsageRecord};
+use cairn_proto::explain::explain_client::ExplainClient;
 use cairn_proto::types::{BuildkitVersion, WorkerRecord};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Channel;
@@ -19,6 +20,7 @@ const MAX_MESSAGE_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct Client {
     control: ControlClient<Channel>,
+    explain: ExplainClient<Channel>,
 }
 
 /// What [`Client::prune`] removes.
@@ -57,10 +59,15 @@ impl Client {
 
     /// Talks over a channel that is ready.
     pub fn from_channel(channel: Channel) -> Self {
-        let control = ControlClient::new(channel)
+        let control = ControlClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { control }
+        let explain = ExplainClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Self { control, explain }
+    }
+
+    pub(crate) fn explain(&self) -> ExplainClient<Channel> {
+        self.explain.clone()
     }
 
     pub(crate) fn control(&self) -> ControlClient<Channel> {

@@ -14,6 +14,7 @@ mod client;
 mod connection;
 mod details;
 mod error;
+mod explain;
 mod id;
 mod progress;
 mod shared_key;

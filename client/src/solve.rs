@@ -38,6 +38,8 @@ const TIMESTAMP: &str = "buildkit-current-timestamp";
 /// What to build, from what, and what becomes of it.
 #[derive(Default)]
 pub struct SolveOptions {
+    /// The id by which the daemon is to know the build; a random one when left out.
+    pub reference: Option<Id>,
     /// The frontend that makes the graph, such as `dockerfile.v0`; empty when `definition` is the graph.
     pub frontend: String,
     /// Options of the frontend.
@@ -101,7 +103,10 @@ impl Client {
         events: mpsc::Sender<ProgressEvent>,
         cancel: CancellationToken,
     ) -> Result<Solved, ClientError> {
-        let reference = Id::random().map_err(ClientError::Id)?;
+        let reference = match &options.reference {
+            Some(reference) => reference.clone(),
+            None => Id::random().map_err(ClientError::Id)?,
+        };
         let session = Id::random().map_err(ClientError::Id)?;
         let services = services(&options).await?;
         let shared_key = options.shared_key.clone();

@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Du(DuArgs),
     /// Remove what is not needed from the build cache.
     Prune(PruneArgs),
+    /// Show why steps of a build ran.
+    Why(WhyArgs),
     /// List the daemon's workers.
     Workers(WorkersArgs),
     /// Look inside.
@@ -100,6 +102,10 @@ pub(crate) struct BuildArgs {
     /// Secret for the build: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be repeated.
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
+
+    /// Say why each step ran, after the build.
+    #[arg(long)]
+    pub(crate) explain: bool,
 
     /// How progress is shown.
     #[arg(long, value_enum, default_value_t, value_name = "VIEW")]
@@ -170,6 +176,36 @@ pub(crate) struct PruneArgs {
     /// Show everything about every removed record.
     #[arg(long, short)]
     pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct WhyArgs {
+    /// List the builds that are remembered.
+    #[arg(long, conflicts_with = "build")]
+    pub(crate) list: bool,
+
+    /// How the answer is written.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) format: WhyFormat,
+
+    /// The build, by its id or the beginning of that; the last one by default.
+    #[arg(value_name = "BUILD")]
+    pub(crate) build: Option<String>,
+
+    /// The step, by its number or the beginning of its name or digest; all that ran by default.
+    ///
+    /// One argument alone is a step too, unless it is the beginning of the id of a build.
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WhyFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 #[derive(Debug, Clone, Default, Args)]

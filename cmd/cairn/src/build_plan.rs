@@ -33,6 +33,8 @@ pub(crate) struct BuildPlan {
     pub(crate) outputs: Vec<Output>,
     /// What RUN steps may read.
     pub(crate) secrets: Vec<SecretPlan>,
+    /// Whether to say why each step ran.
+    pub(crate) explain: bool,
     /// How progress is shown; never [`ProgressMode::Auto`].
     pub(crate) progress: ProgressMode,
     /// Where to write what is known about the result.
@@ -63,6 +65,7 @@ impl BuildPlan {
             call,
             outputs,
             secrets: secret::distinct(secrets.collect::<Result<_, _>>()?)?,
+            explain: args.explain,
             progress: progress_mode(args.progress, surroundings)?,
             metadata_file: args.metadata_file.as_ref().map(|path| surroundings.path(path)),
         })

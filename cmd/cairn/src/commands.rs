@@ -18,6 +18,7 @@ mod debug;
 mod du;
 mod prune;
 mod version;
+mod why;
 mod workers;
 
 /// How long the tasks of a daemon inside this process may take to end, once it has stopped.
@@ -78,6 +79,10 @@ pub(crate) fn run(cli: Cli, surroundings: &Surroundings) -> Result<(), Failure> 
         Command::Prune(args) => {
             let target = Target::choose(&cli.daemon, surroundings)?;
             on_daemon(target, async |daemon| prune::run(daemon.client(), args).await)
+        }
+        Command::Why(args) => {
+            let target = Target::choose(&cli.daemon, surroundings)?;
+            on_daemon(target, async |daemon| why::run(daemon.client(), &args).await)
         }
         Command::Workers(args) => {
             let target = Target::choose(&cli.daemon, surroundings)?;

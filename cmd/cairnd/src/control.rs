@@ -10,6 +10,7 @@ use cairn_proto::control::{
     StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
 };
 use cairn_session::SessionHeaders;
+use cairn_solver::index::Removed;
 use cairn_worker::filter;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
@@ -161,7 +162,7 @@ impl Control for ControlService {
             max_used_space: bytes(request.max_used_space)?,
             min_free_space: bytes(request.min_free_space)?,
         };
-        let removed = self.daemon.worker.prune(&request).await.map_err(Failure::from)?;
+        let removed = self.daemon.prune(&request, Removed::Pruned).await.map_err(Failure::from)?;
         let removed = removed.into_iter().map(convert::usage_record).map(Ok);
         Ok(Response::new(stream::iter(removed).boxed()))
     }

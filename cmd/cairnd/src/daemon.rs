@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_session::SessionManager;
-use cairn_solver::Engine;
-use cairn_solver::index::RedbIndex;
+use cairn_solver::engine::Swept;
+use cairn_solver::index::{RedbIndex, Removed};
+use cairn_solver::{Engine, WorkerError};
 use cairn_worker::embedded::{EmbeddedConfig, EmbeddedWorker};
-use cairn_worker::service::WorkerService;
+use cairn_worker::service::{PruneRequest, UsageRecord, WorkerService};
 
 use crate::config::{Config, GcPolicySection};
 use crate::frontends::BuiltInFrontends;
@@ -94,7 +95,7 @@ impl Daemon {
     pub(crate) async fn collect_garbage(&self) {
         for policy in &self.config.gc {
             let request = prune_request(policy, self.worker.disk_size());
-            match self.worker.prune(&request).await {
+            match self.prune(&request, Removed::Collected).await {
                 Ok(removed) if removed.is_empty() => {}
                 Ok(removed) => {
                     let bytes: u64 = removed.iter().map(|record| record.size).sum();
@@ -102,6 +103,33 @@ impl Daemon {
                 }
                 Err(error) => tracing::warn!(%error, "failed to remove unused results"),
             }
+        }
+    }
+
+    /// Removes results, and from the index what is known about them.
+    pub(crate) async fn prune(&self, request: &PruneRequest, how: Removed) -> Result<Vec<UsageRecord>, WorkerError> {
+        let removed = self.worker.prune(request).await?;
+        if !removed.is_empty() {
+            self.engine.removed(how);
+            self.sweep().await;
+        }
+        Ok(removed)
+    }
+
+    /// Clears records out of the index whose results are gone: what a crash or pruning left.
+    pub(crate) async fn sweep(&self) {
+        match self.engine.sweep().await {
+            Ok(swept) if swept.forgotten + swept.strays == 0 => {
+                tracing::debug!(records = swept.records, "the cache index is in order");
+            }
+            Ok(Swept {
+                records,
+                forgotten,
+                strays,
+            }) => {
+                tracing::info!(records, forgotten, strays, "cleared the cache index of what is gone");
+            }
+            Err(error) => tracing::warn!(%error, "failed to check the cache index"),
         }
     }
 

@@ -18,6 +18,7 @@ mod control;
 mod convert;
 mod daemon;
 pub mod embedded;
+mod explain;
 mod failure;
 mod frontends;
 mod gateway;

@@ -116,8 +116,10 @@ impl DaemonServer {
     }
 }
 
-/// Removes unused results now and then, while nothing is being built. Never ends.
+/// Puts the index right after a crash, then removes unused results now and then, while nothing is being built. Never
+/// ends.
 async fn collect_garbage(daemon: &Daemon, stop: &CancellationToken) {
+    daemon.sweep().await;
     loop {
         tokio::time::sleep(GC_DELAY).await;
         if !stop.is_cancelled() && daemon.engine.is_idle() {

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use cairn_proto::control::control_server::ControlServer;
+use cairn_proto::explain::explain_server::ExplainServer;
 use cairn_proto::gateway::llb_bridge_server::LlbBridgeServer;
 use cairn_proto::health::health_check_response::ServingStatus;
 use cairn_proto::health::health_server::{Health, HealthServer};
@@ -15,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::control::ControlService;
 use crate::daemon::Daemon;
+use crate::explain::ExplainService;
 use crate::gateway::GatewayService;
 
 /// Largest message in either direction.
@@ -28,8 +30,12 @@ pub(crate) fn routes(daemon: &Daemon) -> Routes {
     let gateway = LlbBridgeServer::new(GatewayService { daemon: daemon.clone() })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
+    let explain = ExplainServer::new(ExplainService { daemon: daemon.clone() })
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
     Routes::new(control)
         .add_service(gateway)
+        .add_service(explain)
         .add_service(HealthServer::new(HealthService))
         .add_service(TraceServiceServer::new(NoTraces))
 }

@@ -11,9 +11,11 @@ use cairn_solver::{
 };
 use cairn_worker::service::{self, ExportInput, ExportRefs, ExporterRequest};
 use futures_util::future::try_join_all;
+use tokio::sync::oneshot;
 use tonic::Code;
 
 use crate::daemon::Daemon;
+use crate::explain::Remember;
 use crate::failure::Failure;
 use crate::jobs::Job;
 
@@ -63,8 +65,27 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     let (job, answer) = Job::new(build.clone(), inputs.clone(), daemon.frontends.clone());
     let handle = daemon.jobs.register(&request.r#ref, job)?;
     let job = &handle.job;
+    // Dropped before the handle and before the answer: who has the answer can ask why.
+    let mut memory = Remember::new(daemon, build, &request);
     report_cache_imports(job, request.cache.as_ref());
+    let outcome = work_through(job, work, inputs, answer, &exporters, &request).await;
+    memory.ended(outcome.as_ref().err().map(Failure::message));
+    drop(memory);
+    drop(handle);
+    Ok(SolveResponse {
+        exporter_response: outcome?,
+    })
+}
 
+/// Makes what is wanted and hands it over.
+async fn work_through(
+    job: &Arc<Job>,
+    work: Work,
+    inputs: BTreeMap<String, Definition>,
+    answer: oneshot::Receiver<Result<FrontendResult, Failure>>,
+    exporters: &[Box<dyn service::Exporter>],
+    request: &SolveRequest,
+) -> Result<BTreeMap<String, String>, Failure> {
     let result = match work {
         Work::Definition(definition) => {
             let reference = job.bridge.solve(definition).await?;
@@ -85,16 +106,13 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
             .map_err(|_| Failure::new(Code::Cancelled, SolveError::Cancelled.to_string()))??,
     };
     let input = evaluate(job, result).await?;
-    let mut response = export(job, &exporters, &input).await?;
+    let mut response = export(job, exporters, &input).await?;
     for (key, value) in &input.metadata {
         if key.starts_with("frontend.") || key.starts_with("result.") || key == ANSWER_VERSION {
             response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
         }
     }
-    drop(handle);
-    Ok(SolveResponse {
-        exporter_response: response,
-    })
+    Ok(response)
 }
 
 /// Has a frontend of this daemon carry out a request.

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cairn_client::{LocalDir, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput, Solved};
+use cairn_client::{ClientError, Id, LocalDir, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput, Solved};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
+use super::{Failure, why};
 use super::answer::Answer;
 use crate::args::ProgressMode;
 use crate::build_plan::{BuildPlan, Call, Context, Destination, Dockerfile, Output, SecretOrigin};
@@ -36,7 +36,11 @@ pub(super) async fn run(daemon: &Daemon, plan: &BuildPlan, surroundings: &Surrou
     let started = Instant::now();
     let theme = Theme::of(surroundings);
     let typed = typed_dockerfile(&plan.dockerfile)?;
-    let options = solve_options(plan, typed.as_ref().map(TempDir::path), surroundings);
+    let reference = Id::random().map_err(ClientError::Id)?;
+    let options = SolveOptions {
+        reference: Some(reference.clone()),
+        ..solve_options(plan, typed.as_ref().map(TempDir::path), surroundings)
+    };
     let (events, news) = mpsc::channel(NEWS);
     let cancel = CancellationToken::new();
 
@@ -50,6 +54,9 @@ pub(super) async fn run(daemon: &Daemon, plan: &BuildPlan, surroundings: &Surrou
         Some(call) => answered(plan, call, &solved, &followed, theme),
         None => finish(plan, &solved, &followed, theme).map(|()| ExitCode::Success),
     });
+    if plan.explain {
+        explain(daemon, &reference).await;
+    }
     match finished {
         Ok(ExitCode::Success) => Ok(()),
         // It has been said why.
@@ -58,6 +65,14 @@ pub(super) async fn run(daemon: &Daemon, plan: &BuildPlan, surroundings: &Surrou
             ui::remark(&failure::render(&error, Some(&followed.progress), &theme));
             Err(Failure::Reported(error.exit_code()))
         }
+    }
+}
+
+/// Says why steps ran. The build is what it is, even if that cannot be told.
+async fn explain(daemon: &Daemon, build: &Id) {
+    match why::explain(daemon.client(), build.as_str()).await {
+        Ok(text) => ui::remark(&text),
+        Err(error) => ui::remark(&format!("warning: no explanation: {error}\n")),
     }
 }
 
