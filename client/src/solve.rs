@@ -1,6 +1,6 @@
 //! Running one build: the session that serves it, the stream of its progress, and the call that ends with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -13,10 +13,12 @@ use cairn_proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveReque
 use cairn_proto::pb;
 use cairn_session::Services;
 use cairn_session::auth::{self, DockerConfig};
+use cairn_session::content::{self, LayoutDir};
 use cairn_session::filesend::{self, OutputTarget};
 use cairn_session::filesync::{self, LocalDir};
 use cairn_session::secrets::{self, SecretSource};
 use cairn_session::tunnel;
+use cairn_session::upload::{self, UploadSource};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +54,10 @@ pub struct SolveOptions {
     pub outputs: Vec<SolveOutput>,
     /// Directories of this machine that the build may read, by name.
     pub local_dirs: BTreeMap<String, LocalDir>,
+    /// Directories with OCI layouts that the build may read images of, by the name of their store.
+    pub layouts: BTreeMap<String, PathBuf>,
+    /// Streams that the build may pull, each once, by id: `http://buildkit-session/<id>`.
+    pub uploads: HashMap<String, UploadSource>,
     /// Secrets that the build may ask for, by id.
     pub secrets: BTreeMap<String, SecretSource>,
     /// The Docker configuration that holds registry credentials; none are offered without it.
@@ -99,7 +105,7 @@ impl Client {
     /// [`ClientError::Cancelled`]. Dropping the future stops the build too, without the last news.
     pub async fn solve(
         &self,
-        options: SolveOptions,
+        mut options: SolveOptions,
         events: mpsc::Sender<ProgressEvent>,
         cancel: CancellationToken,
     ) -> Result<Solved, ClientError> {
@@ -108,7 +114,7 @@ impl Client {
             None => Id::random().map_err(ClientError::Id)?,
         };
         let session = Id::random().map_err(ClientError::Id)?;
-        let services = services(&options).await?;
+        let services = services(&mut options).await?;
         let shared_key = options.shared_key.clone();
         let request = request(options, &reference, &session);
 
@@ -288,7 +294,7 @@ fn request(options: SolveOptions, reference: &Id, session: &Id) -> SolveRequest 
 }
 
 /// What this machine offers to the build, and nothing else.
-async fn services(options: &SolveOptions) -> Result<Services, ClientError> {
+async fn services(options: &mut SolveOptions) -> Result<Services, ClientError> {
     let mut services = Services::new();
     if !options.local_dirs.is_empty() {
         filesync::serve(&mut services, options.local_dirs.clone());
@@ -298,6 +304,14 @@ async fn services(options: &SolveOptions) -> Result<Services, ClientError> {
     let targets: BTreeMap<u32, OutputTarget> = targets.collect();
     if !targets.is_empty() {
         filesend::serve(&mut services, targets);
+    }
+    if !options.layouts.is_empty() {
+        let layouts = options.layouts.iter();
+        let stores = layouts.map(|(id, path)| (content::layout_store(id), LayoutDir(path.clone())));
+        content::serve(&mut services, stores.collect());
+    }
+    if !options.uploads.is_empty() {
+        upload::serve(&mut services, std::mem::take(&mut options.uploads));
     }
     if !options.secrets.is_empty() {
         secrets::serve(&mut services, options.secrets.clone());

@@ -32,4 +32,4 @@ pub use lab::{Lab, Need};
 pub use process::{Finished, Program, wait_for_exit};
 pub use progress::{Interval, Progress, Vertex};
 pub use registry::Registry;
-pub use web::FixedAnswer;
+pub use web::{FixedAnswer, WebReply, WebRequest, WebServer};

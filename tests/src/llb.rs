@@ -62,6 +62,19 @@ pub fn image(reference: &str) -> pb::Op {
     }
 }
 
+/// An operation that takes any source.
+pub fn source(identifier: &str, attrs: &[(&str, &str)]) -> pb::Op {
+    let attrs = attrs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    let source = pb::SourceOp {
+        identifier: identifier.to_owned(),
+        attrs: attrs.collect(),
+    };
+    pb::Op {
+        op: Some(pb::op::Op::Source(source)),
+        ..pb::Op::default()
+    }
+}
+
 /// An operation that runs a command on the root file system `on`.
 pub fn run(on: pb::Input, command: &[&str]) -> pb::Op {
     let exec = pb::ExecOp {

@@ -74,6 +74,11 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
 
+    /// More contexts for the build: NAME=DIR, NAME=oci-layout://DIR[:TAG][@DIGEST], NAME=docker-image://IMAGE or
+    /// NAME=URL; may be repeated.
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(crate) build_contexts: Vec<String>,
+
     /// Value of a build argument, taken from the environment when left out; may be repeated.
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
@@ -124,7 +129,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "METHOD[,format=FORMAT]")]
     pub(crate) call: Option<String>,
 
-    /// The directory whose files the build may use, or the URL of a remote one.
+    /// The directory whose files the build may use, or the URL of a remote one; `-` reads an archive, or a Dockerfile
+    /// alone, from standard input.
     #[arg(value_name = "PATH")]
     pub(crate) context: String,
 }

@@ -10,11 +10,13 @@ use crate::surroundings::Surroundings;
 
 mod call;
 mod input;
+mod named;
 mod output;
 mod secret;
 
 pub(crate) use call::{Call, Format};
 pub(crate) use input::{Context, Dockerfile};
+pub(crate) use named::NamedContexts;
 pub(crate) use output::{Destination, Output};
 pub(crate) use secret::{SecretOrigin, SecretPlan};
 
@@ -23,6 +25,8 @@ pub(crate) use secret::{SecretOrigin, SecretPlan};
 pub(crate) struct BuildPlan {
     /// The files of the build.
     pub(crate) context: Context,
+    /// What of this machine has a name in the build.
+    pub(crate) named: NamedContexts,
     /// The instructions.
     pub(crate) dockerfile: Dockerfile,
     /// Options of the frontend.
@@ -52,6 +56,7 @@ impl BuildPlan {
         let mut frontend_attrs = frontend_attrs(args, surroundings)?;
         context.add_attrs(&mut frontend_attrs);
         dockerfile.add_attrs(&mut frontend_attrs);
+        let named = NamedContexts::find(&args.build_contexts, &mut frontend_attrs, surroundings)?;
         let call = Call::find(args)?;
         if let Some(call) = &call {
             call.add_attrs(&mut frontend_attrs);
@@ -60,6 +65,7 @@ impl BuildPlan {
         let secrets = args.secrets.iter().map(|text| SecretPlan::parse(text, surroundings));
         Ok(Self {
             context,
+            named,
             dockerfile,
             frontend_attrs,
             call,

@@ -37,6 +37,7 @@ pub const SUPPORTED: &[&str] = &[
     "meta.ignorecache",
     "passthroughop",
     "platform",
+    "soruce.http.uidgid",
     "source.git",
     "source.git.checksum",
     "source.git.fetchbycommit",
@@ -48,6 +49,11 @@ pub const SUPPORTED: &[&str] = &[
     "source.git.mtime",
     "source.git.skipsubmodules",
     "source.git.subdir",
+    "source.http",
+    "source.http.auth",
+    "source.http.checksum",
+    "source.http.header",
+    "source.http.perm",
     "source.image",
     "source.image.checksum",
     "source.image.layerlimit",
@@ -60,6 +66,7 @@ pub const SUPPORTED: &[&str] = &[
     "source.local.sessionid",
     "source.local.sharedkeyhint",
     "source.local.unique",
+    "source.ocilayout",
 ];
 
 /// Implemented, but not announced: clients use them without asking.

@@ -16,6 +16,8 @@ pub(crate) enum Context {
     Local(PathBuf),
     /// A repository or an archive that the daemon fetches.
     Remote(String),
+    /// An archive on standard input, or nothing, with a Dockerfile there.
+    Stdin,
 }
 
 /// Where the instructions come from.
@@ -37,10 +39,7 @@ pub(crate) enum Dockerfile {
 impl Context {
     pub(super) fn find(text: &str, surroundings: &Surroundings) -> Result<Self, CliError> {
         if text == "-" {
-            return Err(CliError::usage_hint(
-                "a build context from standard input is not supported",
-                "unpack it and give the directory; a Dockerfile alone can be read with `-f -`",
-            ));
+            return Ok(Self::Stdin);
         }
         let path = surroundings.path(text);
         if !text.is_empty() && path.is_dir() {
@@ -68,11 +67,14 @@ impl Dockerfile {
     /// A named file is looked for as every other path, and then in the context.
     pub(super) fn find(file: Option<&Path>, context: &Context, surroundings: &Surroundings) -> Result<Self, CliError> {
         match (file, context) {
+            (Some(file), Context::Stdin) if file == Path::new("-") => {
+                Err(CliError::usage("can't use stdin for both build context and dockerfile"))
+            }
             (Some(file), _) if file == Path::new("-") => Ok(Self::Stdin),
             (Some(file), Context::Local(directory)) => named(file, directory, surroundings),
             (None, Context::Local(directory)) => usual(directory),
-            (Some(file), Context::Remote(_)) => text(file).map(|name| Self::InContext(Some(name))),
-            (None, Context::Remote(_)) => Ok(Self::InContext(None)),
+            (Some(file), Context::Remote(_) | Context::Stdin) => text(file).map(|name| Self::InContext(Some(name))),
+            (None, Context::Remote(_) | Context::Stdin) => Ok(Self::InContext(None)),
         }
     }
 

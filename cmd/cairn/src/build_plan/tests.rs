@@ -100,7 +100,6 @@ fn contexts_are_directories_or_remote() {
     for (context, reason) in [
         ("nowhere", "the build context \"nowhere\" does not exist"),
         ("token", "the build context \"token\" is not a directory"),
-        ("-", "a build context from standard input is not supported"),
         ("", "the build context \"\" is not a directory"),
     ] {
         assert_eq!(error_of(&args(context), &around), reason);
@@ -108,6 +107,125 @@ fn contexts_are_directories_or_remote() {
     let plan = BuildPlan::new(&args("https://example.org/x.git"), &around).unwrap();
     assert_eq!(plan.frontend_attrs["context"], "https://example.org/x.git");
     assert!(!plan.frontend_attrs.contains_key("filename"));
+}
+
+#[test]
+fn standard_input_is_one_thing() {
+    let (_dir, around) = scene();
+    let with = |file: Option<&str>| BuildArgs {
+        file: file.map(PathBuf::from),
+        ..args("-")
+    };
+    let plan = BuildPlan::new(&with(None), &around).unwrap();
+    assert_eq!(
+        (plan.context, plan.dockerfile),
+        (Context::Stdin, Dockerfile::InContext(None))
+    );
+    assert!(!plan.frontend_attrs.contains_key("filename"));
+    let plan = BuildPlan::new(&with(Some("x/Dockerfile")), &around).unwrap();
+    assert_eq!(plan.frontend_attrs["filename"], "x/Dockerfile");
+    let error = error_of(&with(Some("-")), &around);
+    assert_eq!(error, "can't use stdin for both build context and dockerfile");
+}
+
+#[test]
+fn named_contexts_are_found_before_anything_is_asked_of_a_daemon() {
+    let (dir, around) = scene();
+    let digest = |c: &str| format!("sha256:{}", c.repeat(64));
+    let layout = |name: &str, entries: &[(&str, &str)]| {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(tag, c)| {
+                let annotations = serde_json::json!({"org.opencontainers.image.ref.name": tag});
+                serde_json::json!({"digest": digest(c), "annotations": annotations})
+            })
+            .collect();
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.join("blobs")).unwrap();
+        std::fs::write(
+            path.join("index.json"),
+            serde_json::json!({"manifests": entries}).to_string(),
+        )
+        .unwrap();
+    };
+    layout("one", &[("whatever", "1")]);
+    layout("two", &[("latest", "2"), ("v1", "3")]);
+    layout("bad", &[("latest", "x")]);
+    let find = |context: &str| BuildArgs {
+        build_contexts: vec![context.to_owned()],
+        ..args("app")
+    };
+    for (context, key, value) in [
+        ("base=empty", "context:base", "local:base"),
+        ("context=empty", "context:context", "local:_context"),
+        (
+            "docker.io/library/alpine:latest=empty",
+            "context:alpine",
+            "local:alpine",
+        ),
+        ("x=docker-image://a/b", "context:x", "docker-image://a/b"),
+        ("x=https://h/a.git#v", "context:x", "https://h/a.git#v"),
+        (
+            "x=oci-layout://one",
+            "context:x",
+            &format!("oci-layout://layout0:latest@{}", digest("1")),
+        ),
+        (
+            "x=oci-layout://two",
+            "context:x",
+            &format!("oci-layout://layout0:latest@{}", digest("2")),
+        ),
+        (
+            "x=oci-layout://two:v1",
+            "context:x",
+            &format!("oci-layout://layout0:v1@{}", digest("3")),
+        ),
+        (
+            &format!("x=oci-layout://two:v7@{}", digest("4")),
+            "context:x",
+            &format!("oci-layout://layout0:v7@{}", digest("4")),
+        ),
+    ] {
+        let plan = BuildPlan::new(&find(context), &around).unwrap();
+        assert_eq!(plan.frontend_attrs[key], value, "{context}");
+        let offered = plan.named.dirs.values().chain(plan.named.layouts.values()).count();
+        assert_eq!(
+            offered,
+            usize::from(value.starts_with("local:") || value.starts_with("oci-")),
+            "{context}"
+        );
+    }
+    let root = dir.path().display();
+    for (context, reason) in [
+        ("x", "invalid context value: x, expected key=value".to_owned()),
+        ("=empty", "invalid context name ".to_owned()),
+        ("A=empty", "invalid context name A".to_owned()),
+        ("x=nowhere", "the build context x=\"nowhere\" does not exist".to_owned()),
+        ("x=token", "the build context x=\"token\" is not a directory".to_owned()),
+        (
+            "x=oci-layout://two:v9",
+            format!("build context x: there is no image \"v9\" in \"{root}/two\""),
+        ),
+        (
+            "x=oci-layout://two@sha256:1",
+            "build context x: invalid digest \"sha256:1\"".to_owned(),
+        ),
+        (
+            "x=oci-layout://bad",
+            format!("build context x: invalid digest \"{}\"", digest("x")),
+        ),
+        (
+            &format!("x=oci-layout://empty@{}", digest("4")),
+            format!("build context x: \"{root}/empty\" is no OCI layout"),
+        ),
+    ] {
+        assert_eq!(error_of(&find(context), &around), reason);
+    }
+    let missing = BuildPlan::new(&find("x=oci-layout://empty"), &around).unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        format!("failed to read \"{root}/empty/index.json\"")
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! `cairn build`.
 
-use std::collections::BTreeMap;
-use std::io::Read as _;
+mod typed;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,7 +10,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cairn_client::{ClientError, Id, LocalDir, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput, Solved};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,22 +24,22 @@ use crate::exit::ExitCode;
 use crate::surroundings::Surroundings;
 use crate::ui::view::{Followed, follow};
 use crate::ui::{self, Theme, failure, summary};
+use typed::Typed;
 
 const FRONTEND: &str = "dockerfile.v0";
 /// News that may wait for the view.
 const NEWS: usize = 64;
-/// No Dockerfile is larger.
-const MAX_DOCKERFILE: u64 = 16 << 20;
 
 /// Builds, and shows it.
 pub(super) async fn run(daemon: &Daemon, plan: &BuildPlan, surroundings: &Surroundings) -> Result<(), Failure> {
     let started = Instant::now();
     let theme = Theme::of(surroundings);
-    let typed = typed_dockerfile(&plan.dockerfile)?;
+    // Kept until the build is over: it holds what the daemon asks for.
+    let mut typed = Typed::read(plan).await?;
     let reference = Id::random().map_err(ClientError::Id)?;
     let options = SolveOptions {
         reference: Some(reference.clone()),
-        ..solve_options(plan, typed.as_ref().map(TempDir::path), surroundings)
+        ..solve_options(plan, &mut typed, surroundings)
     };
     let (events, news) = mpsc::channel(NEWS);
     let cancel = CancellationToken::new();
@@ -149,50 +149,37 @@ async fn watch_signals(cancel: CancellationToken) -> CliError {
     }
 }
 
-/// A Dockerfile from standard input, put where the daemon can ask for it.
-fn typed_dockerfile(dockerfile: &Dockerfile) -> Result<Option<TempDir>, CliError> {
-    if *dockerfile != Dockerfile::Stdin {
-        return Ok(None);
-    }
-    let mut text = Vec::new();
-    let read = std::io::stdin().lock().take(MAX_DOCKERFILE + 1).read_to_end(&mut text);
-    read.map_err(|source| CliError::System {
-        action: "read the Dockerfile from standard input",
-        source,
-    })?;
-    if text.len() as u64 > MAX_DOCKERFILE {
-        let reason = format!("it is larger than {MAX_DOCKERFILE} bytes");
-        return Err(CliError::Malformed {
-            what: "the Dockerfile from standard input".to_owned(),
-            reason,
-        });
-    }
-    let failed = |source| CliError::System {
-        action: "keep the Dockerfile from standard input",
-        source,
-    };
-    let directory = tempfile::tempdir().map_err(failed)?;
-    std::fs::write(directory.path().join("Dockerfile"), text).map_err(failed)?;
-    Ok(Some(directory))
-}
-
-fn solve_options(plan: &BuildPlan, typed: Option<&Path>, surroundings: &Surroundings) -> SolveOptions {
+fn solve_options(plan: &BuildPlan, typed: &mut Typed, surroundings: &Surroundings) -> SolveOptions {
     let directory = |path: &Path| LocalDir {
         path: path.to_owned(),
         keeps_owner: false,
     };
-    let mut local_dirs = BTreeMap::new();
-    if let Context::Local(path) = &plan.context {
-        local_dirs.insert("context".to_owned(), directory(path));
-    }
-    match (&plan.dockerfile, typed) {
-        (Dockerfile::Local { directory: path, .. }, _) => {
-            local_dirs.insert("dockerfile".to_owned(), directory(path));
-        }
-        (Dockerfile::Stdin, Some(path)) => {
-            local_dirs.insert("dockerfile".to_owned(), directory(path));
-        }
-        (Dockerfile::Stdin, None) | (Dockerfile::InContext(_), _) => {}
+    let named = plan.named.dirs.iter();
+    let mut local_dirs: BTreeMap<_, _> = named.map(|(name, path)| (name.clone(), directory(path))).collect();
+    let mut offer = |name: &str, path: Option<&Path>| {
+        local_dirs.extend(path.map(|path| (name.to_owned(), directory(path))));
+    };
+    let (typed_context, typed_dockerfile) = (typed.context_dir(), typed.dockerfile_dir());
+    offer(
+        "context",
+        match &plan.context {
+            Context::Local(path) => Some(path),
+            Context::Stdin => typed_context.as_deref(),
+            Context::Remote(_) => None,
+        },
+    );
+    offer(
+        "dockerfile",
+        match &plan.dockerfile {
+            Dockerfile::Local { directory, .. } => Some(directory),
+            Dockerfile::Stdin | Dockerfile::InContext(_) => typed_dockerfile.as_deref(),
+        },
+    );
+    let mut frontend_attrs = plan.frontend_attrs.clone();
+    let mut uploads = HashMap::new();
+    if let Some((url, id, archive)) = typed.take_archive() {
+        frontend_attrs.insert("context".to_owned(), url);
+        uploads.insert(id, archive);
     }
     let secrets = plan.secrets.iter().map(|secret| {
         let source = match &secret.origin {
@@ -203,13 +190,15 @@ fn solve_options(plan: &BuildPlan, typed: Option<&Path>, surroundings: &Surround
     });
     SolveOptions {
         frontend: FRONTEND.to_owned(),
-        frontend_attrs: plan.frontend_attrs.clone(),
+        frontend_attrs,
         outputs: plan.outputs.iter().map(solve_output).collect(),
         shared_key: match &plan.context {
             Context::Local(path) => cairn_client::shared_key(path),
-            Context::Remote(_) => String::new(),
+            Context::Remote(_) | Context::Stdin => String::new(),
         },
         local_dirs,
+        layouts: plan.named.layouts.clone(),
+        uploads,
         secrets: secrets.collect(),
         docker_config: docker_config(surroundings),
         ..SolveOptions::default()

@@ -165,7 +165,7 @@ impl Node {
     /// directory: it was received then.
     pub(super) fn is_unneeded(&self) -> bool {
         let state = self.state.lock();
-        let is_image = matches!(self.vertex.op, Op::Source(SourceOp::Image(_)));
+        let is_image = matches!(self.vertex.op, Op::Source(SourceOp::Image(_) | SourceOp::OciLayout(_)));
         !state.cached
             && state.error.is_empty()
             && (state.started.is_none() || (is_image && state.completed.is_some()))

@@ -108,6 +108,64 @@ fn what_go_clients_emit_is_read_and_written_to_the_same_digests() {
     assert_eq!(rebuild(&graph).to_wire().def, copy.to_wire().def);
 }
 
+/// Sources as a Go client writes them: constraints, then identifier and attributes in the order of their names.
+#[test]
+fn sources_are_written_to_the_bytes_they_were_read_from() {
+    let digest = format!("sha256:{}", "5e".repeat(32));
+    for (identifier, attributes, want) in [
+        (
+            "https://example.com/d/file.txt?x=1",
+            vec![
+                ("http.checksum", digest.as_str()),
+                ("http.filename", "name"),
+                ("http.gid", "5"),
+                ("http.header.accept", "text/plain"),
+                ("http.perm", "0755"),
+                ("http.uid", "1000"),
+            ],
+            SourceOp::Http(super::super::HttpSource {
+                url: "https://example.com/d/file.txt?x=1".to_owned(),
+                checksum: Some(Digest::parse(&digest).unwrap()),
+                filename: "name".to_owned(),
+                mode: Some(0o755),
+                uid: 1000,
+                gid: 5,
+                auth_header_secret: String::new(),
+                headers: [("accept".to_owned(), "text/plain".to_owned())].into(),
+            }),
+        ),
+        (
+            &format!("oci-layout://docker.io/library/store@{digest}"),
+            vec![("oci.layerlimit", "2"), ("oci.session", "s"), ("oci.store", "store")],
+            SourceOp::OciLayout(super::super::OciLayoutSource {
+                reference: format!("docker.io/library/store@{digest}"),
+                session: Some("s".to_owned()),
+                store: "store".to_owned(),
+                layer_limit: Some(2),
+                checksum: None,
+            }),
+        ),
+    ] {
+        let field = |tag: u8, data: &[u8]| {
+            let mut bytes = vec![tag];
+            prost::encode_length_delimiter(data.len(), &mut bytes).unwrap();
+            [&bytes, data].concat()
+        };
+        let mut source = field(0x0a, identifier.as_bytes());
+        for (name, value) in attributes {
+            let entry = [field(0x0a, name.as_bytes()), field(0x12, value.as_bytes())].concat();
+            source.extend(field(0x12, &entry));
+        }
+        let op = [field(0x5a, b""), field(0x1a, &source)].concat();
+        let definition = definition(vec![op.into()], 0);
+        let graph = decode(&definition).unwrap().unwrap();
+        let vertex = graph.vertex(graph.target().vertex);
+        assert_eq!(vertex.op, Op::Source(want));
+        assert_eq!(graph.name(graph.target().vertex), identifier);
+        assert_eq!(rebuild(&graph).to_wire().def, definition.to_wire().def);
+    }
+}
+
 #[test]
 fn the_order_of_ops_does_not_matter_and_what_is_not_asked_for_is_left_out() {
     let extra = pb::Op {

@@ -97,6 +97,59 @@ fn local() -> impl Strategy<Value = SourceOp> {
     )
 }
 
+fn layout() -> impl Strategy<Value = SourceOp> {
+    let checksum = prop::option::of(any::<[u8; 32]>().prop_map(Digest::from_sha256));
+    let session = prop::option::of("[a-z]{1,8}");
+    (
+        "[a-z/]{0,8}@[a-z:]{1,8}",
+        session,
+        text(),
+        prop::option::of(1_usize..9),
+        checksum,
+    )
+        .prop_map(|(reference, session, store, layer_limit, checksum)| {
+            SourceOp::OciLayout(OciLayoutSource {
+                reference,
+                session,
+                store,
+                layer_limit,
+                checksum,
+            })
+        })
+}
+
+fn http() -> impl Strategy<Value = SourceOp> {
+    let checksum = prop::option::of(any::<[u8; 32]>().prop_map(Digest::from_sha256));
+    let headers = prop::collection::btree_map(
+        prop_oneof![Just("accept".to_owned()), Just("user-agent".to_owned())],
+        "[a-z]{1,8}",
+        0..3,
+    );
+    let attributes = (prop::option::of(0_u32..0o10000), any::<u32>(), any::<u32>());
+    (
+        "https?://[a-z/:?#]{1,16}",
+        checksum,
+        "[a-z]{0,8}",
+        attributes,
+        text(),
+        headers,
+    )
+        .prop_map(
+            |(url, checksum, filename, (mode, uid, gid), auth_header_secret, headers)| {
+                SourceOp::Http(HttpSource {
+                    url,
+                    checksum,
+                    filename,
+                    mode,
+                    uid,
+                    gid,
+                    auth_header_secret,
+                    headers,
+                })
+            },
+        )
+}
+
 fn mount(inputs: usize) -> impl Strategy<Value = Mount> {
     let sharing = prop_oneof![
         Just(CacheSharing::Shared),
@@ -362,6 +415,8 @@ fn op(inputs: usize) -> BoxedStrategy<Op> {
         return prop_oneof![
             image().prop_map(Op::Source),
             local().prop_map(Op::Source),
+            layout().prop_map(Op::Source),
+            http().prop_map(Op::Source),
             exec(0),
             file(0)
         ]

@@ -511,6 +511,51 @@ fn sources() {
         "invalid source op %: attribute local.includepattern is no list of strings: invalid type: integer `1`, \
          expected a string at line 1 column 2",
     );
+    for (key, value) in [
+        ("http.checksum", "md5:00"),
+        ("http.perm", "0888"),
+        ("http.perm", "010000"),
+        ("http.perm", "-1"),
+        ("http.uid", "-1"),
+        ("http.uid", "4294967296"),
+        ("http.gid", "root"),
+        ("http.filename", ".."),
+        ("http.filename", "../x"),
+        ("http.filename", "a/b"),
+        ("http.filename", "a\0b"),
+    ] {
+        refused(
+            &source("https://h/x", &[(key, value)]),
+            &format!("invalid source op %: attribute {key} is {value:?}"),
+        );
+    }
+    for key in [
+        "http.header.cookie",
+        "http.header.Accept",
+        "http.sig.pubkey",
+        "http.new",
+    ] {
+        refused(
+            &source("http://h/x", &[(key, "x")]),
+            &format!("attribute {key:?} of an http source is not supported by this daemon (vertex %)"),
+        );
+    }
+    refused(
+        &source(&format!("http://h/{}", "x".repeat(8 << 10)), &[]),
+        "invalid source op %: a URL that is too long",
+    );
+    refused(
+        &source("oci-layout://a/b:tag", &[]),
+        "invalid source op %: oci-layout reference \"a/b:tag\" has no digest",
+    );
+    refused(
+        &source("oci-layout://a@b", &[("image.resolvemode", "pull")]),
+        "attribute \"image.resolvemode\" of an OCI layout source is not supported by this daemon (vertex %)",
+    );
+    refused(
+        &source("oci-layout://a@b", &[("oci.layerlimit", "0")]),
+        "invalid source op %: attribute oci.layerlimit is \"0\"",
+    );
     let mut with_input = source("local://a", &[]);
     with_input.inputs = op(pb::op::Op::Merge(pb::MergeOp::default()), 1).inputs;
     refused(&with_input, "invalid source op %: a source has no inputs");
