@@ -8,14 +8,16 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cairn_client::{ClientError, Id, LocalDir, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput, Solved};
+use cairn_client::{
+    ClientError, Id, LocalDir, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput, Solved,
+};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, why};
 use super::answer::Answer;
+use super::{Failure, why};
 use crate::args::ProgressMode;
 use crate::build_plan::{BuildPlan, Call, Context, Destination, Dockerfile, Output, SecretOrigin};
 use crate::daemon::Daemon;
