@@ -84,6 +84,11 @@ pub struct DaemonError {
 }
 
 impl DaemonError {
+    /// Whether the daemon does not have what it was asked for.
+    pub fn is_unimplemented(&self) -> bool {
+        self.code == Code::Unimplemented
+    }
+
     pub(crate) fn from_status(status: &Status) -> Self {
         Self {
             code: status.code(),

@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use cairn_client::{Client, ClientError};
 use cairn_proto::explain::{Build, Cause, Explanation, Link, Verdict, WhyResponse};
 use serde_json::{Value, json};
-use tonic::Code;
 
 use super::Failure;
 use crate::args::{WhyArgs, WhyFormat};
@@ -60,7 +59,7 @@ async fn is_build(client: &Client, text: &str) -> Result<bool, CliError> {
 /// Other daemons of the same API cannot be asked.
 fn refused(error: ClientError) -> CliError {
     match error.daemon_error() {
-        Some(cause) if cause.code == Code::Unimplemented => CliError::usage_hint(
+        Some(cause) if cause.is_unimplemented() => CliError::usage_hint(
             "the daemon does not explain builds",
             "only cairnd does; ask one, or leave out --addr to use the daemon inside this program",
         ),
