@@ -15,12 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::error::{GitError, Stop};
 use super::settings::Settings;
 use crate::executor::{OutputSink, OutputStream};
-use crate::sys::process::{kill_group, set_umask, terminate_group};
+use crate::sys::process::{confine, kill_group, terminate_group};
 
 /// The first that takes all of its configuration from where it is told (`GIT_CONFIG_GLOBAL`).
 const OLDEST: &str = "2.32";
 /// No call takes longer. What comes by HTTP or ssh and does not move is given up much earlier.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// Memory for each process: git keeps what a remote says of its references there, however much that is.
+const MAX_MEMORY: u64 = 4 << 30;
 /// How long git may take to clean up when it is stopped.
 const GRACE: Duration = Duration::from_secs(5);
 /// How much of what git says on standard error goes into an error.
@@ -191,7 +193,7 @@ impl Git {
             .stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         // Files are made with the permissions that are in the repository, and these alone.
-        set_umask(command.as_std_mut(), 0o022);
+        confine(command.as_std_mut(), 0o022, MAX_MEMORY);
         command
     }
 

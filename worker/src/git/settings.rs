@@ -26,6 +26,7 @@ const COMMON: &str = "\
 \taskPass =
 \tfsmonitor = false
 \tlogAllRefUpdates = false
+\tbigFileThreshold = 64m
 [credential]
 \thelper =
 [gc]

@@ -82,15 +82,20 @@ fn signal_group(leader: u32, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// Makes a program start with this umask, whatever the one of this process is.
-pub fn set_umask(command: &mut std::process::Command, mask: u32) {
+/// Makes a program start with this umask, whatever the one of this process is, and lets it and each that it starts have
+/// so many bytes of memory of its own.
+pub fn confine(command: &mut std::process::Command, umask: u32, max_memory: u64) {
     use std::os::unix::process::CommandExt;
-    let mask = rustix::fs::Mode::from_raw_mode(mask);
-    // SAFETY: between fork and exec only a system call is made that allocates nothing and takes no lock.
+    let mask = rustix::fs::Mode::from_raw_mode(umask);
+    let limit = rustix::process::Rlimit {
+        current: Some(max_memory),
+        maximum: Some(max_memory),
+    };
+    // SAFETY: between fork and exec only system calls are made that allocate nothing and take no lock.
     unsafe {
         command.pre_exec(move || {
             rustix::process::umask(mask);
-            Ok(())
+            Ok(rustix::process::setrlimit(rustix::process::Resource::Data, limit)?)
         });
     }
 }
@@ -103,6 +108,15 @@ mod tests {
     fn start_time_survives_odd_command_names() {
         let stat = "12 (a) b (c)) S 1 12 12 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 1 2";
         assert_eq!(start_time_field(stat), Some(777));
+    }
+
+    #[test]
+    fn confined_programs_have_their_umask_and_no_more_memory() {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "umask; ulimit -d"]);
+        confine(&mut command, 0o027, 1 << 30);
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "0027\n1048576\n");
     }
 
     #[test]
