@@ -17,6 +17,7 @@ use cairn_session::content::{self, LayoutDir};
 use cairn_session::filesend::{self, OutputTarget};
 use cairn_session::filesync::{self, LocalDir};
 use cairn_session::secrets::{self, SecretSource};
+use cairn_session::ssh;
 use cairn_session::tunnel;
 use cairn_session::upload::{self, UploadSource};
 use tokio::sync::mpsc;
@@ -60,6 +61,8 @@ pub struct SolveOptions {
     pub uploads: HashMap<String, UploadSource>,
     /// Secrets that the build may ask for, by id.
     pub secrets: BTreeMap<String, SecretSource>,
+    /// Ssh agents that the build may use, as the sockets they listen on, by id.
+    pub ssh_agents: BTreeMap<String, PathBuf>,
     /// The Docker configuration that holds registry credentials; none are offered without it.
     pub docker_config: Option<PathBuf>,
     /// Lets the daemon reuse files that it received earlier; see [`crate::shared_key`].
@@ -315,6 +318,9 @@ async fn services(options: &mut SolveOptions) -> Result<Services, ClientError> {
     }
     if !options.secrets.is_empty() {
         secrets::serve(&mut services, options.secrets.clone());
+    }
+    if !options.ssh_agents.is_empty() {
+        ssh::serve(&mut services, options.ssh_agents.clone());
     }
     if let Some(path) = &options.docker_config {
         let config = DockerConfig::load(path).await.map_err(|error| ClientError::Offer {

@@ -108,6 +108,10 @@ pub(crate) struct BuildArgs {
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
 
+    /// Ssh agent whose keys steps and git may use: `default` for the running one, or ID=SOCKET; may be repeated.
+    #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
+    pub(crate) ssh: Vec<String>,
+
     /// Say why each step ran, after the build.
     #[arg(long)]
     pub(crate) explain: bool,

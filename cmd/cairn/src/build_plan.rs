@@ -13,6 +13,7 @@ mod input;
 mod named;
 mod output;
 mod secret;
+mod ssh;
 
 pub(crate) use call::{Call, Format};
 pub(crate) use input::{Context, Dockerfile};
@@ -37,6 +38,8 @@ pub(crate) struct BuildPlan {
     pub(crate) outputs: Vec<Output>,
     /// What RUN steps may read.
     pub(crate) secrets: Vec<SecretPlan>,
+    /// The ssh agents that RUN steps and git may use, by id.
+    pub(crate) agents: BTreeMap<String, PathBuf>,
     /// Whether to say why each step ran.
     pub(crate) explain: bool,
     /// How progress is shown; never [`ProgressMode::Auto`].
@@ -71,6 +74,7 @@ impl BuildPlan {
             call,
             outputs,
             secrets: secret::distinct(secrets.collect::<Result<_, _>>()?)?,
+            agents: ssh::agents(&args.ssh, surroundings)?,
             explain: args.explain,
             progress: progress_mode(args.progress, surroundings)?,
             metadata_file: args.metadata_file.as_ref().map(|path| surroundings.path(path)),

@@ -439,6 +439,27 @@ fn secrets_come_from_files_and_variables() {
 }
 
 #[test]
+fn agents_are_sockets() {
+    let (dir, mut around) = scene();
+    let socket = dir.path().join("agent");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let agents = |texts: &[&str], around: &Surroundings| ssh::agents(&strings(texts), around);
+    let error = agents(&["default"], &around).unwrap_err().to_string();
+    assert!(error.contains("SSH_AUTH_SOCK is not set"), "{error}");
+    around
+        .variables
+        .insert("SSH_AUTH_SOCK".to_owned(), socket.display().to_string());
+    for texts in [&["default"][..], &["default="], &["default=agent"]] {
+        let expected = [("default".to_owned(), socket.clone())].into();
+        assert_eq!(agents(texts, &around).unwrap(), expected, "{texts:?}");
+    }
+    assert_eq!(agents(&["default", "other=agent"], &around).unwrap().len(), 2);
+    for texts in [&[""][..], &["=agent"], &["a=token"], &["a=none"], &["a", "a=agent"]] {
+        assert!(agents(texts, &around).is_err(), "{texts:?}");
+    }
+}
+
+#[test]
 fn the_view_fits_the_terminal() {
     let (_dir, around) = scene();
     let mode = |asked, terminal, term: &str| {

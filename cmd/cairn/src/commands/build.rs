@@ -202,6 +202,7 @@ fn solve_options(plan: &BuildPlan, typed: &mut Typed, surroundings: &Surrounding
         layouts: plan.named.layouts.clone(),
         uploads,
         secrets: secrets.collect(),
+        ssh_agents: plan.agents.clone(),
         docker_config: docker_config(surroundings),
         ..SolveOptions::default()
     }
