@@ -28,6 +28,8 @@ pub enum Need {
     Registry,
     /// Today's buildx, Docker Engine and containerd.
     Sid,
+    /// Git, and both ends of ssh.
+    Ssh,
 }
 
 impl Need {
@@ -37,6 +39,7 @@ impl Need {
             Self::Containers if !rustix::process::geteuid().is_root() => return Some("not root".to_owned()),
             Self::Containers => &["runc", "skopeo", "umoci"],
             Self::Registry => &["docker-registry", "skopeo"],
+            Self::Ssh => &["git", "ssh", "ssh-agent", "ssh-add", "ssh-keygen", "sshd"],
             Self::Bases => return base_registry().err().map(|error| error.to_string()),
             Self::Sid => return sid_program("docker-buildx").err().map(|error| error.to_string()),
         };

@@ -12,6 +12,7 @@ mod clean;
 mod containerd;
 mod daemon;
 mod engine;
+pub mod git;
 mod image;
 pub mod lab;
 mod lines;

@@ -1,0 +1,352 @@
+//! Git repositories as sources, and the ssh agents of clients in steps.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cairn_client::{Client, ClientError, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput};
+use cairn_tests::git::{Agent, GitHttp, Repository, Sshd};
+use cairn_tests::llb::{Graph, source};
+use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const TOKEN: &str = "canary-token-4711";
+
+/// A client that takes the files of one source at a time.
+struct Taker {
+    client: Client,
+    lab: Lab,
+    secrets: BTreeMap<String, SecretSource>,
+    agents: BTreeMap<String, PathBuf>,
+    taken: usize,
+}
+
+impl Taker {
+    async fn new(lab: Lab, daemon: &Daemon) -> anyhow::Result<Self> {
+        Ok(Self {
+            client: Client::connect(&daemon.address().parse()?).await?,
+            lab,
+            secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            taken: 0,
+        })
+    }
+
+    /// What comes of a source: a directory, and everything that was told on the way.
+    async fn take(&mut self, identifier: &str, attrs: &[(&str, &str)]) -> (Result<PathBuf, ClientError>, String) {
+        self.taken += 1;
+        let dir = self.lab.path(&format!("taken-{}", self.taken));
+        let mut graph = Graph::default();
+        let digest = graph.add(&source(identifier, attrs));
+        let options = SolveOptions {
+            definition: Some(graph.asking_for(&digest, 0)),
+            outputs: vec![SolveOutput {
+                kind: "local".to_owned(),
+                attrs: BTreeMap::new(),
+                target: Some(OutputTarget::Directory {
+                    path: dir.clone(),
+                    mode: ReceiveMode::Merge,
+                }),
+            }],
+            secrets: self.secrets.clone(),
+            ssh_agents: self.agents.clone(),
+            ..SolveOptions::default()
+        };
+        let (events, mut news) = mpsc::channel(16);
+        let mut told = String::new();
+        let listen = async {
+            while let Some(event) = news.recv().await {
+                let _written = write!(told, "{event:?}");
+            }
+        };
+        let (solved, ()) = tokio::join!(self.client.solve(options, events, CancellationToken::new()), listen);
+        (solved.map(|_| dir), told)
+    }
+
+    async fn files(&mut self, identifier: &str, attrs: &[(&str, &str)]) -> anyhow::Result<Vec<String>> {
+        let (dir, told) = self.take(identifier, attrs).await;
+        names(&dir.with_context(|| format!("{identifier} {attrs:?}\n{told}"))?)
+    }
+
+    async fn error(&mut self, identifier: &str, attrs: &[(&str, &str)]) -> anyhow::Result<String> {
+        let (outcome, _) = self.take(identifier, attrs).await;
+        let error = outcome.err().with_context(|| format!("{identifier} is taken"))?;
+        Ok(format!("{:#}", anyhow::Error::from(error)))
+    }
+}
+
+fn names(dir: &Path) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Whether any file of the daemon's holds a text.
+fn is_on_disk(root: &Path, text: &str) -> bool {
+    let files = walkdir::WalkDir::new(root).into_iter().flatten();
+    let mut contents =
+        files.filter_map(|entry| entry.file_type().is_file().then(|| std::fs::read(entry.path()).ok())?);
+    contents.any(|content| content.windows(text.len()).any(|window| window == text.as_bytes()))
+}
+
+/// Whether any socket that leads to an agent is there.
+fn has_sockets(root: &Path) -> bool {
+    let mut files = walkdir::WalkDir::new(root).into_iter().flatten();
+    files.any(|entry| entry.file_name() == "agent.sock")
+}
+
+#[tokio::test]
+async fn commits_come_by_http_by_every_name() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers, Need::Ssh])? else {
+        return Ok(());
+    };
+    let repository = Repository::new(&lab, "served/repo.git", &[("a", "1"), ("sub/b", "2")])?;
+    repository.git(&["tag", "--annotate", "--message=tag", "v1"])?;
+    let first = repository.git(&["rev-parse", "HEAD"])?;
+    let second = repository.commit(&[("c", "3")])?;
+    std::os::unix::fs::symlink("/etc", repository.dir().join("out"))?;
+    repository.commit(&[])?;
+    let server = GitHttp::start(&lab.path("served"), None)?;
+    let daemon = Daemon::start_with(&lab, &lab.path("root"), "")?;
+    let mut taker = Taker::new(lab, &daemon).await?;
+    let (plain, url) = (
+        format!("git://{}/repo.git", server.address()),
+        format!("http://{}/repo.git", server.address()),
+    );
+    let full = [("git.fullurl", url.as_str())];
+    for (fragment, expected) in [
+        ("", &["a", "c", "out", "sub"][..]),
+        ("#main", &["a", "c", "out", "sub"]),
+        ("#v1", &["a", "sub"]),
+        ("#refs/tags/v1:sub", &["b"]),
+        (&format!("#{first}"), &["a", "sub"]),
+        (&format!("#{second}"), &["a", "c", "sub"]),
+    ] {
+        let files = taker.files(&format!("{plain}{fragment}"), &full).await?;
+        ensure!(files == expected, "{fragment}: {files:?}");
+    }
+    let kept = taker.files(&plain, &[full[0], ("git.keepgitdir", "true")]).await?;
+    ensure!(kept.contains(&".git".to_owned()), "{kept:?}");
+    let short = &first[..12];
+    let files = taker
+        .files(&format!("{plain}#v1"), &[full[0], ("git.checksum", short)])
+        .await?;
+    ensure!(files == ["a", "sub"], "{files:?}");
+    let by_commit = [full[0], ("git.checksum", first.as_str()), ("git.fetchbycommit", "true")];
+    let files = taker.files(&format!("{plain}#main"), &by_commit).await?;
+    ensure!(files == ["a", "sub"], "{files:?}");
+
+    let wrong = [full[0], ("git.checksum", "abcdef")];
+    for (identifier, attrs, text) in [
+        (
+            format!("{plain}#none"),
+            &full[..],
+            r#"repository does not contain ref none, output: """#.to_owned(),
+        ),
+        (
+            format!("{plain}#v1"),
+            &wrong,
+            format!("expected checksum to match abcdef, got {first}"),
+        ),
+        (format!("{plain}#:none"), &full, "invalid subdir none".to_owned()),
+        (format!("{plain}#:out"), &full, "invalid subdir out".to_owned()),
+        (format!("{plain}#:../.."), &full, "invalid subdir ../..".to_owned()),
+        (
+            format!("{plain}#--upload-pack=id"),
+            &full,
+            "it begins like an option".to_owned(),
+        ),
+        (
+            "git://x/y".to_owned(),
+            &[("git.fullurl", "file:///etc")],
+            "protocol \"file\" is not allowed".to_owned(),
+        ),
+        (
+            "git://x/y".to_owned(),
+            &[("git.fullurl", "ext::sh -c id")],
+            "invalid git remote".to_owned(),
+        ),
+        (
+            "git://x/y".to_owned(),
+            &[("git.fullurl", "--upload-pack=id")],
+            "invalid git remote".to_owned(),
+        ),
+    ] {
+        let error = taker.error(&identifier, attrs).await?;
+        ensure!(error.contains(&text), "{identifier}: {error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn credentials_reach_their_host_and_nothing_else() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers, Need::Ssh])? else {
+        return Ok(());
+    };
+    Repository::new(&lab, "served/repo.git", &[("a", "1")])?;
+    let basic = format!("basic {}", STANDARD.encode(format!("x-access-token:{TOKEN}")));
+    let by_token = GitHttp::start(&lab.path("served"), Some(basic))?;
+    let by_header = GitHttp::start(&lab.path("served"), Some(format!("Bearer {TOKEN}")))?;
+    let elsewhere = GitHttp::start(&lab.path("served"), None)?;
+    let redirecting = GitHttp::redirect(format!("http://{}", elsewhere.address()))?;
+    let token = lab.files(
+        "secrets",
+        &[("token", &format!("{TOKEN}\n")), ("header", &format!("Bearer {TOKEN}"))],
+    )?;
+    let daemon = Daemon::start_with(&lab, &lab.path("root"), "")?;
+    let mut taker = Taker::new(lab, &daemon).await?;
+    let url = |server: &GitHttp| format!("http://{}/repo.git", server.address());
+    let (token_url, header_url, redirect_url) = (url(&by_token), url(&by_header), url(&redirecting));
+    let by_secrets = [
+        ("git.authtokensecret", "GIT_AUTH_TOKEN"),
+        ("git.authheadersecret", "GIT_AUTH_HEADER"),
+    ];
+    let [token_attrs, header_attrs, redirect_attrs] = [&token_url, &header_url, &redirect_url]
+        .map(|url| [("git.fullurl", url.as_str()), by_secrets[0], by_secrets[1]]);
+
+    let refused = taker.error("git://one/repo.git", &token_attrs).await?;
+    ensure!(refused.contains("the remote wants credentials"), "{refused}");
+
+    taker.secrets = [
+        (
+            format!("GIT_AUTH_HEADER.{}", by_header.address()),
+            SecretSource::File(token.join("header")),
+        ),
+        ("GIT_AUTH_TOKEN".to_owned(), SecretSource::File(token.join("token"))),
+    ]
+    .into();
+    for attrs in [&token_attrs, &header_attrs] {
+        let mut attrs = attrs.to_vec();
+        attrs.push(("git.keepgitdir", "true"));
+        let (dir, told) = taker.take("git://one/repo.git", &attrs).await;
+        let dir = dir?;
+        ensure!(names(&dir)? == [".git", "a"], "{:?}", names(&dir)?);
+        ensure!(!told.contains(TOKEN) && !is_on_disk(&dir, TOKEN), "the token is told");
+    }
+    let redirected = taker.error("git://two/repo.git", &redirect_attrs).await?;
+    ensure!(redirected.contains("credentials are not carried there"), "{redirected}");
+    ensure!(elsewhere.seen().is_empty(), "{:?}", elsewhere.seen());
+    ensure!(
+        !is_on_disk(daemon.root(), TOKEN),
+        "the token is in a file of the daemon"
+    );
+    ensure!(!daemon.log().contains(TOKEN), "the token is in the log");
+
+    // Without credentials the way may be longer.
+    taker.secrets.clear();
+    let files = taker.files("git://two/repo.git", &redirect_attrs).await?;
+    ensure!(files == ["a"], "{files:?}");
+    // In the URL, where they should not be.
+    let in_url = token_url.replace("http://", &format!("http://x-access-token:{TOKEN}@"));
+    let (dir, told) = taker
+        .take(
+            "git://three/repo.git",
+            &[("git.fullurl", &in_url), ("git.keepgitdir", "true")],
+        )
+        .await;
+    let dir = dir?;
+    ensure!(!told.contains(TOKEN) && !is_on_disk(&dir, TOKEN), "the token is told");
+    Ok(())
+}
+
+#[tokio::test]
+async fn repositories_come_by_ssh_with_the_clients_keys() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers, Need::Ssh])? else {
+        return Ok(());
+    };
+    let repository = Repository::new(&lab, "repo", &[("a", "1")])?;
+    let agent = Agent::start(&lab)?;
+    let server = Sshd::start(&lab, &agent)?;
+    let daemon = Daemon::start_with(&lab, &lab.path("root"), "")?;
+    let url = format!("ssh://root@{}{}", server.address(), repository.dir().display());
+    let identifier = format!("git://{}{}", server.address(), repository.dir().display());
+    let mut taker = Taker::new(lab, &daemon).await?;
+    let known = server.known_host();
+    let attrs = [
+        ("git.fullurl", url.as_str()),
+        ("git.mountsshsock", "default"),
+        ("git.knownsshhosts", known.as_str()),
+    ];
+    let missing = taker.error(&identifier, &attrs).await?;
+    ensure!(
+        missing.contains(r#"no SSH key "default" forwarded from the client"#),
+        "{missing}"
+    );
+
+    taker.agents = [("default".to_owned(), agent.socket().to_owned())].into();
+    let files = taker.files(&identifier, &attrs).await?;
+    ensure!(files == ["a"], "{files:?}");
+    // The key of the client is no key of this host.
+    let host = known.split(' ').next().unwrap_or_default();
+    let wrong = format!("{host} ssh-ed25519 {}", agent.key());
+    let impostor = taker
+        .error(
+            "git://impostor/repo",
+            &[attrs[0], attrs[1], ("git.knownsshhosts", &wrong)],
+        )
+        .await?;
+    ensure!(impostor.contains("Host key verification failed"), "{impostor}");
+    let without = taker.error("git://without/repo", &[attrs[0], attrs[2]]).await?;
+    ensure!(
+        without.contains("Permission denied"),
+        "the daemon's own keys are used: {without}"
+    );
+    ensure!(!has_sockets(daemon.root()), "sockets of agents are left");
+    Ok(())
+}
+
+/// Asks the agent for its keys, as `ssh-add -L` does.
+const LIST_KEYS: &str = r#"
+FROM debian
+RUN --mount=type=ssh perl -MIO::Socket::UNIX -e ' \
+  my $agent = IO::Socket::UNIX->new($ENV{SSH_AUTH_SOCK}) or die "no agent: $!"; \
+  print $agent pack("NC", 1, 11); $agent->flush; \
+  read $agent, my $head, 13; read $agent, my $key, unpack("N", substr $head, 9); \
+  print "key " . unpack("H*", $key) . "\n"'
+RUN --mount=type=ssh,id=none ! test -e /run/buildkit/ssh_agent.0 && ! test -e /run/buildkit
+"#;
+
+#[test]
+fn steps_use_the_clients_agent_while_they_run() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers, Need::Bases, Need::Sid, Need::Ssh])? else {
+        return Ok(());
+    };
+    let agent = Agent::start(&lab)?;
+    let daemon = Daemon::start(&lab)?;
+    let context = lab.files("context", &[("Dockerfile", LIST_KEYS)])?;
+    let lent = format!("default={}", agent.socket().display());
+    let listed = format!("key {}", hex::encode(STANDARD.decode(agent.key())?));
+
+    let cairn = Cairn::with(&lab, &daemon);
+    let built = cairn.build(["--ssh", &lent, &context.display().to_string()])?;
+    let said = &built.progress.vertex("IO::Socket").log;
+    ensure!(said.contains(&listed), "{said}");
+
+    let buildx = Buildx::remote(&lab, &daemon)?;
+    let built = buildx
+        .build()?
+        .args(["--no-cache", "--progress=plain", "--ssh", &lent])
+        .args([&context])
+        .run()?;
+    let said = built.success()?.stderr;
+    ensure!(said.contains(&listed), "{said}");
+
+    let required = "FROM debian\nRUN --mount=type=ssh,required true\n";
+    let context = lab.files("required", &[("Dockerfile", required)])?;
+    let failed = cairn.try_build([&context])?;
+    let expected = r#"no SSH key "" forwarded from the client"#;
+    ensure!(
+        failed.code != 0 && failed.remarks.contains(expected),
+        "{}",
+        failed.remarks
+    );
+    ensure!(!has_sockets(daemon.root()), "sockets of agents are left");
+    Ok(())
+}
