@@ -20,6 +20,7 @@ pub mod llb;
 mod process;
 mod progress;
 mod registry;
+mod site;
 mod web;
 
 pub use buildx::Buildx;
@@ -33,4 +34,9 @@ pub use lab::{Lab, Need};
 pub use process::{Finished, Program, wait_for_exit};
 pub use progress::{Interval, Progress, Vertex};
 pub use registry::Registry;
+<<<<<<< HEAD
 pub use web::{FixedAnswer, WebReply, WebRequest, WebServer};
+=======
+pub use site::Site;
+pub use web::FixedAnswer;
+>>>>>>> 7e50b92 (wip)

@@ -14,6 +14,10 @@ const ROWS: &str = include_str!("../../../tests/data/conformance.txt");
 struct Row<'a> {
     name: &'a str,
     options: Vec<(&'a str, &'a str)>,
+    /// Files besides the Dockerfile: where they are kept, their paths and contents.
+    files: Vec<(&'a str, &'a str, String)>,
+    /// Whether there is no Dockerfile in the client's directory.
+    lacks_dockerfile: bool,
     /// The lines, in front of each a newline.
     dockerfile: String,
     error: Option<&'a str>,
@@ -38,6 +42,14 @@ fn rows() -> Vec<Row<'static>> {
         match key {
             "" => {}
             "option" => row.options.push(rest.split_once('=').expect("an option has a value")),
+            "file" => {
+                let mut parts = rest.splitn(3, ' ');
+                let mut part = || parts.next().expect("a file has a place, a path and contents");
+                let (place, path) = (part(), part());
+                let content = serde_json::from_str(part()).expect("a JSON string");
+                row.files.push((place, path, content));
+            }
+            "elsewhere" => row.lacks_dockerfile = true,
             "|" => {
                 row.dockerfile.push('\n');
                 row.dockerfile.push_str(rest);
@@ -125,7 +137,16 @@ fn dockerfiles_mean_what_they_mean_elsewhere() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut failures = String::new();
     for row in rows() {
-        let bridge = Arc::new(FakeBridge::new(row.dockerfile.strip_prefix('\n').unwrap_or_default()));
+        let bridge = if row.lacks_dockerfile {
+            FakeBridge::default()
+        } else {
+            FakeBridge::new(row.dockerfile.strip_prefix('\n').unwrap_or_default())
+        };
+        let files = row.files.iter();
+        let bridge = files.fold(bridge, |bridge, (place, path, content)| {
+            bridge.remote(place, path, content.as_bytes())
+        });
+        let bridge = Arc::new(bridge);
         let result = runtime.block_on(solve(&bridge, &row.options));
         let log = bridge.log.lock().unwrap();
         let warnings = log.iter().filter_map(|entry| entry.strip_prefix("W "));
