@@ -98,3 +98,6 @@ fn description(comments: &[String], name: &str) -> Option<String> {
         .filter_map(|comment| comment.strip_prefix(name)?.strip_prefix(' '));
     said.next().map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests;
