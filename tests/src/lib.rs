@@ -34,9 +34,5 @@ pub use lab::{Lab, Need};
 pub use process::{Finished, Program, wait_for_exit};
 pub use progress::{Interval, Progress, Vertex};
 pub use registry::Registry;
-<<<<<<< HEAD
-pub use web::{FixedAnswer, WebReply, WebRequest, WebServer};
-=======
 pub use site::Site;
-pub use web::FixedAnswer;
->>>>>>> 7e50b92 (wip)
+pub use web::{FixedAnswer, WebReply, WebRequest, WebServer};

@@ -39,7 +39,7 @@ impl EmbeddedWorker {
         let way = self.way(source, context).await?;
         let found = self.0.git.resolve(&way.access, &wanted(source), &context.cancel).await;
         way.log.finish(found.is_err());
-        let found = found?;
+        let found = found.map_err(|error| no_key(error.into()))?;
         if let Some(name) = &found.name {
             context.progress.log(1, format!("{}\t{name}\n", found.commit).into());
         }
@@ -197,6 +197,17 @@ impl EmbeddedWorker {
         }
         let login = remote.login().cloned();
         Ok(login.map(|(user, password)| Authorization::Login(user, password)))
+    }
+}
+
+/// An error in finding out what a source stands for, as clients know it.
+fn no_key(error: WorkerError) -> WorkerError {
+    let prefixed = |text: String| format!("failed to load cache key: {text}");
+    match error {
+        WorkerError::NotFound(text) => WorkerError::NotFound(prefixed(text)),
+        WorkerError::Invalid(text) => WorkerError::Invalid(prefixed(text)),
+        WorkerError::Failed(text) => WorkerError::Failed(prefixed(text)),
+        other => other,
     }
 }
 
