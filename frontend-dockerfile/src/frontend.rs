@@ -5,6 +5,7 @@
 
 mod context;
 mod epoch;
+mod forward;
 mod inputs;
 mod metadata;
 mod requests;
@@ -25,7 +26,7 @@ use crate::checks::{self, CheckConfig, Finding};
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
 use crate::lower::{self, Lowered, Surroundings};
-use crate::options::{Options, is_official};
+use crate::options::Options;
 use crate::plan::{Plan, Resolved, Wanted};
 use crate::suggest::suggestion;
 use crate::syntax;
@@ -45,9 +46,14 @@ impl Frontend for DockerfileFrontend {
         let host = host_platform(bridge.as_ref());
         let mut options = Options::parse(&request.options, &host).map_err(FrontendError::Option)?;
         requests::check_caps(&options, false)?;
-        let inputs = request.inputs.into_iter();
-        options.inputs = inputs.map(|(name, input)| (name, Arc::new(input))).collect();
+        let inputs = request.inputs.iter();
+        options.inputs = inputs
+            .map(|(name, input)| (name.clone(), Arc::new(input.clone())))
+            .collect();
         let inputs = Inputs::read(bridge.as_ref(), &options).await?;
+        if let Some(forwarded) = forward::forward(&bridge, &options, &inputs, &request).await {
+            return forwarded;
+        }
         for name in &options.unknown {
             let warning = Warning {
                 level: 1,
@@ -105,7 +111,6 @@ struct Built {
 
 impl Build<'_> {
     async fn run(&self) -> Result<FrontendResult, FrontendError> {
-        self.check_syntax()?;
         requests::check_caps(self.options, true)?;
         if self.options.request.is_some() {
             return self.answer().await;
@@ -179,29 +184,6 @@ impl Build<'_> {
 
     fn all_errors(&self, file: &Dockerfile) -> FrontendError {
         self.located(DockerfileError::joined(&file.errors, self.inputs.file.data.len()))
-    }
-
-    /// Images of the official frontend, of any version, are what this one stands for.
-    fn check_syntax(&self) -> Result<(), FrontendError> {
-        if self.options.has_cmdline {
-            return Ok(());
-        }
-        let asked = self.options.build_args.get("BUILDKIT_SYNTAX");
-        let directive = syntax::external_syntax(&self.inputs.file.data);
-        let (value, lines) = match (asked, &directive) {
-            (Some(asked), _) => (asked.as_str(), None),
-            (None, Some(directive)) => (directive.value.as_str(), Some(directive.lines)),
-            (None, None) => return Ok(()),
-        };
-        let image = value.split(' ').next().unwrap_or_default();
-        if image == "dockerfile.v0" || is_official(image) {
-            return Ok(());
-        }
-        let message = format!("external frontends are not supported yet: {image} (only docker/dockerfile is built in)");
-        Err(match lines {
-            Some(lines) => self.located(DockerfileError::at(lines, message)),
-            None => FrontendError::Option(format!("failed with build-arg:BUILDKIT_SYNTAX = {value}: {message}")),
-        })
     }
 
     /// Which checks count. The build argument, even if empty, replaces the directive.

@@ -38,3 +38,4 @@ pub use dockerfile::{Dockerfile, Stage};
 pub use error::DockerfileError;
 pub use frontend::DockerfileFrontend;
 pub use location::{Lines, Position, Span, excerpt};
+pub use options::is_official;

@@ -235,7 +235,7 @@ impl Options {
 }
 
 /// Whether an image reference means the frontend that this one stands for, of whatever version.
-pub(crate) fn is_official(reference: &str) -> bool {
+pub fn is_official(reference: &str) -> bool {
     let name = reference.split_once('@').map_or(reference, |(name, _)| name);
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     let name = name.rsplit_once(':').map_or(name, |(name, _)| name);

@@ -4,6 +4,7 @@
 //! a content store ([`crate::content`]), processes by an OCI runtime ([`crate::executor`]). A result is either a list
 //! of layers or a tree; [`results`] knows which.
 
+mod container;
 mod credentials;
 mod exec;
 mod export;

@@ -1,11 +1,19 @@
-//! A worker as a daemon uses it: besides running vertices it exports results, and tells and tidies what it keeps.
+//! A worker as a daemon uses it: besides running vertices it exports results, runs processes that somebody talks to,
+//! and tells and tidies what it keeps.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_solver::worker::{CallContext, Ref, Worker, WorkerError};
+
+mod container;
+
+pub use container::{
+    Container, ContainerRequest, OwnDir, Process, ProcessControl, ProcessError, ProcessRequest, Streams, signal_by_name,
+};
 
 /// What a daemon asks of a worker besides running vertices.
 #[async_trait]
@@ -15,6 +23,16 @@ pub trait WorkerService: Worker {
     /// # Errors
     /// [`WorkerError::Invalid`] for an unknown kind or attribute values that make no sense.
     fn exporter(&self, request: &ExporterRequest) -> Result<Box<dyn Exporter>, WorkerError>;
+
+    /// Makes a container, in which nothing runs yet. It is released when `context` is cancelled.
+    async fn container(
+        &self,
+        request: ContainerRequest,
+        context: &CallContext,
+    ) -> Result<Arc<dyn Container>, WorkerError>;
+
+    /// Waits until nothing is left of containers that were released.
+    async fn containers_gone(&self);
 
     /// What is kept.
     async fn disk_usage(&self) -> Result<Vec<UsageRecord>, WorkerError>;

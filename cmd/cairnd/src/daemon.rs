@@ -83,10 +83,10 @@ impl Daemon {
         let worker = Arc::new(worker);
         Ok(Self {
             engine: Engine::new(worker.clone(), Arc::new(index)),
+            frontends: Arc::new(BuiltInFrontends { worker: worker.clone() }),
             worker,
             sessions,
             jobs: Jobs::default(),
-            frontends: Arc::new(BuiltInFrontends),
             config: Arc::new(config),
         })
     }
@@ -136,7 +136,8 @@ impl Daemon {
     /// Ends all builds, waits a while for what they ran to be gone, and writes everything down.
     pub(crate) async fn close(&self) {
         self.jobs.close_all();
-        if tokio::time::timeout(CLEAN_UP, self.engine.finished()).await.is_err() {
+        let gone = async { tokio::join!(self.engine.finished(), self.worker.containers_gone()) };
+        if tokio::time::timeout(CLEAN_UP, gone).await.is_err() {
             tracing::warn!("steps are still being ended; the next daemon will do so");
         }
         self.flush().await;

@@ -13,6 +13,8 @@ use tonic::{Code, Status};
 const TYPE_PREFIX: &str = "github.com/moby/buildkit/";
 /// Says where in the user's files something comes from.
 const SOURCE: &str = "errdefs.Source+json";
+/// Says with which code a process ended.
+const EXIT: &str = "gatewayapi.ExitMessage+json";
 
 /// A failed call.
 #[derive(Clone, Debug)]
@@ -35,6 +37,18 @@ impl Failure {
     /// Something the client asked for that makes no sense or is not supported.
     pub(crate) fn unknown(message: impl Into<String>) -> Self {
         Self::new(Code::Unknown, message)
+    }
+
+    /// A process that ended with a code that does not mean success.
+    pub(crate) fn of_exit(code: u32) -> Self {
+        let mut failure = Self::unknown(format!("exit code: {code}"));
+        failure.attach(EXIT, &json!({ "Code": code }));
+        failure
+    }
+
+    /// The same failure in other words.
+    pub(crate) fn with_message(self, message: String) -> Self {
+        Self { message, ..self }
     }
 
     /// The message alone.
@@ -162,7 +176,7 @@ impl From<SolveError> for Failure {
             }
             failure.attach("errdefs.Vertex+json", &json!({ "digest": vertex.vertex.to_string() }));
             if let WorkerError::Exit { code, .. } = &vertex.source {
-                failure.attach("gatewayapi.ExitMessage+json", &json!({ "Code": code }));
+                failure.attach(EXIT, &json!({ "Code": code }));
             }
         }
         failure

@@ -1,28 +1,32 @@
-//! The gateway: how clients drive a build themselves.
+//! The gateway: how clients and frontends drive a build.
 //!
-//! Every call names its build in a header. A client solves (lazily), looks into results, and returns one, which then
-//! becomes the result of its Solve call.
+//! Whoever drives solves (lazily), looks into results, runs processes on them, and returns one, which then becomes the
+//! result of the build, or of the frontend. Each driver is a [`Forwarder`] and sees what is its own.
 
-use std::collections::BTreeMap;
+mod containers;
+mod exec;
+mod forwarder;
+mod meta;
+mod ops;
+mod result;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cairn_proto::apicaps::ApiCap;
 use cairn_proto::gateway::llb_bridge_server::LlbBridge;
 use cairn_proto::gateway::{self as wire};
-use cairn_proto::pb;
-use cairn_solver::llb::{Definition, ResolveMode, caps};
-use cairn_solver::worker::ImageQuery;
-use cairn_solver::{Bridge, BridgeRef, Digest, FrontendRefs, FrontendRequest, FrontendResult};
+use cairn_solver::llb::caps;
+use cairn_solver::{Bridge as _, Digest};
 use futures_util::Stream;
-use futures_util::future::try_join_all;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use self::result::{result_from_wire, result_to_wire};
 use crate::daemon::Daemon;
 use crate::failure::Failure;
-use crate::jobs::{self, Job};
-use crate::{convert, solve};
+use crate::{convert, jobs};
+
+pub(crate) use self::forwarder::{Answer, Forwarder};
 
 /// Header that names the build.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -34,6 +38,11 @@ const CAPS: &[&str] = &[
     "frontend.caps",
     "frontend.inputs",
     "gateway.evaluate",
+    "gateway.exec",
+    "gateway.exec.extrahosts",
+    "gateway.exec.filesystem",
+    "gateway.exec.secretenv",
+    "gateway.exec.signals",
     "gateway.solve.evaluate",
     "gateway.solve.metadata",
     "gateway.warnings",
@@ -55,18 +64,44 @@ const EXPORT_CAPS: &[&str] = &["exporter.multiple", "exporter.sourcedateepoch"];
 
 /// Serves [`LlbBridge`].
 pub(crate) struct GatewayService {
-    pub(crate) daemon: Daemon,
+    callers: Callers,
+}
+
+/// Who calls.
+enum Callers {
+    /// Clients; a header says whose build is meant.
+    Clients(Daemon),
+    /// One frontend, over a connection of its own.
+    Frontend(Arc<Forwarder>),
 }
 
 impl GatewayService {
-    async fn job<T>(&self, request: &Request<T>) -> Result<Arc<Job>, Status> {
+    /// For clients.
+    pub(crate) fn for_clients(daemon: Daemon) -> Self {
+        Self {
+            callers: Callers::Clients(daemon),
+        }
+    }
+
+    /// For a frontend.
+    pub(crate) fn for_frontend(frontend: Arc<Forwarder>) -> Self {
+        Self {
+            callers: Callers::Frontend(frontend),
+        }
+    }
+
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Forwarder>, Status> {
+        let daemon = match &self.callers {
+            Callers::Clients(daemon) => daemon,
+            Callers::Frontend(forwarder) => return Ok(forwarder.clone()),
+        };
         let mut ids = request.metadata().get_all(BUILD_ID).iter();
         let id = match (ids.next(), ids.next()) {
             (Some(id), None) => id.to_str().ok(),
             _ => None,
         };
         let id = id.ok_or_else(|| Status::unknown("no buildid found in context"))?;
-        Ok(self.daemon.jobs.get(id, jobs::GATEWAY_WAIT).await?)
+        Ok(daemon.jobs.get(id, jobs::GATEWAY_WAIT).await?.forwarder.clone())
     }
 }
 
@@ -75,8 +110,8 @@ impl LlbBridge for GatewayService {
     type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<wire::ExecMessage, Status>> + Send>>;
 
     async fn ping(&self, request: Request<wire::PingRequest>) -> Result<Response<wire::PongResponse>, Status> {
-        self.job(&request).await?;
-        let info = self.daemon.worker.info();
+        let caller = self.caller(&request).await?;
+        let info = caller.worker.info();
         let mut llb: Vec<&str> = caps::SUPPORTED.iter().chain(EXPORT_CAPS).copied().collect();
         llb.sort_unstable();
         Ok(Response::new(wire::PongResponse {
@@ -87,9 +122,9 @@ impl LlbBridge for GatewayService {
     }
 
     async fn solve(&self, request: Request<wire::SolveRequest>) -> Result<Response<wire::SolveResponse>, Status> {
-        let job = self.job(&request).await?;
+        let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let result = self.solve_request(&job, request).await?;
+        let result = caller.solve(request).await?;
         Ok(Response::new(wire::SolveResponse {
             r#ref: String::new(),
             result: Some(result_to_wire(&result)),
@@ -100,28 +135,31 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::EvaluateRequest>,
     ) -> Result<Response<wire::EvaluateResponse>, Status> {
-        let job = self.job(&request).await?;
-        if let Some(reference) = find(&job, &request.get_ref().r#ref)? {
-            job.bridge.evaluate(&reference).await.map_err(Failure::from)?;
+        let caller = self.caller(&request).await?;
+        if let Some(reference) = caller.find(&request.get_ref().r#ref)? {
+            caller.bridge.evaluate(&reference).await.map_err(Failure::from)?;
         }
         Ok(Response::new(wire::EvaluateResponse {}))
     }
 
     async fn r#return(&self, request: Request<wire::ReturnRequest>) -> Result<Response<wire::ReturnResponse>, Status> {
-        let job = self.job(&request).await?;
+        let caller = self.caller(&request).await?;
         let request = request.into_inner();
         let outcome = match (request.error, request.result) {
             (Some(error), _) => Err(Failure::from(error)),
-            (None, Some(result)) => Ok(result_from_wire(&job, result)?),
+            (None, Some(result)) => Ok(result_from_wire(&caller, result)?),
             (None, None) => return Err(Status::unknown("gateway return must be either result or err")),
         };
-        job.answer(outcome)?;
+        caller.answer(outcome)?;
         Ok(Response::new(wire::ReturnResponse {}))
     }
 
     async fn inputs(&self, request: Request<wire::InputsRequest>) -> Result<Response<wire::InputsResponse>, Status> {
-        let job = self.job(&request).await?;
-        let definitions = job.inputs.iter().map(|(name, input)| (name.clone(), input.to_wire()));
+        let caller = self.caller(&request).await?;
+        let definitions = caller
+            .inputs
+            .iter()
+            .map(|(name, input)| (name.clone(), input.to_wire()));
         Ok(Response::new(wire::InputsResponse {
             definitions: definitions.collect(),
         }))
@@ -131,15 +169,11 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::ReadFileRequest>,
     ) -> Result<Response<wire::ReadFileResponse>, Status> {
-        let job = self.job(&request).await?;
+        let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let reference = required(&job, &request.r#ref)?;
-        let number = |n: i64| u64::try_from(n).map_err(|_| Status::invalid_argument("a negative range"));
-        let range = match request.range {
-            None => None,
-            Some(range) => Some((number(range.offset)?, number(range.length)?.min(MAX_READ))),
-        };
-        let data = job.bridge.read_file(&reference, &request.file_path, range).await;
+        let reference = caller.required(&request.r#ref)?;
+        let range = range(request.range)?;
+        let data = caller.bridge.read_file(&reference, &request.file_path, range).await;
         Ok(Response::new(wire::ReadFileResponse {
             data: data.map_err(file_error)?,
         }))
@@ -149,11 +183,11 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::ReadDirRequest>,
     ) -> Result<Response<wire::ReadDirResponse>, Status> {
-        let job = self.job(&request).await?;
+        let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let reference = required(&job, &request.r#ref)?;
-        let include = (!request.include_pattern.is_empty()).then_some(request.include_pattern.as_str());
-        let entries = job.bridge.read_dir(&reference, &request.dir_path, include).await;
+        let reference = caller.required(&request.r#ref)?;
+        let include = include(&request.include_pattern);
+        let entries = caller.bridge.read_dir(&reference, &request.dir_path, include).await;
         let entries = entries.map_err(file_error)?;
         Ok(Response::new(wire::ReadDirResponse {
             entries: entries.into_iter().map(convert::stat).collect(),
@@ -164,10 +198,10 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::StatFileRequest>,
     ) -> Result<Response<wire::StatFileResponse>, Status> {
-        let job = self.job(&request).await?;
+        let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let reference = required(&job, &request.r#ref)?;
-        let stat = job.bridge.stat_file(&reference, &request.path).await;
+        let reference = caller.required(&request.r#ref)?;
+        let stat = caller.bridge.stat_file(&reference, &request.path).await;
         Ok(Response::new(wire::StatFileResponse {
             stat: Some(convert::stat(stat.map_err(file_error)?)),
         }))
@@ -177,157 +211,111 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::ResolveImageConfigRequest>,
     ) -> Result<Response<wire::ResolveImageConfigResponse>, Status> {
-        let job = self.job(&request).await?;
-        let request = request.into_inner();
-        if request.resolver_type != 0 {
-            return Err(Status::unimplemented("OCI layouts are not supported by this daemon"));
-        }
-        let query = ImageQuery {
-            reference: request.r#ref.clone(),
-            platform: request.platform.as_ref().map(convert::platform_from_wire),
-            mode: resolve_mode(&request.resolve_mode)?,
-            layout: None,
-        };
-        let image = job.bridge.resolve_image(query, &request.log_name).await;
-        let image = image.map_err(Failure::from)?;
-        Ok(Response::new(wire::ResolveImageConfigResponse {
-            digest: image.digest.to_string(),
-            config: image.config,
-            r#ref: request.r#ref,
-        }))
+        let caller = self.caller(&request).await?;
+        let resolved = meta::resolve_image_config(&caller, request.into_inner()).await?;
+        Ok(Response::new(resolved))
     }
 
     async fn resolve_source_meta(
         &self,
         request: Request<wire::ResolveSourceMetaRequest>,
     ) -> Result<Response<wire::ResolveSourceMetaResponse>, Status> {
-        let job = self.job(&request).await?;
-        let request = request.into_inner();
-        let source = request
-            .source
-            .ok_or_else(|| Status::invalid_argument("source is required"))?;
-        let Some(reference) = source.identifier.strip_prefix("docker-image://") else {
-            return Err(Status::unimplemented(format!(
-                "resolving {} is not supported by this daemon",
-                source.identifier
-            )));
-        };
-        let options = request.image.unwrap_or_default();
-        if options.attestation_chain || !options.resolve_attestations.is_empty() {
-            return Err(Status::unimplemented("attestations are not supported by this daemon"));
-        }
-        let query = ImageQuery {
-            reference: reference.to_owned(),
-            platform: request.platform.as_ref().map(convert::platform_from_wire),
-            mode: resolve_mode(&request.resolve_mode)?,
-            layout: None,
-        };
-        let image = job.bridge.resolve_image(query, &request.log_name).await;
-        let image = image.map_err(Failure::from)?;
-        Ok(Response::new(wire::ResolveSourceMetaResponse {
-            source: Some(source),
-            image: Some(wire::ResolveSourceImageResponse {
-                digest: image.digest.to_string(),
-                config: if options.no_config { Bytes::new() } else { image.config },
-                attestation_chain: None,
-            }),
-            git: None,
-            http: None,
-        }))
+        let caller = self.caller(&request).await?;
+        let resolved = meta::resolve_source_meta(&caller, request.into_inner()).await?;
+        Ok(Response::new(resolved))
     }
 
     async fn warn(&self, request: Request<wire::WarnRequest>) -> Result<Response<wire::WarnResponse>, Status> {
-        let job = self.job(&request).await?;
+        let caller = self.caller(&request).await?;
         let request = request.into_inner();
         let digest = Digest::parse(&request.digest).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        job.bridge.warn(digest, convert::warning_from_wire(request));
+        caller.bridge.warn(digest, convert::warning_from_wire(request));
         Ok(Response::new(wire::WarnResponse {}))
     }
 
     async fn new_container(
         &self,
-        _: Request<wire::NewContainerRequest>,
+        request: Request<wire::NewContainerRequest>,
     ) -> Result<Response<wire::NewContainerResponse>, Status> {
-        Err(no_containers())
+        let caller = self.caller(&request).await?;
+        containers::create(&caller, request.into_inner()).await?;
+        Ok(Response::new(wire::NewContainerResponse {}))
     }
 
     async fn release_container(
         &self,
-        _: Request<wire::ReleaseContainerRequest>,
+        request: Request<wire::ReleaseContainerRequest>,
     ) -> Result<Response<wire::ReleaseContainerResponse>, Status> {
-        Err(no_containers())
+        let caller = self.caller(&request).await?;
+        let container = caller.containers.remove(&request.get_ref().container_id)?;
+        container.release().await;
+        Ok(Response::new(wire::ReleaseContainerResponse {}))
     }
 
     async fn exec_process(
         &self,
-        _: Request<Streaming<wire::ExecMessage>>,
+        request: Request<Streaming<wire::ExecMessage>>,
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
-        Err(no_containers())
+        let caller = self.caller(&request).await?;
+        Ok(Response::new(exec::serve(caller, request.into_inner())))
     }
 
     async fn read_file_container(
         &self,
-        _: Request<wire::ReadFileRequest>,
+        request: Request<wire::ReadFileRequest>,
     ) -> Result<Response<wire::ReadFileResponse>, Status> {
-        Err(no_containers())
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let (container, mount) = caller.containers.mount(&request.r#ref, request.mount_index)?;
+        let data = container
+            .read_file(mount, &request.file_path, range(request.range)?)
+            .await;
+        Ok(Response::new(wire::ReadFileResponse {
+            data: data.map_err(file_error)?,
+        }))
     }
 
     async fn read_dir_container(
         &self,
-        _: Request<wire::ReadDirRequest>,
+        request: Request<wire::ReadDirRequest>,
     ) -> Result<Response<wire::ReadDirResponse>, Status> {
-        Err(no_containers())
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let (container, mount) = caller.containers.mount(&request.r#ref, request.mount_index)?;
+        let entries = container
+            .read_dir(mount, &request.dir_path, include(&request.include_pattern))
+            .await;
+        let entries = entries.map_err(file_error)?;
+        Ok(Response::new(wire::ReadDirResponse {
+            entries: entries.into_iter().map(convert::stat).collect(),
+        }))
     }
 
     async fn stat_file_container(
         &self,
-        _: Request<wire::StatFileRequest>,
+        request: Request<wire::StatFileRequest>,
     ) -> Result<Response<wire::StatFileResponse>, Status> {
-        Err(no_containers())
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let (container, mount) = caller.containers.mount(&request.r#ref, request.mount_index)?;
+        let stat = container.stat_file(mount, &request.path).await;
+        Ok(Response::new(wire::StatFileResponse {
+            stat: Some(convert::stat(stat.map_err(file_error)?)),
+        }))
     }
 }
 
-impl GatewayService {
-    async fn solve_request(&self, job: &Job, request: wire::SolveRequest) -> Result<FrontendResult, Failure> {
-        if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
-            return Err(Failure::unknown("source policies are not supported by this daemon"));
-        }
-        let result = match (request.definition, request.frontend.as_str()) {
-            (Some(_), frontend) if !frontend.is_empty() => {
-                return Err(Failure::unknown(
-                    "cannot solve with both Definition and Frontend specified",
-                ));
-            }
-            (Some(definition), _) => FrontendResult {
-                refs: FrontendRefs::Single(job.bridge.solve(Definition::from_wire(definition)).await?),
-                ..FrontendResult::default()
-            },
-            (None, "") => FrontendResult::default(),
-            (None, frontend) => {
-                let inputs = request.frontend_inputs.into_iter();
-                let request = FrontendRequest {
-                    options: request.frontend_opt,
-                    inputs: inputs
-                        .map(|(name, definition)| (name, Definition::from_wire(definition)))
-                        .collect(),
-                };
-                solve::run_frontend(job, frontend, request).await?
-            }
-        };
-        if request.evaluate {
-            let refs = match &result.refs {
-                FrontendRefs::Single(reference) => vec![reference],
-                FrontendRefs::Platforms(refs) => refs.values().collect(),
-            };
-            let refs = refs.into_iter().flatten();
-            try_join_all(refs.map(|reference| job.bridge.evaluate(reference))).await?;
-        }
-        Ok(result)
+/// The part of a file that is asked for: offset and length.
+fn range(wire: Option<wire::FileRange>) -> Result<Option<(u64, u64)>, Status> {
+    let number = |n: i64| u64::try_from(n).map_err(|_| Status::invalid_argument("a negative range"));
+    match wire {
+        None => Ok(None),
+        Some(range) => Ok(Some((number(range.offset)?, number(range.length)?.min(MAX_READ)))),
     }
 }
 
-fn no_containers() -> Status {
-    Status::unimplemented("containers are not offered by this daemon's gateway")
+fn include(pattern: &str) -> Option<&str> {
+    (!pattern.is_empty()).then_some(pattern)
 }
 
 fn capability(id: &str) -> ApiCap {
@@ -338,119 +326,11 @@ fn capability(id: &str) -> ApiCap {
     }
 }
 
-/// The result called `id`; an empty id is scratch.
-fn find(job: &Job, id: &str) -> Result<Option<BridgeRef>, Status> {
-    if id.is_empty() {
-        return Ok(None);
-    }
-    let found = job.bridge.find(id);
-    found
-        .map(Some)
-        .ok_or_else(|| Status::unknown(format!("no such ref: {id}")))
-}
-
-fn required(job: &Job, id: &str) -> Result<BridgeRef, Status> {
-    find(job, id)?.ok_or_else(|| Status::unknown("empty ref: "))
-}
-
 /// Clients tell errors about files by their text and expect no particular code.
-fn file_error(error: cairn_solver::SolveError) -> Status {
-    let status = Status::from(Failure::from(error));
+fn file_error(error: impl Into<Failure>) -> Status {
+    let status = Status::from(error.into());
     match status.code() {
         Code::NotFound => Status::unknown(status.message()),
         _ => status,
-    }
-}
-
-fn resolve_mode(text: &str) -> Result<ResolveMode, Status> {
-    match text {
-        "" | "default" => Ok(ResolveMode::Default),
-        "pull" => Ok(ResolveMode::Pull),
-        "local" => Ok(ResolveMode::Local),
-        other => Err(Status::invalid_argument(format!("invalid resolve mode {other:?}"))),
-    }
-}
-
-fn ref_to_wire(reference: Option<&BridgeRef>) -> wire::Ref {
-    match reference {
-        // Never a message without any field: as the value of a map it would be left out of the encoding, and clients
-        // written in Go take a missing value for a null pointer.
-        None => wire::Ref {
-            id: String::new(),
-            def: Some(pb::Definition::default()),
-        },
-        Some(reference) => wire::Ref {
-            id: reference.id.clone(),
-            def: Some(pb::Definition::clone(&reference.definition.to_wire())),
-        },
-    }
-}
-
-fn result_to_wire(result: &FrontendResult) -> wire::Result {
-    let refs = match &result.refs {
-        FrontendRefs::Single(reference) => wire::result::Result::Ref(ref_to_wire(reference.as_ref())),
-        FrontendRefs::Platforms(refs) => wire::result::Result::Refs(wire::RefMap {
-            refs: refs
-                .iter()
-                .map(|(platform, reference)| (platform.clone(), ref_to_wire(reference.as_ref())))
-                .collect(),
-        }),
-    };
-    wire::Result {
-        metadata: result.metadata.clone(),
-        attestations: BTreeMap::new(),
-        result: Some(refs),
-    }
-}
-
-fn result_from_wire(job: &Job, result: wire::Result) -> Result<FrontendResult, Status> {
-    if !result.attestations.is_empty() {
-        return Err(Status::unimplemented("attestations are not supported by this daemon"));
-    }
-    let find = |id: &str| match find(job, id) {
-        Ok(found) => Ok(found),
-        Err(_) => Err(Status::unknown(format!("return reference {id} not found"))),
-    };
-    let map = |refs: Vec<(String, String)>| {
-        refs.into_iter()
-            .map(|(platform, id)| Ok((platform, find(&id)?)))
-            .collect::<Result<_, Status>>()
-            .map(FrontendRefs::Platforms)
-    };
-    let refs = match result.result {
-        None => FrontendRefs::Single(None),
-        Some(wire::result::Result::RefDeprecated(id)) => FrontendRefs::Single(find(&id)?),
-        Some(wire::result::Result::Ref(reference)) => FrontendRefs::Single(find(&reference.id)?),
-        Some(wire::result::Result::RefsDeprecated(refs)) => map(refs.refs.into_iter().collect())?,
-        Some(wire::result::Result::Refs(refs)) => map(refs
-            .refs
-            .into_iter()
-            .map(|(platform, reference)| (platform, reference.id))
-            .collect())?,
-    };
-    Ok(FrontendResult {
-        refs,
-        metadata: result.metadata,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use prost::Message;
-
-    use super::*;
-
-    #[test]
-    fn scratch_for_a_platform_is_an_entry_with_a_value() {
-        let result = FrontendResult {
-            refs: FrontendRefs::Platforms([("linux/arm64".to_owned(), None)].into_iter().collect()),
-            ..FrontendResult::default()
-        };
-        let Some(wire::result::Result::Refs(refs)) = result_to_wire(&result).result else {
-            panic!("one result for all platforms");
-        };
-        // refs (1): an entry of 17 bytes, with key (1) and value (2).
-        let expected = b"\x0a\x11\x0a\x0blinux/arm64\x12\x02\x12\x00";
-        assert_eq!(refs.encode_to_vec(), expected);
     }
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use cairn_solver::llb::Definition;
 use cairn_solver::progress::EventLog;
-use cairn_solver::{Build, BuildBridge, FrontendResult, Frontends};
+use cairn_solver::{Build, BuildBridge};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tonic::Code;
 
 use crate::failure::Failure;
+use crate::frontends::BuiltInFrontends;
+use crate::gateway::{Answer, Forwarder};
 
 /// How long the events of a build can be asked for after its end.
 const LINGER: Duration = Duration::from_secs(10);
@@ -24,10 +26,8 @@ pub(crate) const GATEWAY_WAIT: Duration = Duration::from_secs(3);
 pub(crate) struct Job {
     pub(crate) build: Arc<Build>,
     pub(crate) bridge: Arc<BuildBridge>,
-    /// Definitions given by name.
-    pub(crate) inputs: BTreeMap<String, Definition>,
-    /// Where the client's answer goes, when the client drives the build itself.
-    answer: Mutex<Option<oneshot::Sender<Result<FrontendResult, Failure>>>>,
+    /// The client's way to drive the build itself.
+    pub(crate) forwarder: Arc<Forwarder>,
 }
 
 impl Job {
@@ -35,25 +35,17 @@ impl Job {
     pub(crate) fn new(
         build: Arc<Build>,
         inputs: BTreeMap<String, Definition>,
-        frontends: Arc<dyn Frontends>,
-    ) -> (Self, oneshot::Receiver<Result<FrontendResult, Failure>>) {
-        let (sender, answer) = oneshot::channel();
+        frontends: Arc<BuiltInFrontends>,
+    ) -> (Self, Answer) {
+        let worker = frontends.worker.clone();
+        let bridge = BuildBridge::new(build.clone(), frontends);
+        let (forwarder, answer) = Forwarder::new(bridge.clone(), inputs, worker);
         let job = Self {
-            bridge: BuildBridge::new(build.clone(), frontends),
             build,
-            inputs,
-            answer: Mutex::new(Some(sender)),
+            bridge,
+            forwarder,
         };
         (job, answer)
-    }
-
-    /// Takes what the client came to.
-    pub(crate) fn answer(&self, outcome: Result<FrontendResult, Failure>) -> Result<(), Failure> {
-        let sender = self.answer.lock().take();
-        let sender = sender.ok_or_else(|| Failure::unknown("gateway result is already set"))?;
-        // A build that is over already needs no answer.
-        drop(sender.send(outcome));
-        Ok(())
     }
 }
 

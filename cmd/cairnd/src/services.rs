@@ -1,6 +1,7 @@
 //! All services of the daemon, put together, and the small ones among them.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use cairn_proto::control::control_server::ControlServer;
 use cairn_proto::explain::explain_server::ExplainServer;
@@ -17,7 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::control::ControlService;
 use crate::daemon::Daemon;
 use crate::explain::ExplainService;
-use crate::gateway::GatewayService;
+use crate::gateway::{Forwarder, GatewayService};
 
 /// Largest message in either direction.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -27,7 +28,7 @@ pub(crate) fn routes(daemon: &Daemon) -> Routes {
     let control = ControlServer::new(ControlService { daemon: daemon.clone() })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let gateway = LlbBridgeServer::new(GatewayService { daemon: daemon.clone() })
+    let gateway = LlbBridgeServer::new(GatewayService::for_clients(daemon.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let explain = ExplainServer::new(ExplainService { daemon: daemon.clone() })
@@ -38,6 +39,14 @@ pub(crate) fn routes(daemon: &Daemon) -> Routes {
         .add_service(explain)
         .add_service(HealthServer::new(HealthService))
         .add_service(TraceServiceServer::new(NoTraces))
+}
+
+/// What a frontend can call on the connection that is its own.
+pub(crate) fn routes_of_frontend(frontend: Arc<Forwarder>) -> Routes {
+    let gateway = LlbBridgeServer::new(GatewayService::for_frontend(frontend))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    Routes::new(gateway).add_service(HealthServer::new(HealthService))
 }
 
 /// Says that the daemon is there: it answers, so it is.

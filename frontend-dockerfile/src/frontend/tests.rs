@@ -497,7 +497,7 @@ fn commands_are_kept_or_cleared() {
 }
 
 #[test]
-fn official_syntax_images_are_built_in_and_others_refused() {
+fn official_syntax_images_are_built_in_and_others_forwarded() {
     for first in [
         "# syntax=docker/dockerfile:1",
         "# syntax = docker.io/docker/dockerfile:1.7-labs",
@@ -508,9 +508,13 @@ fn official_syntax_images_are_built_in_and_others_refused() {
         assert_eq!(text.starts_with("scratch"), first.starts_with('#'), "{text}");
     }
     let text = lowered("# syntax=nonexist/foo\nFROM scratch", &[]);
+    assert_eq!(text, "error: invalid frontend: gateway.v0\n");
+    let error = build(FakeBridge::new("# syntax=nonexist/foo\nFROM scratch"), &[]).unwrap_err();
+    assert!(matches!(error, FrontendError::At { locations, .. } if locations[0].ranges[0].start_line == 1));
+    let text = lowered("FROM scratch", &[("build-arg:BUILDKIT_SYNTAX", "nonexist/foo x")]);
     assert_eq!(
         text,
-        "error: external frontends are not supported yet: nonexist/foo (only docker/dockerfile is built in)\nat Dockerfile: 1\n"
+        "error: failed with build-arg:BUILDKIT_SYNTAX = nonexist/foo x: invalid frontend: gateway.v0\n"
     );
     assert!(lowered("# syntax=nonexist/foo\nFROM scratch", &[("cmdline", "x")]).starts_with("scratch"));
 }

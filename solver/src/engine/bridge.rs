@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::build::Build;
+use super::build::{Build, Entitlement};
 use crate::frontend::{Bridge, BridgeRef, FrontendError, FrontendRequest, FrontendResult};
 use crate::llb::{Definition, Op, SourceOp};
 use crate::progress::{Event, Warning};
@@ -141,6 +141,11 @@ impl BuildBridge {
         &self.common.build
     }
 
+    /// Whether the client was granted something.
+    pub fn is_allowed(&self, entitlement: Entitlement) -> bool {
+        self.common.build.inner.options.entitlements.contains(&entitlement)
+    }
+
     /// A result named earlier.
     pub fn find(&self, id: &str) -> Option<BridgeRef> {
         let refs = self.refs.lock();
@@ -232,7 +237,11 @@ impl Bridge for BuildBridge {
         let cell = self.common.images.lock().entry(key.clone()).or_default().clone();
         cell.get_or_try_init(async || {
             let name = if log_name.is_empty() {
-                format!("resolve image config for docker-image://{}", query.reference)
+                let scheme = match &query.layout {
+                    None => "docker-image",
+                    Some(_) => "oci-layout",
+                };
+                format!("resolve image config for {scheme}://{}", query.reference)
             } else {
                 log_name.to_owned()
             };

@@ -1,18 +1,21 @@
 //! What the worker keeps, and removing what it need not keep.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use cairn_solver::Digest;
-use cairn_solver::worker::WorkerError;
+use cairn_solver::worker::{CallContext, WorkerError};
 
 use super::results::tree_usage;
 use super::{EmbeddedWorker, blocking, export, failed};
 use crate::filter::{Filters, usage_field};
 use crate::image::{Descriptor, Document, ImageTree};
 use crate::layer::{LayerId, PruneOptions};
-use crate::service::{Exporter, ExporterRequest, PruneRequest, UsageRecord, WorkerService};
+use crate::service::{
+    Container, ContainerRequest, Exporter, ExporterRequest, PruneRequest, UsageRecord, WorkerService,
+};
 use crate::tree::TreeRecord;
 
 /// How long a blob that nothing refers to is left alone: somebody may be about to refer to it.
@@ -24,6 +27,18 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 impl WorkerService for EmbeddedWorker {
     fn exporter(&self, request: &ExporterRequest) -> Result<Box<dyn Exporter>, WorkerError> {
         export::exporter(self, request)
+    }
+
+    async fn container(
+        &self,
+        request: ContainerRequest,
+        context: &CallContext,
+    ) -> Result<Arc<dyn Container>, WorkerError> {
+        self.make_container(request, context).await
+    }
+
+    async fn containers_gone(&self) {
+        self.0.runner.containers_gone().await;
     }
 
     async fn disk_usage(&self) -> Result<Vec<UsageRecord>, WorkerError> {

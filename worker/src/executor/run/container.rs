@@ -169,7 +169,7 @@ impl Shared {
     ) -> Result<ExitStatus, ExecError> {
         let command = request.command();
         let of_process = |error: ExecError| match error {
-            ExecError::Cancelled => error,
+            ExecError::Cancelled | ExecError::Gone => error,
             error => ExecError::Process {
                 command: command.clone(),
                 source: Box::new(error),
@@ -201,7 +201,10 @@ impl Shared {
         if let Some(stage) = stage.and_then(Arc::into_inner)
             && let Err(error) = blocking(move || stage.undo().map(drop)).await
         {
-            tracing::warn!(error = crate::causes::with_causes(&error), "could not clean up after a container");
+            tracing::warn!(
+                error = crate::causes::with_causes(&error),
+                "could not clean up after a container"
+            );
         }
         self.released.cancel();
     }

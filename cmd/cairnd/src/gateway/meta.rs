@@ -1,0 +1,152 @@
+//! What there is to know about sources before they are fetched.
+
+use bytes::Bytes;
+use cairn_solver::Bridge as _;
+use cairn_solver::llb::{ImageSource, OciLayoutSource, ResolveMode, SourceOp};
+use cairn_solver::worker::{ImageQuery, LayoutStore, SourceMeta};
+
+use super::forwarder::Forwarder;
+use super::{ops, wire};
+use crate::convert;
+use crate::failure::Failure;
+
+/// The image is in a registry.
+const REGISTRY: i32 = 0;
+/// The image is in an OCI layout of a client.
+const OCI_LAYOUT: i32 = 1;
+
+pub(super) async fn resolve_image_config(
+    caller: &Forwarder,
+    request: wire::ResolveImageConfigRequest,
+) -> Result<wire::ResolveImageConfigResponse, Failure> {
+    refuse_policies(&request.source_policies)?;
+    let layout = match request.resolver_type {
+        REGISTRY => None,
+        OCI_LAYOUT => Some(LayoutStore {
+            session: Some(request.session_id).filter(|session| !session.is_empty()),
+            store: request.store_id,
+        }),
+        other => return Err(invalid(format!("unknown resolver type {other}"))),
+    };
+    let query = ImageQuery {
+        reference: request.r#ref.clone(),
+        platform: request.platform.as_ref().map(convert::platform_from_wire),
+        mode: resolve_mode(&request.resolve_mode)?,
+        layout,
+    };
+    let image = caller.bridge.resolve_image(query, &request.log_name).await?;
+    Ok(wire::ResolveImageConfigResponse {
+        digest: image.digest.to_string(),
+        config: image.config,
+        r#ref: request.r#ref,
+    })
+}
+
+pub(super) async fn resolve_source_meta(
+    caller: &Forwarder,
+    request: wire::ResolveSourceMetaRequest,
+) -> Result<wire::ResolveSourceMetaResponse, Failure> {
+    refuse_policies(&request.source_policies)?;
+    let source = request.source.ok_or_else(|| invalid("source is required"))?;
+    let mut response = wire::ResolveSourceMetaResponse {
+        source: Some(source.clone()),
+        ..wire::ResolveSourceMetaResponse::default()
+    };
+    let decoded = ops::source(source, request.platform.clone())?;
+    let query = match &decoded {
+        SourceOp::Image(ImageSource { reference, .. }) => Some(ImageQuery {
+            reference: reference.clone(),
+            platform: request.platform.as_ref().map(convert::platform_from_wire),
+            mode: resolve_mode(&request.resolve_mode)?,
+            layout: None,
+        }),
+        SourceOp::OciLayout(OciLayoutSource {
+            reference,
+            session,
+            store,
+            ..
+        }) => Some(ImageQuery {
+            reference: reference.clone(),
+            platform: request.platform.as_ref().map(convert::platform_from_wire),
+            mode: resolve_mode(&request.resolve_mode)?,
+            layout: Some(LayoutStore {
+                session: session.clone(),
+                store: store.clone(),
+            }),
+        }),
+        SourceOp::Git(_) | SourceOp::Http(_) => None,
+        SourceOp::Local(_) => {
+            let message = "there is nothing to know about a client's directory before it is received";
+            return Err(invalid(message));
+        }
+    };
+    if let Some(query) = query {
+        let options = request.image.unwrap_or_default();
+        if options.attestation_chain || !options.resolve_attestations.is_empty() {
+            return Err(unimplemented("attestations are not supported by this daemon"));
+        }
+        let image = caller.bridge.resolve_image(query, &request.log_name).await?;
+        response.image = Some(wire::ResolveSourceImageResponse {
+            digest: image.digest.to_string(),
+            config: if options.no_config { Bytes::new() } else { image.config },
+            attestation_chain: None,
+        });
+        return Ok(response);
+    }
+    if request
+        .http
+        .as_ref()
+        .is_some_and(|http| http.checksum_request.is_some())
+    {
+        return Err(unimplemented(
+            "checksums of other kinds are not supported by this daemon",
+        ));
+    }
+    match caller.bridge.source_meta(decoded, &request.log_name).await? {
+        SourceMeta::Git(git) => {
+            let wants_objects = request.git.is_some_and(|git| git.return_object);
+            response.git = Some(wire::ResolveSourceGitResponse {
+                checksum: git.checksum,
+                r#ref: git.reference,
+                commit_checksum: git.commit_checksum,
+                commit_object: if wants_objects { git.commit_object } else { Bytes::new() },
+                tag_object: if wants_objects { git.tag_object } else { Bytes::new() },
+            });
+        }
+        SourceMeta::Http(http) => {
+            response.http = Some(wire::ResolveSourceHttpResponse {
+                checksum: http.checksum.to_string(),
+                filename: http.filename,
+                last_modified: http
+                    .last_modified
+                    .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
+                checksum_response: None,
+            });
+        }
+    }
+    Ok(response)
+}
+
+fn refuse_policies(policies: &[cairn_proto::sourcepolicy::Policy]) -> Result<(), Failure> {
+    if policies.iter().any(|policy| !policy.rules.is_empty()) {
+        return Err(Failure::unknown("source policies are not supported by this daemon"));
+    }
+    Ok(())
+}
+
+fn invalid(message: impl Into<String>) -> Failure {
+    Failure::new(tonic::Code::InvalidArgument, message)
+}
+
+fn unimplemented(message: &str) -> Failure {
+    Failure::new(tonic::Code::Unimplemented, message)
+}
+
+fn resolve_mode(text: &str) -> Result<ResolveMode, Failure> {
+    match text {
+        "" | "default" => Ok(ResolveMode::Default),
+        "pull" => Ok(ResolveMode::Pull),
+        "local" => Ok(ResolveMode::Local),
+        other => Err(invalid(format!("invalid resolve mode {other:?}"))),
+    }
+}
