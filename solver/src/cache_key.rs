@@ -1,13 +1,13 @@
 //! Cache keys: what the result of a vertex depends on, and nothing else.
 //!
 //! A key is the blake3 hash of its [`Preimage`], which is kept beside every result, so that two keys can be compared
-//! by what went into them. What enters, per kind of op (every field is named, prefixed with its length, and in a
-//! fixed order):
+//! by what went into them. Every field is named, prefixed with its length, and in a fixed order. What enters the key of
+//! each kind of op, and why, is listed in `docs/cache-keys.md`, which a test holds against this file; in short:
 //!
 //! | op | own fields | inputs |
 //! |---|---|---|
-//! | source | kind, what it resolved to | – |
-//! | exec | platform, args, env, cwd, user, hostname, network, security, limits of the user, names of extra hosts, secret names, devices, mounts (kind, dest, selector, access, output) | read-only mounts by content, others by identity |
+//! | source | what it resolved to | – |
+//! | exec | all that the process can notice | read-only mounts by content, others by identity |
 //! | file | platform, every action with all its options | copied-from by content, changed by identity |
 //! | merge, diff, passthrough | order of inputs | by identity |
 //!

@@ -1,6 +1,9 @@
 //! What changes a key, and what does not.
 
+mod documented;
 mod fields;
+
+use std::collections::BTreeSet;
 
 use super::*;
 
@@ -68,6 +71,6 @@ fn content_keys_differ_by_everything_that_is_selected() {
         change(&mut selector);
         keys.push(content_key(&input, 0, Some(&result), &selector));
     }
-    let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
+    let distinct: BTreeSet<_> = keys.iter().collect();
     assert_eq!(distinct.len(), keys.len());
 }

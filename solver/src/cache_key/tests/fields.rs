@@ -1,7 +1,5 @@
 //! Every field of every op: in the key, or deliberately not.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 
 use super::*;
@@ -10,7 +8,7 @@ use crate::llb::{
     ProxyEnv, SecretEnv, SecurityMode, Ulimit,
 };
 
-fn vertex(op: Op, inputs: usize) -> Vertex {
+pub(super) fn vertex(op: Op, inputs: usize) -> Vertex {
     let vertex = NodeIndex::new(0);
     Vertex {
         digest: Digest::sha256(b"vertex"),
@@ -60,7 +58,7 @@ fn cache(id: &str, sharing: CacheSharing) -> MountKind {
     MountKind::Cache { id, sharing }
 }
 
-fn exec() -> ExecOp {
+pub(super) fn exec() -> ExecOp {
     ExecOp {
         args: vec!["a".to_owned(), "b".to_owned()],
         env: vec!["A=1".to_owned()],
@@ -242,7 +240,7 @@ fn the_platform_is_in_the_key_of_what_runs() {
     assert_eq!(keys.len(), platforms.len());
 }
 
-fn copy() -> CopyAction {
+pub(super) fn copy() -> CopyAction {
     CopyAction {
         src: "/a".to_owned(),
         dest: "/b".to_owned(),
@@ -250,7 +248,7 @@ fn copy() -> CopyAction {
     }
 }
 
-fn action(kind: FileActionKind) -> Op {
+pub(super) fn action(kind: FileActionKind) -> Op {
     let actions = vec![FileAction {
         input: Some(ActionInput::Vertex(0)),
         secondary: matches!(kind, FileActionKind::Copy(_)).then_some(ActionInput::Vertex(1)),

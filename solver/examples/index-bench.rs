@@ -1,0 +1,104 @@
+//! Measures look-ups in an index of a million records: `cargo run --release -p cairn-solver --example index-bench`.
+
+#![expect(clippy::print_stdout, reason = "a program that prints its measurements")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cairn_solver::ResultId;
+use cairn_solver::cache_key::{CacheKey, Preimage};
+use cairn_solver::index::{CacheIndex, Evidence, Known, RedbIndex};
+
+const RECORDS: u32 = 1_000_000;
+const LOOKUPS: u32 = 200_000;
+
+fn key(n: u32) -> CacheKey {
+    CacheKey::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
+}
+
+/// What a RUN of an ordinary image leaves.
+fn known(n: u32) -> Arc<Known> {
+    let field = |name: &str, value: String| (name.to_owned(), value);
+    Arc::new(Known {
+        preimage: Preimage {
+            kind: "exec".to_owned(),
+            fields: vec![
+                field("arg", format!("make part-{n}")),
+                field(
+                    "env",
+                    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+                ),
+                field("cwd", "/src".to_owned()),
+            ],
+            inputs: Vec::new(),
+        },
+        evidence: Evidence {
+            name: format!("[2/9] RUN make part-{n}"),
+            ..Evidence::default()
+        },
+    })
+}
+
+/// A directory that is removed again.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _left = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = Scratch(std::env::temp_dir().join(format!("cairn-index-{}", std::process::id())));
+    std::fs::create_dir_all(&dir.0)?;
+    let path = dir.0.join("index.redb");
+    let index = RedbIndex::open(&path)?;
+    let start = Instant::now();
+    for n in 0..RECORDS {
+        let outputs = vec![Some(ResultId::new(format!("result-{n}")))];
+        index.record_results(&key(n), &known(n), &outputs)?;
+    }
+    index.flush()?;
+    let took = start.elapsed();
+    let bytes = std::fs::metadata(&path)?.len();
+    println!("{RECORDS} records written in {took:.1?}, {} MiB", bytes >> 20);
+    drop(index);
+
+    let start = Instant::now();
+    let index = RedbIndex::open(&path)?;
+    println!("opened in {:.1?}", start.elapsed());
+    // Spread over the whole file; every second one is not there.
+    let look_up = |at: u32| {
+        if at % 2 == 0 {
+            at.wrapping_mul(7919) % RECORDS
+        } else {
+            RECORDS + at
+        }
+    };
+    let measure = |what: &str, look: &dyn Fn(&CacheKey) -> Result<bool, Box<dyn std::error::Error>>| {
+        let keys: Vec<CacheKey> = (0..LOOKUPS).map(|at| key(look_up(at))).collect();
+        let start = Instant::now();
+        let mut found = 0_u32;
+        for key in &keys {
+            found += u32::from(look(key)?);
+        }
+        let each: Duration = start.elapsed() / LOOKUPS;
+        println!("{what}: {each:.2?} each, {found} of {LOOKUPS} found");
+        Ok::<_, Box<dyn std::error::Error>>(())
+    };
+    measure("results", &|key| Ok(index.results(key)?.is_some()))?;
+    measure("what went into them", &|key| Ok(index.known(key)?.is_some()))?;
+    let start = Instant::now();
+    let (mut after, mut seen) = (None, 0);
+    loop {
+        let records = index.scan(after.as_ref(), 256)?;
+        let Some((last, _)) = records.last() else { break };
+        after = Some(*last);
+        seen += records.len();
+    }
+    println!("all {seen} records scanned in {:.1?}", start.elapsed());
+    let start = Instant::now();
+    println!("{} strays found in {:.1?}", index.repair()?, start.elapsed());
+    Ok(())
+}
