@@ -26,7 +26,11 @@ use crate::checks::{self, CheckConfig, Finding};
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
 use crate::lower::{self, Lowered, Surroundings};
+<<<<<<< HEAD
 use crate::options::Options;
+=======
+use crate::options::{Options, is_labs, is_official};
+>>>>>>> 8657b80 (wip)
 use crate::plan::{Plan, Resolved, Wanted};
 use crate::suggest::suggestion;
 use crate::syntax;
@@ -186,6 +190,43 @@ impl Build<'_> {
         self.located(DockerfileError::joined(&file.errors, self.inputs.file.data.len()))
     }
 
+<<<<<<< HEAD
+=======
+    /// Images of the official frontend, of any version, are what this one stands for.
+    fn check_syntax(&self) -> Result<(), FrontendError> {
+        if self.options.has_cmdline {
+            return Ok(());
+        }
+        let asked = self.options.build_args.get("BUILDKIT_SYNTAX");
+        let directive = syntax::external_syntax(&self.inputs.file.data);
+        let (value, lines) = match (asked, &directive) {
+            (Some(asked), _) => (asked.as_str(), None),
+            (None, Some(directive)) => (directive.value.as_str(), Some(directive.lines)),
+            (None, None) => return Ok(()),
+        };
+        let image = value.split(' ').next().unwrap_or_default();
+        if image == "dockerfile.v0" || is_official(image) {
+            return Ok(());
+        }
+        let message = format!("external frontends are not supported yet: {image} (only docker/dockerfile is built in)");
+        Err(match lines {
+            Some(lines) => self.located(DockerfileError::at(lines, message)),
+            None => FrontendError::Option(format!("failed with build-arg:BUILDKIT_SYNTAX = {value}: {message}")),
+        })
+    }
+
+    /// Whether the file may use what is being tried out.
+    fn is_labs(&self) -> bool {
+        if self.options.has_cmdline {
+            return self.options.is_labs;
+        }
+        match self.options.build_args.get("BUILDKIT_SYNTAX") {
+            Some(asked) => is_labs(asked),
+            None => syntax::external_syntax(&self.inputs.file.data).is_some_and(|directive| is_labs(&directive.value)),
+        }
+    }
+
+>>>>>>> 8657b80 (wip)
     /// Which checks count. The build argument, even if empty, replaces the directive.
     fn check_config(&self) -> Result<CheckConfig, FrontendError> {
         if let Some(asked) = &self.options.checks {
@@ -250,6 +291,7 @@ impl Build<'_> {
             ignore,
             context_ignores: std::mem::take(&mut planned.context_ignores),
             escape: file.directives.escape_char(),
+            is_labs: self.is_labs(),
             epoch: planned.epoch,
         };
         lower::lower(&planned.plan, &surroundings, found).map_err(|error| self.located(error))

@@ -58,6 +58,8 @@ pub(crate) struct Surroundings<'a> {
     /// Rules of the ignore files of named contexts.
     pub(crate) context_ignores: std::collections::BTreeMap<String, Vec<String>>,
     pub(crate) escape: char,
+    /// Whether the file may use what is being tried out.
+    pub(crate) is_labs: bool,
     /// `SOURCE_DATE_EPOCH` in seconds.
     pub(crate) epoch: Option<i64>,
 }

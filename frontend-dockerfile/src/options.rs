@@ -54,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) resolve_mode: ResolveMode,
     /// `cmdline`: the `syntax` directive has been dealt with.
     pub(crate) has_cmdline: bool,
+    /// Whether it asks for the edition of the language with things that are being tried out.
+    pub(crate) is_labs: bool,
     /// `requestid`: something else than a build.
     pub(crate) request: Option<String>,
     /// What `frontend.caps` asks for that is not there.
@@ -138,7 +140,10 @@ impl Options {
             "context" | "contextkey" => {}
             "contextsubdir" => self.context_subdir = value.to_owned(),
             "image-resolve-mode" => self.resolve_mode = resolve_mode(value)?,
-            "cmdline" => self.has_cmdline = true,
+            "cmdline" => {
+                self.has_cmdline = true;
+                self.is_labs = is_labs(value);
+            }
             "frontend.caps" => self.missing_caps = missing_caps(value),
             "cache-imports" => check_cache_imports(value)?,
             // Caches to import reach the daemon in the request itself too; the frontend has no part in them.
@@ -240,6 +245,15 @@ pub fn is_official(reference: &str) -> bool {
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
     matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream")
+}
+
+/// Whether a `syntax` asks for the edition of the language with things that are being tried out: by a tag such as `labs`
+/// or `1.14-labs`.
+pub(crate) fn is_labs(syntax: &str) -> bool {
+    let image = syntax.split(' ').next().unwrap_or_default();
+    let name = image.split('@').next().unwrap_or_default();
+    let tag = name.rsplit_once(':').map_or("", |(_, tag)| tag);
+    tag == "labs" || tag.ends_with("-labs")
 }
 
 fn platforms(value: &str, host: &Platform) -> Result<Vec<Platform>, String> {
@@ -461,6 +475,21 @@ mod tests {
             assert!(is_official(name), "{name}");
         }
         assert!(!is_official("docker/dockerfile2:1") && !is_official("quay.io/docker/dockerfile:1"));
+    }
+
+    #[test]
+    fn labs_are_asked_for_by_a_tag() {
+        for (syntax, want) in [
+            ("docker/dockerfile:labs", true),
+            ("docker/dockerfile:1.14-labs arg", true),
+            ("docker/dockerfile-upstream:master-labs@sha256:0", true),
+            ("docker/dockerfile:1", false),
+            ("docker/dockerfile-labs", false),
+            ("docker/dockerfile:1 x-labs", false),
+            ("", false),
+        ] {
+            assert_eq!(is_labs(syntax), want, "{syntax}");
+        }
     }
 
     #[test]

@@ -20,7 +20,6 @@ pub mod llb;
 mod process;
 mod progress;
 mod registry;
-mod site;
 mod web;
 
 pub use buildx::Buildx;
@@ -34,5 +33,4 @@ pub use lab::{Lab, Need};
 pub use process::{Finished, Program, wait_for_exit};
 pub use progress::{Interval, Progress, Vertex};
 pub use registry::Registry;
-pub use site::Site;
 pub use web::{FixedAnswer, WebReply, WebRequest, WebServer};

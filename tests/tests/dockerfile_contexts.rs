@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
-use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need, Site};
+use cairn_tests::git::{GitHttp, Repository};
+use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need, WebReply, WebServer};
 
-/// When the repository's commit was made.
-const COMMITTED: i64 = 1_000_000_000;
+/// When commits of test repositories are made.
+const COMMITTED: i64 = 1_700_000_000;
 
 struct Bench {
-    site: Site,
+    web: WebServer,
+    repositories: GitHttp,
     /// The commit of `repo.git`.
     commit: String,
     cairn: Cairn,
@@ -32,20 +34,37 @@ impl Bench {
             ("sub/Dockerfile", dockerfile),
             ("sub/.dockerignore", "in.txt\n"),
         ];
-        let repository = lab.files("repository", &repository)?;
-        let site = Site::start(served.clone())?;
-        let commit = site.repository("repo.git", &repository, COMMITTED)?;
+        let repository = Repository::new(&lab, "served/repo.git", &repository)?;
+        repository.git(&["tag", "v1"])?;
+        let commit = repository.git(&["rev-parse", "HEAD"])?;
+        let repository = repository.dir();
         tar(&served.join("context.tar.gz"), &repository.join("sub"), "-czf")?;
         tar(&served.join("context.tar"), &repository.join("sub"), "-cf")?;
         std::fs::write(served.join("df"), "FROM scratch\nCOPY context /self\n")?;
         let daemon = Daemon::start(&lab)?;
+        let repositories = GitHttp::start(&served, None)?;
+        let web = WebServer::start(move |request| {
+            let name = request.path.trim_start_matches('/');
+            let file = std::fs::read(served.join(if name.is_empty() { "index" } else { name }));
+            file.map_or_else(|_| WebReply::status("404 Not Found"), WebReply::file)
+        })?;
         Ok(Some(Self {
-            site,
+            web,
+            repositories,
             commit,
             cairn: Cairn::with(&lab, &daemon),
             daemon,
             lab,
         }))
+    }
+
+    /// The URL of a repository, or of a file.
+    fn url(&self, name: &str) -> String {
+        if name.contains(".git") {
+            format!("http://{}/{name}", self.repositories.address())
+        } else {
+            self.web.url(&format!("/{name}"))
+        }
     }
 
     fn out(&self) -> (PathBuf, String) {
@@ -77,7 +96,9 @@ impl Bench {
     }
 
     fn context(&self, instructions: &str) -> anyhow::Result<String> {
-        let instructions = instructions.replace("http://host/", &self.site.url(""));
+        let instructions = instructions
+            .replace("http://host/repo.git", &self.url("repo.git"))
+            .replace("http://host/", &self.url(""));
         let dockerfile = format!("FROM scratch\n{instructions}\n");
         let context = self
             .lab
@@ -204,14 +225,14 @@ fn contexts_are_repositories_archives_and_files() -> anyhow::Result<()> {
         ("from/in.txt", "in\n"),
         ("picked/in.txt", "in\n"),
     ];
-    expect(&bench.files(&[&bench.site.url("repo.git")])?, &[("top.txt", "top\n")])?;
-    expect(&bench.files(&[&bench.site.url("repo.git#v1:sub")])?, &sub)?;
-    expect(&bench.files(&[&bench.site.url("repo.git?ref=main&subdir=sub")])?, &sub)?;
-    expect(&bench.files(&[&bench.site.url("context.tar.gz")])?, &sub)?;
-    expect(&bench.files(&[&bench.site.url("context.tar")])?, &sub)?;
-    let file = bench.files(&[&bench.site.url("df")])?;
+    expect(&bench.files(&[&bench.url("repo.git")])?, &[("top.txt", "top\n")])?;
+    expect(&bench.files(&[&bench.url("repo.git#v1:sub")])?, &sub)?;
+    expect(&bench.files(&[&bench.url("repo.git?ref=main&subdir=sub")])?, &sub)?;
+    expect(&bench.files(&[&bench.url("context.tar.gz")])?, &sub)?;
+    expect(&bench.files(&[&bench.url("context.tar")])?, &sub)?;
+    let file = bench.files(&[&bench.url("df")])?;
     ensure!(file.len() == 1 && file[0].0 == "self", "{file:?}");
-    let missing = bench.cairn.try_build(["-f", "nope", &bench.site.url("repo.git")])?;
+    let missing = bench.cairn.try_build(["-f", "nope", &bench.url("repo.git")])?;
     ensure!(
         missing
             .remarks
@@ -228,7 +249,7 @@ fn times_come_from_commits() -> anyhow::Result<()> {
         return Ok(());
     };
     let (out, output) = bench.out();
-    let context = bench.site.url("repo.git");
+    let context = bench.url("repo.git");
     bench
         .cairn
         .build(["-o", &output, "--build-arg", "SOURCE_DATE_EPOCH=context", &context])?;
@@ -256,7 +277,7 @@ fn buildx_builds_from_everywhere() -> anyhow::Result<()> {
         program.run()?.success()?;
         files_of(&out)
     };
-    expect(&build(&[&bench.site.url("repo.git")], None)?, &[("top.txt", "top\n")])?;
+    expect(&build(&[&bench.url("repo.git")], None)?, &[("top.txt", "top\n")])?;
     let archive = std::fs::read(bench.lab.path("served").join("context.tar"))?;
     let from_tar = build(&["-"], Some(archive)).context("a tar from standard input")?;
     ensure!(from_tar.iter().any(|(path, _)| path == "picked/in.txt"), "{from_tar:?}");
@@ -285,8 +306,8 @@ fn buildx_builds_from_everywhere() -> anyhow::Result<()> {
                       COPY --from=other /bin/sh /release\n";
     let context = bench.lab.files("named", &[("Dockerfile", dockerfile)])?;
     let base = format!("base=oci-layout://{}@{digest}", layout.display());
-    let web = format!("web={}", bench.site.url("file.txt"));
-    let repository = format!("repo={}", bench.site.url("repo.git"));
+    let web = format!("web={}", bench.url("file.txt"));
+    let repository = format!("repo={}", bench.url("repo.git"));
     let directory = format!("dir={}", bench.lab.path("context").display());
     let mut args = Vec::new();
     for named in [&base, &web, &repository, &directory, "other=docker-image://alpine"] {

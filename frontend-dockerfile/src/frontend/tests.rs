@@ -832,3 +832,18 @@ fn forms_that_look_odd_are_fine() {
         assert!(result.is_ok(), "{dockerfile:?}: {}", render(&result));
     }
 }
+
+#[test]
+fn devices_are_for_those_who_ask_for_labs() {
+    let run = "FROM alpine\nRUN --device=vendor.com/gpu=all --device=x,required true";
+    let devices = " device=vendor.com/gpu=all optional device=x";
+    assert!(lowered(&format!("# syntax=docker/dockerfile:1-labs\n{run}"), &[]).contains(devices));
+    assert!(lowered(run, &[("cmdline", "docker/dockerfile:1.20-labs")]).contains(devices));
+    assert!(lowered(run, &[("build-arg:BUILDKIT_SYNTAX", "docker/dockerfile:labs")]).contains(devices));
+    for options in [&[][..], &[("cmdline", "docker/dockerfile:1")]] {
+        assert_eq!(
+            error(run, options),
+            "device feature is only supported in Dockerfile frontend 1.14.0-labs or later"
+        );
+    }
+}

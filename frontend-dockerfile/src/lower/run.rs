@@ -1,10 +1,10 @@
 //! `RUN`.
 
-use cairn_solver::llb::{ExecOp, NetMode, Op, SecurityMode};
+use cairn_solver::llb::{CdiDevice, ExecOp, NetMode, Op, SecurityMode};
 
 use crate::error::DockerfileError;
 use crate::expand::{Expander, Variables};
-use crate::instruction::{CommandLine, NetworkFlag, Run};
+use crate::instruction::{CommandLine, DeviceFlag, NetworkFlag, Run};
 use crate::plan::Step;
 use crate::syntax::Heredoc;
 
@@ -23,7 +23,7 @@ impl Lowering<'_> {
         stage: usize,
     ) -> Result<(), DockerfileError> {
         let lines = step.instruction.lines;
-        if !run.devices.is_empty() {
+        if !run.devices.is_empty() && !self.around.is_labs {
             return Err(DockerfileError::at(
                 lines,
                 "device feature is only supported in Dockerfile frontend 1.14.0-labs or later",
@@ -82,6 +82,7 @@ impl Lowering<'_> {
                 SecurityMode::Sandbox
             },
             secret_env: mounts.secret_env,
+            devices: run.devices.iter().map(device).collect(),
             ..ExecOp::default()
         };
         let platform = &self.plan.stages[stage].platform;
@@ -113,6 +114,13 @@ impl Lowering<'_> {
             text.push_str(&format!(" ({first}{more})"));
         }
         text
+    }
+}
+
+fn device(flag: &DeviceFlag) -> CdiDevice {
+    CdiDevice {
+        name: flag.name.clone(),
+        optional: !flag.required,
     }
 }
 

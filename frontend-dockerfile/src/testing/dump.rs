@@ -131,6 +131,10 @@ fn run(exec: &ExecOp) -> String {
     if exec.security == SecurityMode::Insecure {
         out.push_str(" insecure");
     }
+    for device in &exec.devices {
+        let optional = if device.optional { " optional" } else { "" };
+        write!(out, " device={}{optional}", device.name).unwrap();
+    }
     for secret in &exec.secret_env {
         write!(
             out,
