@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use cairn_solver::ResultId;
 use cairn_solver::cache_key::{CacheKey, Preimage};
-use cairn_solver::index::{CacheIndex, Evidence, Known, RedbIndex};
+use cairn_solver::index::{CacheIndex, Evidence, IndexError, Known, RedbIndex};
 
 const RECORDS: u32 = 1_000_000;
 const LOOKUPS: u32 = 200_000;
@@ -70,13 +70,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("opened in {:.1?}", start.elapsed());
     // Spread over the whole file; every second one is not there.
     let look_up = |at: u32| {
-        if at % 2 == 0 {
+        if at.is_multiple_of(2) {
             at.wrapping_mul(7919) % RECORDS
         } else {
             RECORDS + at
         }
     };
-    let measure = |what: &str, look: &dyn Fn(&CacheKey) -> Result<bool, Box<dyn std::error::Error>>| {
+    let measure = |what: &str, look: &dyn Fn(&CacheKey) -> Result<bool, IndexError>| {
         let keys: Vec<CacheKey> = (0..LOOKUPS).map(|at| key(look_up(at))).collect();
         let start = Instant::now();
         let mut found = 0_u32;
@@ -85,7 +85,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let each: Duration = start.elapsed() / LOOKUPS;
         println!("{what}: {each:.2?} each, {found} of {LOOKUPS} found");
-        Ok::<_, Box<dyn std::error::Error>>(())
+        Ok::<_, IndexError>(())
     };
     measure("results", &|key| Ok(index.results(key)?.is_some()))?;
     measure("what went into them", &|key| Ok(index.known(key)?.is_some()))?;

@@ -17,10 +17,13 @@ use crate::cache_key::CacheKey;
 #[derive(Debug, Default)]
 pub struct MemoryIndex {
     results: Mutex<BTreeMap<CacheKey, Outputs>>,
-    known: Mutex<HashMap<CacheKey, (Arc<Known>, Option<Removal>)>>,
+    known: Mutex<HashMap<CacheKey, Explained>>,
     contents: Mutex<HashMap<CacheKey, Digest>>,
     history: Mutex<History>,
 }
+
+/// What went into a key, and where its results went.
+type Explained = (Arc<Known>, Option<Removal>);
 
 #[derive(Debug, Default)]
 struct History {
