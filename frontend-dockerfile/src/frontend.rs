@@ -26,11 +26,7 @@ use crate::checks::{self, CheckConfig, Finding};
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
 use crate::lower::{self, Lowered, Surroundings};
-<<<<<<< HEAD
-use crate::options::Options;
-=======
-use crate::options::{Options, is_labs, is_official};
->>>>>>> 8657b80 (wip)
+use crate::options::{Options, is_labs};
 use crate::plan::{Plan, Resolved, Wanted};
 use crate::suggest::suggestion;
 use crate::syntax;
@@ -190,31 +186,6 @@ impl Build<'_> {
         self.located(DockerfileError::joined(&file.errors, self.inputs.file.data.len()))
     }
 
-<<<<<<< HEAD
-=======
-    /// Images of the official frontend, of any version, are what this one stands for.
-    fn check_syntax(&self) -> Result<(), FrontendError> {
-        if self.options.has_cmdline {
-            return Ok(());
-        }
-        let asked = self.options.build_args.get("BUILDKIT_SYNTAX");
-        let directive = syntax::external_syntax(&self.inputs.file.data);
-        let (value, lines) = match (asked, &directive) {
-            (Some(asked), _) => (asked.as_str(), None),
-            (None, Some(directive)) => (directive.value.as_str(), Some(directive.lines)),
-            (None, None) => return Ok(()),
-        };
-        let image = value.split(' ').next().unwrap_or_default();
-        if image == "dockerfile.v0" || is_official(image) {
-            return Ok(());
-        }
-        let message = format!("external frontends are not supported yet: {image} (only docker/dockerfile is built in)");
-        Err(match lines {
-            Some(lines) => self.located(DockerfileError::at(lines, message)),
-            None => FrontendError::Option(format!("failed with build-arg:BUILDKIT_SYNTAX = {value}: {message}")),
-        })
-    }
-
     /// Whether the file may use what is being tried out.
     fn is_labs(&self) -> bool {
         if self.options.has_cmdline {
@@ -226,7 +197,6 @@ impl Build<'_> {
         }
     }
 
->>>>>>> 8657b80 (wip)
     /// Which checks count. The build argument, even if empty, replaces the directive.
     fn check_config(&self) -> Result<CheckConfig, FrontendError> {
         if let Some(asked) = &self.options.checks {
