@@ -58,7 +58,12 @@ impl ImageConfig {
             }
         }
         let mut image = Self { root };
-        let os = image.os().to_owned();
+        let os = image
+            .root
+            .get("os")
+            .and_then(Value::as_str)
+            .unwrap_or("linux")
+            .to_owned();
         image.add_default_path(&os);
         Ok(image)
     }
@@ -244,11 +249,6 @@ impl ImageConfig {
         if let Value::Array(history) = history {
             history.push(entry.into());
         }
-    }
-
-    /// The system that the image is for.
-    pub(crate) fn os(&self) -> &str {
-        self.root.get("os").and_then(Value::as_str).unwrap_or("linux")
     }
 
     fn add_default_path(&mut self, os: &str) {

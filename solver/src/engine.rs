@@ -23,12 +23,14 @@
 mod bridge;
 mod build;
 mod explain;
+mod slots;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod vertex;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 pub use bridge::{BuildBridge, Frontends};
 pub use build::{Build, BuildOptions, Entitlement, Step};
@@ -36,8 +38,10 @@ pub use explain::{Cause, Detail, ExplainError, Explanation, Link};
 use parking_lot::Mutex;
 pub use sweep::{SweepError, Swept};
 
+use self::slots::{SlotRequest, Slots};
 use crate::Digest;
 use crate::cache_key::CacheKey;
+use crate::count::Counter;
 use crate::flight::Flight;
 use crate::index::{CacheIndex, Removal};
 use crate::llb::VertexDigest;
@@ -52,10 +56,47 @@ pub(crate) struct Shared {
     pub(crate) events: Arc<EventLog>,
     /// Everyone's sessions.
     pub(crate) sessions: SessionGroup,
+    /// For what takes a slot: everyone's claims to it.
+    slot: Option<Arc<SlotRequest>>,
 }
 
 /// The results of an execution, one per output.
 type Executed = Result<Vec<Option<Ref>>, WorkerError>;
+
+/// What an engine is given.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Most processes that run at a time, at least one; no limit by default. Other vertices take no slot: what bounds
+    /// them is the worker's.
+    pub parallelism: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            parallelism: usize::MAX,
+        }
+    }
+}
+
+/// What is alive in an engine. All are zero when no build is left and nothing cleans up any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Builds.
+    pub builds: usize,
+    /// Tasks of builds.
+    pub tasks: usize,
+    /// Pieces of work that builds share.
+    pub works: usize,
+    /// Tasks of such work, also of work that was given up and still cleans up.
+    pub work_tasks: usize,
+    /// Interests of builds in such work.
+    pub tickets: usize,
+    /// Slots taken.
+    pub slots: usize,
+    /// Work that may take a slot and has not got one.
+    pub slot_requests: usize,
+}
 
 /// Runs builds on a worker, with an index of what is known.
 pub struct Engine {
@@ -67,6 +108,11 @@ pub struct Engine {
     executing: Flight<(CacheKey, bool), Shared, Executed>,
     /// Contents being digested.
     digesting: Flight<CacheKey, Shared, Result<Digest, WorkerError>>,
+    slots: Slots,
+    /// Builds that are not entirely gone, and their tasks.
+    builds: Counter,
+    tasks: Counter,
+    next_build: AtomicU64,
     /// When and how results were removed last.
     last_removal: Mutex<Option<Removal>>,
 }
@@ -74,12 +120,21 @@ pub struct Engine {
 impl Engine {
     /// An engine that runs everything on `worker` and remembers results in `index`.
     pub fn new(worker: Arc<dyn Worker>, index: Arc<dyn CacheIndex>) -> Arc<Self> {
+        Self::with_options(worker, index, EngineOptions::default())
+    }
+
+    /// The same with limits.
+    pub fn with_options(worker: Arc<dyn Worker>, index: Arc<dyn CacheIndex>, options: EngineOptions) -> Arc<Self> {
         Arc::new(Self {
             worker,
             index,
             resolving: Flight::default(),
             executing: Flight::default(),
             digesting: Flight::default(),
+            slots: Slots::new(options.parallelism),
+            builds: Counter::default(),
+            tasks: Counter::default(),
+            next_build: AtomicU64::new(0),
             last_removal: Mutex::default(),
         })
     }
@@ -109,6 +164,21 @@ impl Engine {
             self.executing.landed(),
             self.digesting.landed()
         );
+    }
+
+    /// What is alive.
+    pub fn counters(&self) -> Counters {
+        let (slots, slot_requests) = self.slots.count();
+        let (resolving, executing, digesting) = (&self.resolving, &self.executing, &self.digesting);
+        Counters {
+            builds: self.builds.get(),
+            tasks: self.tasks.get(),
+            works: resolving.len() + executing.len() + digesting.len(),
+            work_tasks: resolving.tasks() + executing.tasks() + digesting.tasks(),
+            tickets: resolving.tickets() + executing.tickets() + digesting.tickets(),
+            slots,
+            slot_requests,
+        }
     }
 
     /// Whether any vertex is being worked on.

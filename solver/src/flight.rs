@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::count::{Counted, Counter};
+
 /// Work in progress, by key.
 ///
 /// `S` is what joiners share besides the outcome, such as the progress so far.
@@ -21,6 +23,7 @@ pub struct Flight<K, S, V> {
     calls: Calls<K, S, V>,
     /// The tasks of all work, also of work that was given up and still cleans up.
     tasks: TaskTracker,
+    tickets: Counter,
 }
 
 type Calls<K, S, V> = Arc<DashMap<K, Arc<Call<S, V>>>>;
@@ -38,6 +41,7 @@ pub struct Ticket<K: Hash + Eq + Clone, S, V> {
     key: K,
     call: Arc<Call<S, V>>,
     calls: Calls<K, S, V>,
+    _counted: Counted,
 }
 
 /// The work ended without an outcome: it panicked, or the runtime is shutting down.
@@ -50,6 +54,7 @@ impl<K: Hash + Eq, S, V> Default for Flight<K, S, V> {
         Self {
             calls: Arc::default(),
             tasks: TaskTracker::new(),
+            tickets: Counter::default(),
         }
     }
 }
@@ -116,6 +121,7 @@ where
             key,
             call,
             calls: self.calls.clone(),
+            _counted: self.tickets.one(),
         }
     }
 
@@ -132,6 +138,16 @@ where
     /// Number of keys with work in progress.
     pub fn len(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Number of tasks, also of those that only clean up.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Number of tickets out.
+    pub fn tickets(&self) -> usize {
+        self.tickets.get()
     }
 
     /// Whether nothing is in progress.

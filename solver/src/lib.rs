@@ -15,6 +15,7 @@
 //! | [`session`] | which clients may be asked for private things |
 
 pub mod cache_key;
+mod count;
 mod digest;
 pub mod engine;
 mod error;
@@ -28,7 +29,7 @@ pub mod session;
 pub mod worker;
 
 pub use digest::{Digest, DigestError};
-pub use engine::{Build, BuildBridge, BuildOptions, Engine, Entitlement, Frontends};
+pub use engine::{Build, BuildBridge, BuildOptions, Counters, Engine, EngineOptions, Entitlement, Frontends};
 pub use error::{SolveError, VertexError};
 pub use frontend::{
     Bridge, BridgeRef, ExternalError, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult,

@@ -17,7 +17,7 @@ pub use definition::{Definition, SourceFile, SourceLocation, SourceMap, SourceRa
 pub use graph::{Edge, Graph, NodeIndex, Vertex, VertexDigest};
 pub use op::{
     ActionInput, CacheSharing, CdiDevice, Chown, ContentCache, CopyAction, Differ, ExecOp, FileAction, FileActionKind,
-    FileGrant, FileOp, GitMtime, GitSource, HostIp, HttpSource, ImageSource, LinuxResources, LocalSource, Mount,
-    MountKind, NetMode, OciLayoutSource, Op, OpMetadata, ProgressGroup, ProxyEnv, ResolveMode, SecretEnv, SecurityMode,
-    SourceOp, Ulimit, UserSpec,
+    FileGrant, FileOp, GitMtime, GitSource, HostIp, HttpSource, ImageSource, Labels, LinuxResources, LocalSource,
+    Mount, MountKind, NetMode, OciLayoutSource, Op, OpMetadata, ProgressGroup, ProxyEnv, ResolveMode, SecretEnv,
+    SecurityMode, SourceOp, Ulimit, UserSpec,
 };

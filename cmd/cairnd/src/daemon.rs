@@ -6,7 +6,7 @@ use std::time::Duration;
 use cairn_session::SessionManager;
 use cairn_solver::engine::Swept;
 use cairn_solver::index::{RedbIndex, Removed};
-use cairn_solver::{Engine, WorkerError};
+use cairn_solver::{Engine, EngineOptions, WorkerError};
 use cairn_worker::embedded::{EmbeddedConfig, EmbeddedWorker};
 use cairn_worker::service::{PruneRequest, UsageRecord, WorkerService};
 
@@ -81,8 +81,11 @@ impl Daemon {
         let index = tokio::task::spawn_blocking(move || RedbIndex::open(&index_path)).await;
         let index = index.map_err(|error| StartError::Worker(error.to_string()))??;
         let worker = Arc::new(worker);
+        let options = EngineOptions {
+            parallelism: config.max_parallelism,
+        };
         Ok(Self {
-            engine: Engine::new(worker.clone(), Arc::new(index)),
+            engine: Engine::with_options(worker.clone(), Arc::new(index), options),
             frontends: Arc::new(BuiltInFrontends { worker: worker.clone() }),
             worker,
             sessions,

@@ -193,11 +193,10 @@ pub(super) fn argv(state: &StageState, command: &CommandLine) -> Vec<String> {
 
 /// `text` as an argument of the shell in force.
 pub(super) fn with_shell(state: &StageState, text: &str) -> Vec<String> {
-    let usual = || match state.image.os() {
-        "windows" => ["cmd", "/S", "/C"].map(str::to_owned).to_vec(),
-        _ => ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
-    };
-    let mut argv = state.image.shell().unwrap_or_else(usual);
+    let mut argv = state
+        .image
+        .shell()
+        .unwrap_or_else(|| ["/bin/sh", "-c"].map(str::to_owned).to_vec());
     argv.push(text.to_owned());
     argv
 }

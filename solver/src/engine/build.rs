@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
@@ -10,7 +11,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::slots::{BuildId, Claim};
 use super::vertex::Node;
+use crate::count::Counted;
 use crate::llb::{
     self, Definition, Edge, Graph, NetMode, Op, SecurityMode, SourceFile, SourceLocation, Vertex, VertexDigest,
 };
@@ -52,6 +55,8 @@ pub struct BuildOptions {
     pub session: String,
     /// What the client was granted.
     pub entitlements: BTreeSet<Entitlement>,
+    /// Most processes that run at a time for this build; `None` for as many as the engine allows.
+    pub parallelism: Option<usize>,
 }
 
 /// An output of a vertex of a build.
@@ -79,9 +84,11 @@ pub(super) struct Inner {
     pub(super) cancel: CancellationToken,
     /// What ops without a platform run on.
     pub(super) platform: Option<Platform>,
+    id: BuildId,
     nodes: RwLock<Nodes>,
     /// All tasks of this build; aborted with it.
     tasks: Mutex<JoinSet<()>>,
+    _counted: Counted,
 }
 
 /// The vertices of a build, by place and by digest.
@@ -96,6 +103,8 @@ impl Build {
         Arc::new(Self {
             inner: Arc::new(Inner {
                 platform: engine.worker.info().platforms.into_iter().next(),
+                id: BuildId(engine.next_build.fetch_add(1, Ordering::Relaxed)),
+                _counted: engine.builds.one(),
                 engine,
                 sessions: SessionGroup::of(&options.session),
                 options,
@@ -219,7 +228,11 @@ impl Inner {
         let mut tasks = self.tasks.lock();
         while tasks.try_join_next().is_some() {}
         if !self.cancel.is_cancelled() {
-            tasks.spawn(task);
+            let counted = self.engine.tasks.one();
+            tasks.spawn(async move {
+                task.await;
+                drop(counted);
+            });
         }
     }
 
@@ -288,9 +301,28 @@ impl Inner {
             };
             numbers.push(number);
         }
+        // From the target down, so that the chain of what waits for a vertex is known before its inputs' turn.
+        for index in graph.topological().rev() {
+            let node = &nodes.in_order[numbers[index.index()] as usize];
+            let below = node.urgency.load(Ordering::Relaxed).saturating_add(1);
+            for input in &node.inputs {
+                nodes.in_order[input.node as usize]
+                    .urgency
+                    .fetch_max(below, Ordering::Relaxed);
+            }
+        }
         drop(nodes);
         self.events.push_all(new);
         want(graph, &numbers, graph.target())
+    }
+
+    /// What this build claims for a vertex that needs a slot.
+    pub(super) fn claim(&self, node: &Node) -> Claim {
+        Claim {
+            build: self.id,
+            limit: self.options.parallelism.unwrap_or(usize::MAX),
+            urgency: node.urgency.load(Ordering::Relaxed),
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 //! The engine, on a worker in memory.
 
 mod cancel;
+mod lazy;
+mod limits;
+mod plan;
 mod random;
+mod schedules;
 pub(super) mod script;
 mod share;
 

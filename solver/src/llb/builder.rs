@@ -113,7 +113,12 @@ impl Builder {
             let vertex = graph.vertex(index);
             let inputs = vertex.inputs.iter().map(|edge| graph.vertex(edge.vertex).digest);
             let bytes = received[&vertex.digest].clone();
-            self.insert(vertex.digest, bytes, inputs.collect(), vertex.metadata.clone());
+            self.insert(
+                vertex.digest,
+                bytes,
+                inputs.collect(),
+                OpMetadata::clone(&vertex.metadata),
+            );
         }
         let map = graph.source_map();
         let files: Vec<usize> = map.files.iter().map(|file| self.known_source_file(file)).collect();
@@ -194,7 +199,7 @@ impl Builder {
         );
         wire.def.push(terminal.into());
         wire.source = Some(source);
-        Definition { wire }
+        Definition::from_wire(wire)
     }
 
     fn reachable(&self, target: VertexDigest) -> std::collections::BTreeSet<VertexDigest> {
@@ -215,7 +220,7 @@ impl OpMetadata {
     /// Metadata with a display name.
     pub fn named(name: impl Into<String>) -> Self {
         Self {
-            description: BTreeMap::from([("llb.customname".to_owned(), name.into())]),
+            description: [("llb.customname".to_owned(), name.into())].into_iter().collect(),
             ..Self::default()
         }
     }
@@ -223,8 +228,10 @@ impl OpMetadata {
     /// Joins what two users of one vertex say: whoever wants the cache ignored is heard.
     fn merge(&mut self, other: &Self) {
         self.ignore_cache |= other.ignore_cache;
-        for (key, value) in &other.description {
-            self.description.entry(key.clone()).or_insert_with(|| value.clone());
+        for (key, value) in other.description.iter() {
+            if self.description.get(key).is_none() {
+                self.description.insert(key.clone(), value.clone());
+            }
         }
         self.caps.extend(other.caps.iter().cloned());
         if self.progress_group.is_none() {

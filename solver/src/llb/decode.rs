@@ -99,7 +99,7 @@ pub fn decode(definition: &Definition) -> Result<Option<Graph>, DecodeError> {
         return Err(DecodeError::NoTarget);
     }
     let target = terminal.inputs.first().ok_or(DecodeError::NoTarget)?;
-    ops.describe(wire);
+    ops.describe(&definition.metadata);
     ops.into_graph(target, wire.source.as_ref()).map(Some)
 }
 
@@ -119,7 +119,7 @@ struct Parsed<'a> {
     digest: VertexDigest,
     bytes: &'a [u8],
     inputs: Vec<pb::Input>,
-    metadata: Option<&'a pb::OpMetadata>,
+    metadata: Option<&'a Arc<OpMetadata>>,
     visit: Visit,
 }
 
@@ -159,11 +159,9 @@ impl<'a> Ops<'a> {
     }
 
     /// Puts what is said about the ops beside them.
-    fn describe(&mut self, wire: &'a pb::Definition) {
-        for (digest, metadata) in &wire.metadata {
-            if let Ok(number) = self.find(digest) {
-                self.parsed[number].metadata = Some(metadata);
-            }
+    fn describe(&mut self, metadata: &'a HashMap<VertexDigest, Arc<OpMetadata>>) {
+        for op in &mut self.parsed {
+            op.metadata = metadata.get(&op.digest);
         }
     }
 
@@ -220,6 +218,7 @@ impl<'a> Ops<'a> {
     fn add(&mut self, number: usize, graph: &mut Graph) -> Result<(), DecodeError> {
         let Parsed { digest, metadata, .. } = self.parsed[number];
         self.parsed[number].inputs = Vec::new();
+        metadata.map_or(Ok(()), |metadata| check_caps(metadata))?;
         let mut wire: pb::Op = parse(self.parsed[number].bytes)?;
         let mut inputs = Vec::with_capacity(wire.inputs.len());
         for (position, input) in wire.inputs.iter().enumerate() {
@@ -229,7 +228,7 @@ impl<'a> Ops<'a> {
             digest,
             platform: wire.platform.as_ref().map(|wire| platform(digest, wire)).transpose()?,
             op: ops::decode(digest, inputs.len(), wire.op.take())?,
-            metadata: self::metadata(metadata)?,
+            metadata: metadata.cloned().unwrap_or_default(),
             inputs,
         };
         let index = NodeIndex::new(graph.vertices.len());
@@ -283,35 +282,35 @@ fn platform(vertex: VertexDigest, wire: &pb::Platform) -> Result<Platform, Decod
     .normalized())
 }
 
-fn metadata(wire: Option<&pb::OpMetadata>) -> Result<OpMetadata, DecodeError> {
-    let Some(wire) = wire else {
-        return Ok(OpMetadata::default());
-    };
-    for cap in wire.caps.keys() {
-        if !super::caps::is_known(cap) {
-            return Err(DecodeError::Capability(cap.clone()));
-        }
-    }
-    Ok(OpMetadata {
+/// Takes what is said about an op from the wire, unchecked.
+pub(super) fn metadata(wire: pb::OpMetadata) -> OpMetadata {
+    OpMetadata {
         ignore_cache: wire.ignore_cache,
-        description: wire.description.clone(),
-        export_cache: wire.export_cache.as_ref().map(|export| export.value),
-        progress_group: wire.progress_group.as_ref().map(|group| ProgressGroup {
-            id: group.id.clone(),
-            name: group.name.clone(),
+        description: wire.description.into_iter().collect(),
+        export_cache: wire.export_cache.map(|export| export.value),
+        progress_group: wire.progress_group.map(|group| ProgressGroup {
+            id: group.id,
+            name: group.name,
             weak: group.weak,
         }),
-        resources: wire.linux_resources.as_ref().map(|limits| LinuxResources {
+        resources: wire.linux_resources.map(|limits| LinuxResources {
             memory: limits.memory,
             memory_swap: limits.memory_swap,
             cpu_shares: limits.cpu_shares,
             cpu_period: limits.cpu_period,
             cpu_quota: limits.cpu_quota,
-            cpuset_cpus: limits.cpuset_cpus.clone(),
-            cpuset_mems: limits.cpuset_mems.clone(),
+            cpuset_cpus: limits.cpuset_cpus,
+            cpuset_mems: limits.cpuset_mems,
         }),
-        caps: wire.caps.keys().cloned().collect(),
-    })
+        caps: wire.caps.into_keys().collect(),
+    }
+}
+
+fn check_caps(metadata: &OpMetadata) -> Result<(), DecodeError> {
+    match metadata.caps.iter().find(|cap| !super::caps::is_known(cap)) {
+        None => Ok(()),
+        Some(cap) => Err(DecodeError::Capability(cap.clone())),
+    }
 }
 
 /// Reads a source map. It only serves to point at places, so what is out of place in it is left out.

@@ -1,11 +1,15 @@
 //! A build definition as clients and frontends exchange it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_proto::pb;
 
 use super::graph::VertexDigest;
+use super::op::OpMetadata;
+use super::{decode, encode};
+use crate::Digest;
 
 /// A serialized graph, its metadata and its source map.
 ///
@@ -13,18 +17,35 @@ use super::graph::VertexDigest;
 /// [`super::Graph`] by [`super::decode`]. Its bytes are kept as they came, because digests are taken over them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Definition {
+    /// Without what is said about the ops.
     pub(super) wire: pb::Definition,
+    /// What is said about the ops, shared with the graphs made of this: it is much of their size.
+    pub(super) metadata: HashMap<VertexDigest, Arc<OpMetadata>>,
 }
 
 impl Definition {
     /// Takes a definition from the wire, unchecked.
-    pub fn from_wire(wire: pb::Definition) -> Self {
-        Self { wire }
+    pub fn from_wire(mut wire: pb::Definition) -> Self {
+        let metadata = std::mem::take(&mut wire.metadata).into_iter();
+        let metadata = metadata.filter_map(|(digest, metadata)| {
+            // What is said about nothing is not kept.
+            Some((Digest::parse(&digest).ok()?, Arc::new(decode::metadata(metadata))))
+        });
+        Self {
+            metadata: metadata.collect(),
+            wire,
+        }
     }
 
     /// The wire form.
     pub fn to_wire(&self) -> pb::Definition {
-        self.wire.clone()
+        let metadata = self.metadata.iter();
+        pb::Definition {
+            metadata: metadata
+                .map(|(digest, metadata)| (digest.to_string(), encode::metadata(metadata)))
+                .collect(),
+            ..self.wire.clone()
+        }
     }
 
     /// Whether there is no op in it: this is how clients say "scratch".

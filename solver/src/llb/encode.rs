@@ -424,7 +424,11 @@ fn chown(owner: &Chown, input_count: usize) -> pb::ChownOpt {
 pub(super) fn metadata(metadata: &OpMetadata) -> pb::OpMetadata {
     pb::OpMetadata {
         ignore_cache: metadata.ignore_cache,
-        description: metadata.description.clone(),
+        description: metadata
+            .description
+            .iter()
+            .map(|(name, text)| (name.clone(), text.clone()))
+            .collect(),
         export_cache: metadata.export_cache.map(|value| pb::ExportCache { value }),
         caps: metadata.caps.iter().map(|cap| (cap.clone(), true)).collect(),
         progress_group: metadata.progress_group.as_ref().map(|group| pb::ProgressGroup {

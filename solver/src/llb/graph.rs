@@ -22,7 +22,7 @@ pub struct Vertex {
     /// What it runs on; `None` for the worker's default.
     pub platform: Option<Platform>,
     /// Everything that does not change its result.
-    pub metadata: OpMetadata,
+    pub metadata: Arc<OpMetadata>,
 }
 
 /// A vertex's place in its graph: inputs have lower ones than what uses them.
@@ -78,7 +78,7 @@ impl Graph {
     }
 
     /// All vertices, inputs before what uses them.
-    pub fn topological(&self) -> impl ExactSizeIterator<Item = NodeIndex> + use<> {
+    pub fn topological(&self) -> impl DoubleEndedIterator<Item = NodeIndex> + ExactSizeIterator + use<> {
         (0..self.vertices.len()).map(NodeIndex::new)
     }
 

@@ -558,7 +558,7 @@ pub struct OpMetadata {
     /// Runs it even when its result is known.
     pub ignore_cache: bool,
     /// Free-form text; `llb.customname` is the display name.
-    pub description: BTreeMap<String, String>,
+    pub description: Labels,
     /// Overrides whether its result is recorded in cache exports.
     pub export_cache: Option<bool>,
     /// Groups vertices into one step for display.
@@ -567,6 +567,48 @@ pub struct OpMetadata {
     pub resources: Option<LinuxResources>,
     /// Capability ids the op needs.
     pub caps: std::collections::BTreeSet<String>,
+}
+
+/// A few texts by name, in the order of the names.
+///
+/// Every vertex has some, and a map of the standard library takes half a kilobyte as soon as there is one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(Vec<(String, String)>);
+
+impl Labels {
+    /// The text of that name.
+    pub fn get(&self, name: &str) -> Option<&String> {
+        self.position(name).ok().map(|at| &self.0[at].1)
+    }
+
+    /// Sets a text, in place of an earlier one of that name.
+    pub fn insert(&mut self, name: String, text: String) {
+        match self.position(&name) {
+            Ok(at) => self.0[at].1 = text,
+            Err(at) => {
+                self.0.reserve_exact(1);
+                self.0.insert(at, (name, text));
+            }
+        }
+    }
+
+    /// Names and texts, by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&String, &String)> {
+        self.0.iter().map(|(name, text)| (name, text))
+    }
+
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| known.as_str().cmp(name))
+    }
+}
+
+impl FromIterator<(String, String)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(texts: I) -> Self {
+        let sorted: BTreeMap<String, String> = texts.into_iter().collect();
+        let mut texts = Vec::with_capacity(sorted.len());
+        texts.extend(sorted);
+        Self(texts)
+    }
 }
 
 /// A group of vertices shown as one step.

@@ -15,7 +15,7 @@ pub(super) fn vertex(op: Op, inputs: usize) -> Vertex {
         op,
         inputs: (0..inputs).map(|output| Edge { vertex, output }).collect(),
         platform: None,
-        metadata: OpMetadata::default(),
+        metadata: OpMetadata::default().into(),
     }
 }
 
@@ -181,13 +181,15 @@ fn what_must_not_cost_a_run_is_not_in_its_key() {
     let good = vertex(Op::Exec(exec()), 2);
     let changes: Changes<Vertex> = &[
         ("digest", |vertex| vertex.digest = Digest::sha256(b"other")),
-        ("ignore cache", |vertex| vertex.metadata.ignore_cache = true),
-        ("name", |vertex| vertex.metadata = OpMetadata::named("other")),
+        ("ignore cache", |vertex| {
+            std::sync::Arc::make_mut(&mut vertex.metadata).ignore_cache = true
+        }),
+        ("name", |vertex| vertex.metadata = OpMetadata::named("other").into()),
         ("group", |vertex| {
-            vertex.metadata.progress_group = Some(ProgressGroup::default())
+            std::sync::Arc::make_mut(&mut vertex.metadata).progress_group = Some(ProgressGroup::default())
         }),
         ("resources", |vertex| {
-            vertex.metadata.resources = Some(LinuxResources::default())
+            std::sync::Arc::make_mut(&mut vertex.metadata).resources = Some(LinuxResources::default())
         }),
     ];
     for (name, change) in changes {

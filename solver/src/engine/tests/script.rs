@@ -41,6 +41,7 @@ pub(in crate::engine) struct Script {
     runs_by_vertex: Mutex<HashMap<VertexDigest, usize>>,
     made: AtomicUsize,
     pub(super) digests: AtomicUsize,
+    pub(super) opens: AtomicUsize,
 }
 
 /// What an op makes by default.
@@ -175,6 +176,7 @@ impl Worker for Script {
     }
 
     async fn open(&self, id: &ResultId) -> Result<Option<Ref>, WorkerError> {
+        self.opens.fetch_add(1, Ordering::SeqCst);
         let known = self.store.lock().contains_key(id);
         Ok(known.then(|| Ref::new(id.clone(), Arc::new(()))))
     }

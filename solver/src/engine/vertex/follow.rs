@@ -53,6 +53,7 @@ impl Inner {
         Shared {
             events: Arc::new(EventLog::default()),
             sessions,
+            slot: None,
         }
     }
 }

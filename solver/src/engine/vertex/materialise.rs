@@ -154,7 +154,10 @@ impl Inner {
         let (ticket, _) = engine.executing.join(
             // Whoever wants it run anew does not join those who might find it recorded.
             (identity.key, identity.fresh),
-            || self.shared(),
+            || Shared {
+                slot: matches!(node.vertex.op, Op::Exec(_)).then(|| Arc::new(engine.slots.request())),
+                ..self.shared()
+            },
             |shared, cancel| {
                 let (engine, vertex, identity) = (engine.clone(), node.vertex.clone(), identity.clone());
                 let known = node.known(&identity);
@@ -165,6 +168,8 @@ impl Inner {
                 }
             },
         );
+        let slot = ticket.shared().slot.as_ref();
+        let _claim = slot.map(|request| request.claim(self.claim(node)));
         self.follow(node, ticket.shared(), ticket.wait()).await
     }
 }
@@ -185,6 +190,14 @@ async fn run(
     {
         return Ok(known);
     }
+    // Taken only now: what is known, or waits for its inputs, takes no slot.
+    let _slot = match &shared.slot {
+        None => None,
+        Some(request) => tokio::select! {
+            slot = request.slot() => slot,
+            () = cancel.cancelled() => return Err(WorkerError::Cancelled),
+        },
+    };
     let context = shared.context(vertex.digest, cancel);
     let want = vertex.output_count();
     let execution = Execution {

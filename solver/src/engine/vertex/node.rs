@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::SetOnce;
@@ -96,6 +96,8 @@ pub(in crate::engine) enum Decision {
 pub(in crate::engine) struct Node {
     /// Its place among the vertices of the build: after all of its inputs.
     pub(in crate::engine) number: u32,
+    /// Length of the chain of vertices that wait for this one.
+    pub(in crate::engine) urgency: AtomicU32,
     pub(in crate::engine) vertex: Arc<Vertex>,
     pub(in crate::engine) inputs: Vec<Want>,
     pub(in crate::engine) ignore_cache: AtomicBool,
@@ -119,6 +121,7 @@ impl Node {
     ) -> Self {
         Self {
             number,
+            urgency: AtomicU32::new(0),
             state: Mutex::new(VertexState {
                 digest: vertex.digest,
                 inputs: distinct(&inputs),

@@ -73,7 +73,12 @@ fn rebuild(graph: &Graph) -> Definition {
             .iter()
             .map(|edge| outputs[&edge.vertex].sibling(edge.output))
             .collect();
-        let output = builder.op(&vertex.op, &inputs, vertex.platform.as_ref(), vertex.metadata.clone());
+        let output = builder.op(
+            &vertex.op,
+            &inputs,
+            vertex.platform.as_ref(),
+            OpMetadata::clone(&vertex.metadata),
+        );
         outputs.insert(index, output);
     }
     let target = graph.target();
@@ -352,7 +357,7 @@ proptest! {
             let vertex = decoded.find(&step.output.vertex()).map(|index| decoded.vertex(index));
             let Some(vertex) = vertex else { continue };
             prop_assert_eq!(&vertex.op, &step.op);
-            prop_assert_eq!(&vertex.metadata, &step.metadata);
+            prop_assert_eq!(&*vertex.metadata, &step.metadata);
             prop_assert_eq!(&vertex.platform, &step.platform);
             prop_assert_eq!(vertex.inputs.len(), step.inputs.len());
             for (edge, input) in vertex.inputs.iter().zip(&step.inputs) {

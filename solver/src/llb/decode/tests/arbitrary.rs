@@ -468,7 +468,7 @@ fn metadata() -> impl Strategy<Value = OpMetadata> {
         .prop_map(
             |(ignore_cache, description, export_cache, progress_group, resources, caps)| OpMetadata {
                 ignore_cache,
-                description,
+                description: description.into_iter().collect(),
                 export_cache,
                 progress_group,
                 resources,
