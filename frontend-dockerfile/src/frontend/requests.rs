@@ -44,11 +44,10 @@ impl Build<'_> {
     fn targets(&self) -> Result<Answer, FrontendError> {
         let data = &self.inputs.file.data;
         let file = Dockerfile::parse(data);
-        let has_instructions = !file.global_args.is_empty() || !file.stages.is_empty();
         if data.is_empty() {
             return Err(self.located(DockerfileError::whole("file with no instructions")));
         }
-        if !file.errors.is_empty() && !(has_instructions && is_only_without_stages(&file)) {
+        if !file.errors.is_empty() && !has_only_arguments(&file) {
             return Err(self.all_errors(&file));
         }
         Ok(subrequest::targets(&file, data))
@@ -127,9 +126,10 @@ impl Build<'_> {
     }
 }
 
-/// Whether nothing is wrong with a file but that it has arguments only.
-fn is_only_without_stages(file: &Dockerfile) -> bool {
-    file.stages.is_empty() && file.errors.len() == 1 && file.errors.iter().all(|error| error.locations.is_empty())
+/// Whether nothing is wrong with a file but that it has no stages.
+fn has_only_arguments(file: &Dockerfile) -> bool {
+    let is_about_a_place = file.errors.iter().any(|error| !error.locations.is_empty());
+    file.stages.is_empty() && !file.global_args.is_empty() && file.errors.len() == 1 && !is_about_a_place
 }
 
 fn is_cancelled(error: &FrontendError) -> bool {
