@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{ExpandCause, ExpandError, Expanded, Variables, pattern};
+use super::pattern::{self, Steps};
+use super::{ExpandCause, ExpandError, Expanded, Variables};
 
 /// How a text is read. The default removes quotes and escapes and gives unknown names the empty value.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +19,8 @@ pub struct Expander {
 impl Expander {
     /// How much longer than the text a result may be.
     pub const MAX_GROWTH_BYTES: usize = 1 << 20;
-    /// Most steps that matching the patterns of one text may take: length of the pattern times length of the value.
-    pub const MAX_STEPS: usize = 1 << 28;
+    /// Most steps that matching the patterns of one text may take, one per character looked at.
+    pub const MAX_STEPS: usize = 1 << 26;
     /// Deepest nesting of substitutions.
     pub const MAX_DEPTH: usize = 64;
 
@@ -84,7 +85,7 @@ impl Expander {
             produced: 0,
             // Text inside of substitutions is produced once per level.
             limit: Self::MAX_GROWTH_BYTES + word.len().saturating_mul(Self::MAX_DEPTH),
-            steps: 0,
+            steps: Steps(Self::MAX_STEPS),
             words: Words::default(),
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
@@ -113,8 +114,7 @@ struct Reader<'a> {
     /// Bytes produced so far at all levels, which bounds the work as well as the result.
     produced: usize,
     limit: usize,
-    /// Taken by patterns so far.
-    steps: usize,
+    steps: Steps,
     words: Words,
     matched: BTreeSet<String>,
     unmatched: BTreeSet<String>,
@@ -145,16 +145,6 @@ impl Reader<'_> {
         self.produced += bytes;
         if self.produced > self.limit {
             Err(ExpandCause::TooLong(self.limit))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn count_steps(&mut self, pattern: &str, value: &str) -> Result<(), ExpandCause> {
-        let steps = pattern.len().saturating_mul(value.len());
-        self.steps = self.steps.saturating_add(steps);
-        if self.steps > Expander::MAX_STEPS {
-            Err(ExpandCause::TooLaborious)
         } else {
             Ok(())
         }
@@ -343,9 +333,6 @@ impl Reader<'_> {
         if !known && self.how.keep_unknown {
             return Ok(format!("${{{name}{}{word}}}", shown()));
         }
-        if trims {
-            self.count_steps(&word, &value)?;
-        }
         let absent = !known || (colon && value.is_empty());
         match operator {
             '-' => Ok(if absent { word } else { value }),
@@ -363,12 +350,12 @@ impl Reader<'_> {
             }
             '?' => Ok(value),
             '#' => match word.strip_prefix('#') {
-                Some(longest) => pattern::trim_prefix(longest, &value, true),
-                None => pattern::trim_prefix(&word, &value, false),
+                Some(longest) => pattern::trim_prefix(longest, &value, true, &mut self.steps),
+                None => pattern::trim_prefix(&word, &value, false, &mut self.steps),
             },
             _ => match word.strip_prefix('%') {
-                Some(longest) => pattern::trim_suffix(longest, &value, true),
-                None => pattern::trim_suffix(&word, &value, false),
+                Some(longest) => pattern::trim_suffix(longest, &value, true, &mut self.steps),
+                None => pattern::trim_suffix(&word, &value, false, &mut self.steps),
             },
         }
     }
@@ -384,9 +371,8 @@ impl Reader<'_> {
                 if all { "/" } else { "" }
             ));
         }
-        self.count_steps(&pattern, &value)?;
         let left = self.limit.saturating_sub(self.produced);
-        let replaced = pattern::replace(&pattern, &value, &replacement, all, left)?;
+        let replaced = pattern::replace(&pattern, &value, &replacement, all, left, &mut self.steps)?;
         self.count(replaced.len())?;
         Ok(replaced)
     }

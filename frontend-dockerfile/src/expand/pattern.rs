@@ -1,38 +1,35 @@
 //! Patterns of `${name#pattern}`, `${name%pattern}` and `${name/pattern/replacement}`.
-
-use regex::{Regex, RegexBuilder};
+//!
+//! `?` is one character and `*` any number of them, neither of them a newline. Between two stars stands a segment of fixed
+//! length, and for each it is enough to try the first place where it fits: a later one leaves no more for those behind it.
 
 use super::ExpandCause;
 
-/// How much memory a compiled pattern may take.
-const SIZE_LIMIT: usize = 1 << 20;
+/// What is left of the work that the patterns of one text may take.
+pub(super) struct Steps(pub(super) usize);
+
+impl Steps {
+    fn take(&mut self, steps: usize) -> Result<(), ExpandCause> {
+        self.0 = self.0.checked_sub(steps).ok_or(ExpandCause::TooLaborious)?;
+        Ok(())
+    }
+}
 
 /// Removes the shortest or (`greedy`) longest prefix of `value` that matches.
-pub(super) fn trim_prefix(pattern: &str, value: &str, greedy: bool) -> Result<String, ExpandCause> {
-    if is_plain(pattern) {
-        return Ok(value.strip_prefix(pattern).unwrap_or(value).to_owned());
-    }
-    let regex = compile(pattern, &translate(pattern, greedy)?.concat(), true)?;
-    Ok(regex
-        .find(value)
-        .map_or(value, |found| &value[found.end()..])
-        .to_owned())
+pub(super) fn trim_prefix(pattern: &str, value: &str, greedy: bool, steps: &mut Steps) -> Result<String, ExpandCause> {
+    let pattern = Pattern::parse(pattern)?;
+    let value: Vec<char> = value.chars().collect();
+    let end = pattern.prefix(&value, greedy, steps)?.unwrap_or(0);
+    Ok(value[end..].iter().collect())
 }
 
 /// Removes the shortest or (`greedy`) longest suffix of `value` that matches.
-pub(super) fn trim_suffix(pattern: &str, value: &str, greedy: bool) -> Result<String, ExpandCause> {
-    if is_plain(pattern) {
-        return Ok(value.strip_suffix(pattern).unwrap_or(value).to_owned());
-    }
-    // Read backwards, a suffix is a prefix, and "shortest" again means what comes first.
-    let mut parts = translate(pattern, greedy)?;
-    parts.reverse();
-    let regex = compile(pattern, &parts.concat(), true)?;
-    let backwards: String = value.chars().rev().collect();
-    let kept = regex
-        .find(&backwards)
-        .map_or(backwards.as_str(), |found| &backwards[found.end()..]);
-    Ok(kept.chars().rev().collect())
+pub(super) fn trim_suffix(pattern: &str, value: &str, greedy: bool, steps: &mut Steps) -> Result<String, ExpandCause> {
+    // Read backwards, a suffix is a prefix.
+    let pattern = Pattern::parse(pattern)?.reversed();
+    let value: Vec<char> = value.chars().rev().collect();
+    let end = pattern.prefix(&value, greedy, steps)?.unwrap_or(0);
+    Ok(value[end..].iter().rev().collect())
 }
 
 /// Replaces the first match, or all of them. Only in the latter case is `$0` in the replacement the match, and any other
@@ -43,30 +40,177 @@ pub(super) fn replace(
     replacement: &str,
     all: bool,
     limit: usize,
+    steps: &mut Steps,
 ) -> Result<String, ExpandCause> {
-    let regex = compile(pattern, &translate(pattern, true)?.concat(), false)?;
+    let pattern = Pattern::parse(pattern)?;
     let template = if all {
         template(replacement)
     } else {
         vec![Part::Text(replacement)]
     };
+    let value: Vec<char> = value.chars().collect();
     let mut out = String::new();
-    let mut copied = 0;
-    for found in regex.find_iter(value).take(if all { usize::MAX } else { 1 }) {
-        out.push_str(&value[copied..found.start()]);
+    let (mut copied, mut from, mut latest) = (0, 0, None);
+    while let Some((start, end)) = pattern.find(&value, from, steps)? {
+        // Nothing, right behind what was replaced, is no match of its own.
+        if start == end && latest == Some(end) {
+            from = end + 1;
+            continue;
+        }
+        out.extend(&value[copied..start]);
         for part in &template {
-            out.push_str(match part {
-                Part::Text(text) => text,
-                Part::Match => found.as_str(),
-            });
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Match => out.extend(&value[start..end]),
+            }
             if out.len() > limit {
                 return Err(ExpandCause::TooLong(limit));
             }
         }
-        copied = found.end();
+        (copied, from, latest) = (end, end, Some(end));
+        if !all {
+            break;
+        }
     }
-    out.push_str(&value[copied..]);
+    out.extend(&value[copied..]);
     Ok(out)
+}
+
+/// One character of a pattern.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Piece {
+    Literal(char),
+    Any,
+}
+
+impl Piece {
+    fn accepts(self, c: char) -> bool {
+        match self {
+            Self::Literal(want) => want == c,
+            Self::Any => c != '\n',
+        }
+    }
+}
+
+/// A pattern: segments with a star between each two.
+#[derive(Debug)]
+struct Pattern {
+    segments: Vec<Vec<Piece>>,
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Result<Self, ExpandCause> {
+        let mut segments = vec![Vec::new()];
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            let piece = match c {
+                '*' => {
+                    segments.push(Vec::new());
+                    continue;
+                }
+                '?' => Piece::Any,
+                '\\' => match chars.next() {
+                    Some(c @ ('*' | '?' | '\\' | '}' | '/')) => Piece::Literal(c),
+                    escaped => {
+                        let shown = escaped.map(String::from).unwrap_or_default();
+                        return Err(invalid(text, format!("invalid escape '\\{shown}'")));
+                    }
+                },
+                c => Piece::Literal(c),
+            };
+            if let Some(segment) = segments.last_mut() {
+                segment.push(piece);
+            }
+        }
+        Ok(Self { segments })
+    }
+
+    fn reversed(mut self) -> Self {
+        self.segments.reverse();
+        self.segments.iter_mut().for_each(|segment| segment.reverse());
+        self
+    }
+
+    /// The end of the shortest or longest match at the beginning of `value`.
+    fn prefix(&self, value: &[char], greedy: bool, steps: &mut Steps) -> Result<Option<usize>, ExpandCause> {
+        let Some((first, rest)) = self.segments.split_first() else {
+            return Ok(Some(0));
+        };
+        if !fits(first, value, 0, steps)? {
+            return Ok(None);
+        }
+        let mut end = first.len();
+        for (index, segment) in rest.iter().enumerate() {
+            let line = line_end(value, end, steps)?;
+            // Only the last one is better late: then the whole match is longer.
+            let place = if greedy && index + 1 == rest.len() {
+                first_fit(segment, value, (end..=line).rev(), steps)?
+            } else {
+                first_fit(segment, value, end..=line, steps)?
+            };
+            match place {
+                Some(place) => end = place + segment.len(),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(end))
+    }
+
+    /// The first and longest match that begins at `from` or behind it.
+    fn find(&self, value: &[char], from: usize, steps: &mut Steps) -> Result<Option<(usize, usize)>, ExpandCause> {
+        let first = self.segments.first().map_or(&[][..], Vec::as_slice);
+        let is_of_one_line = !self.segments.concat().contains(&Piece::Literal('\n'));
+        let mut start = from;
+        while let Some(found) = first_fit(first, value, start..=value.len(), steps)? {
+            if let Some(length) = self.prefix(&value[found..], true, steps)? {
+                return Ok(Some((found, found + length)));
+            }
+            // What is behind the first segment is not in the rest of the line, so no later beginning there helps.
+            start = if is_of_one_line {
+                line_end(value, found, steps)? + 1
+            } else {
+                found + 1
+            };
+        }
+        Ok(None)
+    }
+}
+
+fn first_fit(
+    segment: &[Piece],
+    value: &[char],
+    mut places: impl Iterator<Item = usize>,
+    steps: &mut Steps,
+) -> Result<Option<usize>, ExpandCause> {
+    places
+        .find_map(|place| match fits(segment, value, place, steps) {
+            Ok(true) => Some(Ok(place)),
+            Ok(false) => None,
+            Err(cause) => Some(Err(cause)),
+        })
+        .transpose()
+}
+
+fn fits(segment: &[Piece], value: &[char], at: usize, steps: &mut Steps) -> Result<bool, ExpandCause> {
+    let Some(here) = at.checked_add(segment.len()).and_then(|end| value.get(at..end)) else {
+        steps.take(1)?;
+        return Ok(false);
+    };
+    let same = segment
+        .iter()
+        .zip(here)
+        .take_while(|(piece, c)| piece.accepts(**c))
+        .count();
+    steps.take(same + 1)?;
+    Ok(same == segment.len())
+}
+
+/// Where the line of `at` ends.
+fn line_end(value: &[char], at: usize, steps: &mut Steps) -> Result<usize, ExpandCause> {
+    let rest = value.get(at..).unwrap_or_default();
+    let length = rest.iter().position(|c| *c == '\n').unwrap_or(rest.len());
+    steps.take(length)?;
+    Ok(at + length)
 }
 
 /// A piece of a replacement.
@@ -105,48 +249,58 @@ fn template(mut text: &str) -> Vec<Part<'_>> {
     parts
 }
 
-/// Whether it is nothing but itself, so that there is nothing to compile.
-fn is_plain(pattern: &str) -> bool {
-    !pattern.contains(['*', '?', '\\'])
-}
-
-fn compile(pattern: &str, translated: &str, anchored: bool) -> Result<Regex, ExpandCause> {
-    let text = if anchored {
-        format!("^(?:{translated})")
-    } else {
-        translated.to_owned()
-    };
-    RegexBuilder::new(&text)
-        .size_limit(SIZE_LIMIT)
-        .build()
-        .map_err(|_| invalid(pattern, "pattern is too large".to_owned()))
-}
-
-/// One regular expression per element of the pattern, in order.
-fn translate(pattern: &str, greedy: bool) -> Result<Vec<String>, ExpandCause> {
-    let mut parts = Vec::new();
-    let mut chars = pattern.chars();
-    while let Some(c) = chars.next() {
-        parts.push(match c {
-            '*' if greedy => ".*".to_owned(),
-            '*' => ".*?".to_owned(),
-            '?' => ".".to_owned(),
-            '\\' => match chars.next() {
-                Some(c @ ('*' | '?' | '\\' | '}' | '/')) => regex::escape(&c.to_string()),
-                escaped => {
-                    let shown = escaped.map(String::from).unwrap_or_default();
-                    return Err(invalid(pattern, format!("invalid escape '\\{shown}'")));
-                }
-            },
-            c => regex::escape(&c.to_string()),
-        });
-    }
-    Ok(parts)
-}
-
 fn invalid(pattern: &str, cause: String) -> ExpandCause {
     ExpandCause::InvalidPattern {
         pattern: pattern.to_owned(),
         cause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use regex::Regex;
+
+    use super::*;
+
+    /// The same as a regular expression, which is what defines it.
+    fn translated(pattern: &str, greedy: bool, backwards: bool) -> String {
+        let mut parts: Vec<String> = pattern
+            .chars()
+            .map(|c| match c {
+                '*' if greedy => ".*".to_owned(),
+                '*' => ".*?".to_owned(),
+                '?' => ".".to_owned(),
+                c => regex::escape(&c.to_string()),
+            })
+            .collect();
+        if backwards {
+            parts.reverse();
+        }
+        parts.concat()
+    }
+
+    fn trimmed(pattern: &str, value: &str, greedy: bool, backwards: bool) -> String {
+        let regex = Regex::new(&format!("^(?:{})", translated(pattern, greedy, backwards))).unwrap();
+        regex
+            .find(value)
+            .map_or(value, |found| &value[found.end()..])
+            .to_owned()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn patterns_match_as_regular_expressions_do(pattern in "[ab*?\n]{0,8}", value in "[ab\n]{0,12}", greedy: bool) {
+            let steps = &mut Steps(1 << 20);
+            let backwards: String = value.chars().rev().collect();
+            prop_assert_eq!(trim_prefix(&pattern, &value, greedy, steps).unwrap(), trimmed(&pattern, &value, greedy, false));
+            let suffix: String = trimmed(&pattern, &backwards, greedy, true).chars().rev().collect();
+            prop_assert_eq!(trim_suffix(&pattern, &value, greedy, steps).unwrap(), suffix);
+            let regex = Regex::new(&translated(&pattern, true, false)).unwrap();
+            prop_assert_eq!(replace(&pattern, &value, "x", false, 1_000, steps).unwrap(), regex.replace(&value, "x"));
+            prop_assert_eq!(replace(&pattern, &value, "<$0>", true, 1_000, steps).unwrap(), regex.replace_all(&value, "<$0>"));
+        }
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Automaton {
     kept_positions: usize,
     /// Counts how often the table was thrown away; numbers of older generations mean nothing.
     pub(crate) generation: u32,
+    /// Where every path begins, and the generation of that number.
+    start: Option<(u32, u32)>,
     scratch: Scratch,
 }
 
@@ -51,17 +53,25 @@ impl Automaton {
             table: Vec::new(),
             kept_positions: 0,
             generation: 0,
+            start: None,
             scratch: Scratch::default(),
         }
     }
 
     pub(crate) fn start(&mut self, program: &Program) -> u32 {
+        if let Some((generation, state)) = self.start
+            && generation == self.generation
+        {
+            return state;
+        }
         self.scratch.begin(program);
         for &start in &program.starts {
             self.scratch.add(program, start);
         }
         let positions = self.scratch.finish();
-        self.intern(program, &positions)
+        let state = self.intern(program, &positions);
+        self.start = Some((self.generation, state));
+        state
     }
 
     pub(crate) fn facts(&self, state: u32) -> Facts {

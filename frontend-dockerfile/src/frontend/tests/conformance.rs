@@ -54,6 +54,7 @@ fn rows() -> Vec<Row<'static>> {
                 row.dockerfile.push('\n');
                 row.dockerfile.push_str(rest);
             }
+            "fill" => row.dockerfile.push_str(&"x".repeat(rest.parse().expect("a number"))),
             "raw" => row.dockerfile = format!("\n{}", json().as_str().expect("a string")),
             "error" => row.error = Some(rest),
             "fails" => row.fails_later = true,
