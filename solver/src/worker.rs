@@ -277,7 +277,8 @@ pub enum ChangeKind {
 
 /// Runs vertices.
 ///
-/// Implementations bound their own concurrency; the solver asks for everything it could use at once.
+/// The engine bounds how many processes run at the same time ([`crate::EngineOptions`]). Implementations bound all else:
+/// the solver asks for everything it could use at once.
 #[async_trait]
 pub trait Worker: Send + Sync + 'static {
     /// What this worker is.

@@ -36,7 +36,7 @@ use cairn_solver::worker::{
     ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
 };
 use cairn_solver::{Digest, Platform};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::causes::with_causes;
@@ -64,8 +64,6 @@ pub struct EmbeddedConfig {
     pub labels: BTreeMap<String, String>,
     /// Path or name of the OCI runtime; `None` looks for the known ones.
     pub runtime: Option<String>,
-    /// Most processes at a time.
-    pub max_parallelism: usize,
     /// Registries.
     pub registries: RegistryHosts,
 }
@@ -105,8 +103,6 @@ struct Parts {
     images: images::ImageStore,
     http: http::HttpSources,
     runner: ExecRunner,
-    /// Slots for processes.
-    slots: Semaphore,
     /// Layers being made into blobs.
     packing: export::LayerBlobs,
     /// Told of every tree that was received.
@@ -169,7 +165,6 @@ impl EmbeddedWorker {
             images,
             http,
             runner: runner.map_err(OpenError::new("failed to prepare for running processes"))?,
-            slots: Semaphore::new(config.max_parallelism),
             packing: export::LayerBlobs::default(),
             trees_to_sync,
             _tree_sync: AbortOnDropHandle::new(tree_sync),

@@ -97,6 +97,9 @@ pub struct OciSection {
     /// Most steps at a time; 0 means as many as there are processors.
     #[serde(rename = "max-parallelism")]
     pub max_parallelism: usize,
+    /// Most steps of one build at a time; 0 means as many as of all.
+    #[serde(rename = "max-parallelism-per-build")]
+    pub max_parallelism_per_build: usize,
     /// Network of steps; only `host` so far.
     #[serde(rename = "networkMode")]
     pub network_mode: Option<String>,
@@ -177,6 +180,8 @@ pub struct Config {
     pub runtime: Option<String>,
     /// Most steps at a time.
     pub max_parallelism: usize,
+    /// Most steps of one build at a time; `None` for as many as of all.
+    pub max_parallelism_per_build: Option<usize>,
     /// Policies for removing unused results; empty for none.
     pub gc: Vec<GcPolicySection>,
     /// Registries, by host name as in image references.
@@ -321,6 +326,7 @@ impl Config {
                 0 => std::thread::available_parallelism().map_or(2, usize::from).max(2),
                 most => most,
             },
+            max_parallelism_per_build: Some(oci.max_parallelism_per_build).filter(|&most| most > 0),
             gc: if oci.gc == Some(false) {
                 Vec::new()
             } else if oci.gcpolicy.is_empty() {

@@ -162,7 +162,11 @@ impl Control for ControlService {
             max_used_space: bytes(request.max_used_space)?,
             min_free_space: bytes(request.min_free_space)?,
         };
-        let removed = self.daemon.prune(&request, Removed::Pruned).await.map_err(Failure::from)?;
+        let removed = self
+            .daemon
+            .prune(&request, Removed::Pruned)
+            .await
+            .map_err(Failure::from)?;
         let removed = removed.into_iter().map(convert::usage_record).map(Ok);
         Ok(Response::new(stream::iter(removed).boxed()))
     }

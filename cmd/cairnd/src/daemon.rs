@@ -72,7 +72,6 @@ impl Daemon {
             root: config.root.join("worker"),
             labels: config.labels.clone(),
             runtime: config.runtime.clone(),
-            max_parallelism: config.max_parallelism,
             registries: crate::registries::hosts(&config.registries),
         };
         let worker = EmbeddedWorker::open(worker_config, sessions.clone()).await;

@@ -61,7 +61,7 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     let build = daemon.engine.build(BuildOptions {
         session: request.session.clone(),
         entitlements,
-        ..BuildOptions::default()
+        parallelism: daemon.config.max_parallelism_per_build,
     });
     let (job, answer) = Job::new(build.clone(), inputs.clone(), daemon.frontends.clone());
     let handle = daemon.jobs.register(&request.r#ref, job)?;

@@ -204,7 +204,10 @@ fn what_was_probably_meant_is_named() {
     for (path, want) in [
         ("mian.c", "\"/mian.c\": not found (did you mean /main.c?)"),
         ("/scr/lib.rs", "\"/scr/lib.rs\": not found (did you mean /src/lib.rs?)"),
-        ("linked/lib.sr", "\"/linked/lib.sr\": not found (did you mean /linked/lib.rs?)"),
+        (
+            "linked/lib.sr",
+            "\"/linked/lib.sr\": not found (did you mean /linked/lib.rs?)",
+        ),
         ("scr/other", "\"/scr/other\": not found"),
         ("main.c/x", "\"/main.c/x\": not found"),
         ("ac", "\"/ac\": not found"),

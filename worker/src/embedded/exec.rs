@@ -12,7 +12,7 @@ use super::{EmbeddedWorker, blocking};
 use crate::executor::{ExecRequest, Grants};
 
 impl EmbeddedWorker {
-    /// Runs a process, when there is a slot for it.
+    /// Runs a process.
     pub(super) async fn run(
         &self,
         op: &ExecOp,
@@ -26,10 +26,6 @@ impl EmbeddedWorker {
                 device.name
             )));
         }
-        let _slot = tokio::select! {
-            slot = self.0.slots.acquire() => slot.map_err(|_| WorkerError::Cancelled)?,
-            () = context.cancel.cancelled() => return Err(WorkerError::Cancelled),
-        };
         // The sockets go when this does, after the process.
         let (grants, _agents) = tokio::select! {
             grants = self.grants(op, context) => grants?,

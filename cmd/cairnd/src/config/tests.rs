@@ -15,6 +15,7 @@ fn a_file_in_buildkitds_layout_is_understood() {
         address = ["unix:///run/x.sock", "tcp://127.0.0.1:1234"]
         [worker.oci]
         max-parallelism = 3
+        max-parallelism-per-build = 2
         binary = "crun"
         labels = { team = "a" }
         [[worker.oci.gcpolicy]]
@@ -37,7 +38,7 @@ fn a_file_in_buildkitds_layout_is_understood() {
         ]
     );
     assert_eq!(config.allowed_entitlements, [Entitlement::NetworkHost]);
-    assert_eq!(config.max_parallelism, 3);
+    assert_eq!((config.max_parallelism, config.max_parallelism_per_build), (3, Some(2)));
     assert_eq!(config.runtime.as_deref(), Some("crun"));
     assert_eq!(config.gc.len(), 1);
     assert_eq!(config.gc[0].keep_duration, Some(Duration::from_secs(48 * 3600)));

@@ -74,7 +74,11 @@ async fn the_longest_chain_goes_first() {
     let order = order.lock().clone();
     let at = |name: &str| order.iter().position(|other| other == name).unwrap();
     // Whichever asked first has run first: there was a slot for it.
-    assert_eq!((at("short 1"), at("long 1"), at("short 2") > 1), (0, 1, true), "{order:?}");
+    assert_eq!(
+        (at("short 1"), at("long 1"), at("short 2") > 1),
+        (0, 1, true),
+        "{order:?}"
+    );
 }
 
 #[tokio::test]

@@ -139,7 +139,10 @@ impl Stage {
         };
         let mut late_mounts = Vec::new();
         let mut places = BTreeMap::from([(root_index, PathBuf::new())]);
-        for (number, planned) in plan(setting, request, own, root_index, hostname).into_iter().enumerate() {
+        for (number, planned) in plan(setting, request, own, root_index, hostname)
+            .into_iter()
+            .enumerate()
+        {
             let removal = planned.removal(&request.op);
             let Some(source) = sources.open(&planned)? else {
                 continue;
