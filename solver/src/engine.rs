@@ -45,7 +45,7 @@ use crate::count::Counter;
 use crate::flight::Flight;
 use crate::index::{CacheIndex, Removal};
 use crate::llb::VertexDigest;
-use crate::progress::EventLog;
+use crate::progress::{EventLog, Spools};
 use crate::session::SessionGroup;
 use crate::worker::{Ref, ResolvedSource, Worker, WorkerError};
 
@@ -64,17 +64,20 @@ pub(crate) struct Shared {
 type Executed = Result<Vec<Option<Ref>>, WorkerError>;
 
 /// What an engine is given.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Most processes that run at a time, at least one; no limit by default. Other vertices take no slot: what bounds
     /// them is the worker's.
     pub parallelism: usize,
+    /// Where logs are kept that are too much for memory; `None` to clip them.
+    pub spools: Option<Arc<dyn Spools>>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             parallelism: usize::MAX,
+            spools: None,
         }
     }
 }
@@ -109,6 +112,7 @@ pub struct Engine {
     /// Contents being digested.
     digesting: Flight<CacheKey, Shared, Result<Digest, WorkerError>>,
     slots: Slots,
+    spools: Option<Arc<dyn Spools>>,
     /// Builds that are not entirely gone, and their tasks.
     builds: Counter,
     tasks: Counter,
@@ -132,6 +136,7 @@ impl Engine {
             executing: Flight::default(),
             digesting: Flight::default(),
             slots: Slots::new(options.parallelism),
+            spools: options.spools,
             builds: Counter::default(),
             tasks: Counter::default(),
             next_build: AtomicU64::new(0),

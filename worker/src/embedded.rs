@@ -103,6 +103,7 @@ struct Parts {
     images: images::ImageStore,
     http: http::HttpSources,
     runner: ExecRunner,
+    log_limits: log::LogLimits,
     /// Layers being made into blobs.
     packing: export::LayerBlobs,
     /// Told of every tree that was received.
@@ -165,6 +166,7 @@ impl EmbeddedWorker {
             images,
             http,
             runner: runner.map_err(OpenError::new("failed to prepare for running processes"))?,
+            log_limits: log::LogLimits::from_env(),
             packing: export::LayerBlobs::default(),
             trees_to_sync,
             _tree_sync: AbortOnDropHandle::new(tree_sync),

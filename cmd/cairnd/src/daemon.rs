@@ -13,6 +13,7 @@ use cairn_worker::service::{PruneRequest, UsageRecord, WorkerService};
 use crate::config::{Config, GcPolicySection};
 use crate::frontends::BuiltInFrontends;
 use crate::jobs::Jobs;
+use crate::spool::SpoolDir;
 
 /// How long ending the steps of a stopping daemon may take.
 const CLEAN_UP: Duration = Duration::from_secs(10);
@@ -80,8 +81,12 @@ impl Daemon {
         let index = tokio::task::spawn_blocking(move || RedbIndex::open(&index_path)).await;
         let index = index.map_err(|error| StartError::Worker(error.to_string()))??;
         let worker = Arc::new(worker);
+        let spool = config.root.join("spool");
+        let spools = tokio::task::spawn_blocking(move || SpoolDir::open(spool)).await;
+        let spools = spools.map_err(|error| fail(error.to_string()))?;
         let options = EngineOptions {
             parallelism: config.max_parallelism,
+            spools: Some(Arc::new(spools.map_err(|error| fail(error.to_string()))?)),
         };
         Ok(Self {
             engine: Engine::with_options(worker.clone(), Arc::new(index), options),

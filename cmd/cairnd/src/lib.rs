@@ -27,6 +27,7 @@ mod registries;
 mod server;
 mod services;
 mod solve;
+mod spool;
 pub mod telemetry;
 
 pub use daemon::StartError;

@@ -46,7 +46,7 @@ impl EmbeddedWorker {
             inputs: lists,
             grants,
         };
-        let sink = Arc::new(LogSink::new(context.progress.clone()));
+        let sink = Arc::new(LogSink::new(context.progress.clone(), self.0.log_limits));
         let outcome = self.0.runner.run(request, sink.clone(), &context.cancel).await;
         sink.finish(outcome.is_err());
         let outputs = outcome.map_err(WorkerError::from)?;

@@ -159,7 +159,7 @@ impl EmbeddedWorker {
             }
             Protocol::Git => {}
         }
-        let log = Arc::new(LogSink::new(context.progress.clone()));
+        let log = Arc::new(LogSink::new(context.progress.clone(), self.0.log_limits));
         Ok(Way {
             access: Arc::new(Access {
                 settings: Settings::new(&remote, authorization.as_ref(), ssh)?,

@@ -9,9 +9,44 @@ use parking_lot::Mutex;
 
 use crate::executor::{OutputSink, OutputStream};
 
-/// Most bytes of one step that are passed on.
+/// How much of the output of one step is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogLimits {
+    /// Most bytes in all.
+    size: Option<usize>,
+    /// Most bytes per second, on average since its start.
+    speed: Option<usize>,
+}
+
+impl LogLimits {
+    /// What the environment says, in the words of buildkitd: a number of bytes, or -1 for no limit.
+    pub(super) fn from_env() -> Self {
+        let read = |name: &str, default| {
+            let value = std::env::var(name).unwrap_or_default();
+            parse_limit(&value, default).unwrap_or_else(|| {
+                tracing::warn!("{name}={value:?} is no number of bytes; the default is used");
+                Some(default)
+            })
+        };
+        Self {
+            size: read("BUILDKIT_STEP_LOG_MAX_SIZE", MAX_SIZE),
+            speed: read("BUILDKIT_STEP_LOG_MAX_SPEED", MAX_SPEED),
+        }
+    }
+}
+
+/// A limit as it is written; `None` if it is none.
+fn parse_limit(text: &str, default: usize) -> Option<Option<usize>> {
+    match text {
+        "" => Some(Some(default)),
+        "-1" => Some(None),
+        text => text.parse().ok().map(Some),
+    }
+}
+
+/// Most bytes of one step that are passed on, unless told otherwise.
 const MAX_SIZE: usize = 2 << 20;
-/// Most bytes of one step that are passed on per second, on average since its start.
+/// Most bytes of one step that are passed on per second, unless told otherwise.
 const MAX_SPEED: usize = 200 << 10;
 /// What is passed on of the rest when the step fails.
 const TAIL: usize = 256 << 10;
@@ -19,6 +54,7 @@ const TAIL: usize = 256 << 10;
 /// Passes output on until a limit is met; says so then, and keeps the end for the case that the step fails.
 pub(super) struct LogSink {
     progress: VertexProgress,
+    limits: LogLimits,
     started: Instant,
     state: Mutex<State>,
 }
@@ -33,9 +69,10 @@ struct State {
 }
 
 impl LogSink {
-    pub(super) fn new(progress: VertexProgress) -> Self {
+    pub(super) fn new(progress: VertexProgress, limits: LogLimits) -> Self {
         Self {
             progress,
+            limits,
             started: Instant::now(),
             state: Mutex::default(),
         }
@@ -52,18 +89,25 @@ impl LogSink {
     }
 
     /// Why no more may be passed on.
-    fn limit(&self, passed: usize) -> Option<&'static str> {
+    fn limit(&self, passed: usize) -> Option<String> {
         // The first second's worth is free, or short steps would be clipped at once.
         let seconds = self.started.elapsed().as_secs() + 1;
-        let allowed = MAX_SPEED.saturating_mul(usize::try_from(seconds).unwrap_or(usize::MAX));
-        if passed > MAX_SIZE {
-            Some("2MiB")
-        } else if passed > allowed {
-            Some("200KiB/s")
-        } else {
-            None
+        let allowed = |speed: usize| speed.saturating_mul(usize::try_from(seconds).unwrap_or(usize::MAX));
+        match (self.limits.size, self.limits.speed) {
+            (Some(size), _) if passed > size => Some(in_words(size)),
+            (_, Some(speed)) if passed > allowed(speed) => Some(format!("{}/s", in_words(speed))),
+            _ => None,
         }
     }
+}
+
+/// Bytes in the largest unit that fits, as clients know it.
+fn in_words(bytes: usize) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units
+        .into_iter()
+        .find(|&(unit, _)| bytes >= unit && bytes.is_multiple_of(unit));
+    unit.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
 impl OutputSink for LogSink {
@@ -101,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    fn logged(events: &EventLog) -> Vec<u8> {
+    fn logged(events: &Arc<EventLog>) -> Vec<u8> {
         let logs = events.snapshot().into_iter().filter_map(|event| match event {
             Event::Log(_, log) => Some(log.data),
             _ => None,
@@ -109,10 +153,42 @@ mod tests {
         logs.flatten().collect()
     }
 
+    const LIMITS: LogLimits = LogLimits {
+        size: Some(MAX_SIZE),
+        speed: Some(MAX_SPEED),
+    };
+
+    #[test]
+    fn limits_are_numbers_or_none() {
+        assert_eq!(parse_limit("", 7), Some(Some(7)));
+        assert_eq!(parse_limit("-1", 7), Some(None));
+        assert_eq!(parse_limit("0", 7), Some(Some(0)));
+        assert_eq!(parse_limit("123", 7), Some(Some(123)));
+        for bad in ["-2", "1M", " 1", "99999999999999999999"] {
+            assert_eq!(parse_limit(bad, 7), None);
+        }
+        let words = [MAX_SIZE, MAX_SPEED, 1000].map(in_words);
+        assert_eq!(words, ["2MiB", "200KiB", "1000B"]);
+    }
+
+    #[test]
+    fn without_limits_everything_is_passed_on() {
+        let events = Arc::new(EventLog::default());
+        let limits = LogLimits {
+            size: None,
+            speed: None,
+        };
+        let sink = LogSink::new(VertexProgress::new(Digest::sha256(b"v"), events.clone()), limits);
+        for _ in 0..50 {
+            sink.output(OutputStream::Stdout, Bytes::from(vec![b'x'; 64 << 10]));
+        }
+        assert_eq!(logged(&events).len(), 50 * (64 << 10));
+    }
+
     #[test]
     fn floods_are_clipped_and_failures_keep_their_end() {
         let events = Arc::new(EventLog::default());
-        let sink = LogSink::new(VertexProgress::new(Digest::sha256(b"v"), events.clone()));
+        let sink = LogSink::new(VertexProgress::new(Digest::sha256(b"v"), events.clone()), LIMITS);
         sink.output(OutputStream::Stdout, Bytes::from_static(b"begin\n"));
         for _ in 0..100 {
             sink.output(OutputStream::Stdout, Bytes::from(vec![b'x'; 64 << 10]));

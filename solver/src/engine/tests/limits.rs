@@ -31,7 +31,10 @@ fn limited(slots: usize, names: &[&str]) -> (Arc<Engine>, Arc<AtomicUsize>, Arc<
             }
         });
     }
-    let options = EngineOptions { parallelism: slots };
+    let options = EngineOptions {
+        parallelism: slots,
+        ..EngineOptions::default()
+    };
     let engine = Engine::with_options(script, Arc::<MemoryIndex>::default(), options);
     (engine, most, order)
 }

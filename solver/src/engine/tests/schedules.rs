@@ -202,7 +202,10 @@ async fn check(steps: &[Step], builds: &[(prop::sample::Index, Fate)], seed: u64
         failing,
         held: Counter::default(),
     });
-    let options = EngineOptions { parallelism: slots };
+    let options = EngineOptions {
+        parallelism: slots,
+        ..EngineOptions::default()
+    };
     let engine = Engine::with_options(worker.clone(), Arc::<MemoryIndex>::default(), options);
     let plan = Plan::new(steps, seed.is_multiple_of(3));
     let values = plan.values(Plan::SOURCE);

@@ -28,7 +28,9 @@ impl Inner {
                 outcome = &mut outcome => break outcome,
             }
         };
-        self.pass_on(node, reader.drain());
+        while let Some(events) = reader.ready().await {
+            self.pass_on(node, events);
+        }
         match outcome {
             Ok(outcome) => outcome.map_err(|error| node.error(error)),
             Err(lost) => Err(node.error(WorkerError::Failed(format!("internal error: {lost}")))),
@@ -51,7 +53,7 @@ impl Inner {
         let sessions = SessionGroup::default();
         sessions.join(&self.sessions);
         Shared {
-            events: Arc::new(EventLog::default()),
+            events: Arc::new(EventLog::new(self.engine.spools.clone())),
             sessions,
             slot: None,
         }
