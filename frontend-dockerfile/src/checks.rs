@@ -102,15 +102,30 @@ pub(crate) struct Finding {
     pub(crate) lines: Lines,
 }
 
-impl Finding {
-    pub(crate) fn new(rule: &'static Rule, lines: Lines, message: impl Into<String>) -> Self {
-        Self {
-            rule,
-            message: message.into(),
-            lines,
+/// What rules found, up to a limit: advice by the thousand is not taken.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Findings(Vec<Finding>);
+
+impl Findings {
+    const MAX: usize = 10_000;
+
+    pub(crate) fn find(&mut self, rule: &'static Rule, lines: Lines, message: impl Into<String>) {
+        if !self.is_full() {
+            self.0.push(Finding {
+                rule,
+                message: message.into(),
+                lines,
+            });
         }
     }
 
+    /// Whether whatever else is found does not count.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() >= Self::MAX
+    }
+}
+
+impl Finding {
     /// The form in which clients are told.
     pub(crate) fn warning(&self, file: &SourceFile) -> Warning {
         Warning {
@@ -128,7 +143,7 @@ impl Finding {
 }
 
 /// The findings that count, after all that was said about which do.
-pub(crate) fn select(found: Vec<Finding>, config: &CheckConfig, file: &Dockerfile) -> Vec<Finding> {
+pub(crate) fn select(found: Findings, config: &CheckConfig, file: &Dockerfile) -> Vec<Finding> {
     let local = file.local_checks();
     let counts = |finding: &Finding| {
         let own = local.get(&finding.lines.first).filter(|_| !finding.rule.whole_file);
@@ -139,7 +154,7 @@ pub(crate) fn select(found: Vec<Finding>, config: &CheckConfig, file: &Dockerfil
         !config.skip.covers(finding.rule.name) && !own.is_some_and(|own| own.skip.covers(finding.rule.name))
     };
     let mut said = HashSet::new();
-    let mut selected: Vec<Finding> = found.into_iter().filter(counts).collect();
+    let mut selected: Vec<Finding> = found.0.into_iter().filter(counts).collect();
     selected.retain(|finding| said.insert((finding.rule.name, finding.message.clone(), finding.lines)));
     selected
 }

@@ -41,14 +41,14 @@ impl Variables for NoVariables {
 /// What became of a text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expanded {
-    /// The result as one string.
+    /// The result.
     pub value: String,
-    /// The result split at unquoted blanks of the input and of variable values.
-    pub words: Vec<String>,
     /// Names that had a value.
     pub matched: BTreeSet<String>,
     /// Names that had none.
     pub unmatched: BTreeSet<String>,
+    /// How much work it was: bytes produced on the way, and characters compared with patterns.
+    pub effort: usize,
 }
 
 /// Why a text cannot be expanded.
@@ -61,6 +61,8 @@ pub struct ExpandError {
     pub cause: ExpandCause,
     /// Names without a value that were met before.
     pub unmatched: BTreeSet<String>,
+    /// How much work it was, as [`Expanded::effort`].
+    pub effort: usize,
 }
 
 /// What is wrong with a text to be expanded.

@@ -22,7 +22,7 @@ use cairn_solver::worker::{ImageQuery, LayoutStore};
 use futures_util::future::{try_join, try_join_all};
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::checks::{self, CheckConfig, Finding};
+use crate::checks::{self, CheckConfig, Finding, Findings};
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
 use crate::lower::{self, Lowered, Surroundings};
@@ -124,9 +124,7 @@ impl Build<'_> {
         let built = self.lower_all(&file, self.platforms(), &mut found).await;
         // Also of a build that fails it is said what is odd about it, which may well be the reason.
         let found = checks::select(found, &checks, &file);
-        for finding in &found {
-            self.bridge.warn(self.inputs.vertex, finding.warning(&self.inputs.file));
-        }
+        self.tell(&found);
         let built = built?;
         self.check_violations(&checks, &found)?;
         self.result(built).await
@@ -137,6 +135,30 @@ impl Build<'_> {
         match self.options.platforms.as_slice() {
             [] => vec![self.host.clone()],
             asked => asked.to_vec(),
+        }
+    }
+
+    /// Tells the client what was found, as far as somebody would read that.
+    fn tell(&self, found: &[Finding]) {
+        const MAX: usize = 1_000;
+        /// Most bytes that the copies of the file may take that findings carry.
+        const MAX_COPIES_BYTES: usize = 64 << 20;
+        let copies = MAX_COPIES_BYTES / self.inputs.file.data.len().max(1);
+        for (index, finding) in found.iter().take(MAX).enumerate() {
+            let mut warning = finding.warning(&self.inputs.file);
+            if index > copies {
+                warning.file = None;
+                warning.ranges.clear();
+            }
+            self.bridge.warn(self.inputs.vertex, warning);
+        }
+        if let Some(more) = found.len().checked_sub(MAX).filter(|more| *more > 0) {
+            let warning = Warning {
+                level: 1,
+                short: format!("and {more} more findings of build checks").into(),
+                ..Warning::default()
+            };
+            self.bridge.warn(self.inputs.vertex, warning);
         }
     }
 
@@ -157,12 +179,12 @@ impl Build<'_> {
         &self,
         file: &Dockerfile,
         platforms: Vec<Platform>,
-        found: &mut Vec<Finding>,
+        found: &mut Findings,
     ) -> Result<Vec<Built>, FrontendError> {
         if !file.errors.is_empty() {
             return Err(self.all_errors(file));
         }
-        let mut others = vec![Vec::new(); platforms.len().saturating_sub(1)];
+        let mut others = vec![Findings::default(); platforms.len().saturating_sub(1)];
         let plans = std::iter::once(&mut *found).chain(&mut others);
         let plans = platforms.iter().zip(plans);
         let plans = try_join_all(plans.map(|(platform, found)| self.plan(file, platform, found)));
@@ -170,7 +192,11 @@ impl Build<'_> {
         let mut built = Vec::with_capacity(plans.len());
         for (index, (platform, mut planned)) in platforms.into_iter().zip(plans).enumerate() {
             let epoch = planned.epoch;
-            let found = if index == 0 { &mut *found } else { &mut Vec::new() };
+            let found = if index == 0 {
+                &mut *found
+            } else {
+                &mut Findings::default()
+            };
             let lowered = self.lower(file, &mut planned, ignore.clone(), found)?;
             built.push(Built {
                 platform,
@@ -219,7 +245,7 @@ impl Build<'_> {
         &self,
         file: &Dockerfile,
         platform: &Platform,
-        found: &mut Vec<Finding>,
+        found: &mut Findings,
     ) -> Result<Planned, FrontendError> {
         let mut plan =
             Plan::new(file, self.options, platform, &self.host, found).map_err(|error| self.located(error))?;
@@ -251,7 +277,7 @@ impl Build<'_> {
         file: &Dockerfile,
         planned: &mut Planned,
         ignore: Vec<String>,
-        found: &mut Vec<Finding>,
+        found: &mut Findings,
     ) -> Result<Lowered, FrontendError> {
         let surroundings = Surroundings {
             options: self.options,

@@ -3,19 +3,31 @@
 //! Kept as JSON, so that everything a base image's config holds comes through, whether or not this program has a name
 //! for it. See the OCI image specification ("Image Configuration") and Docker's additions to it.
 
+mod env;
+mod history;
+
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cairn_solver::Platform;
 use serde_json::{Map, Value, json};
 
 use crate::instruction::Healthcheck;
 
+use env::EnvList;
+use history::History;
+
 /// `PATH` of images that do not say otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// An image config under construction.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct ImageConfig {
+    /// Everything but the environment.
     root: Map<String, Value>,
+    env: EnvList,
+    /// What joins the history in `root`.
+    history: History,
 }
 
 /// The config of a base image is not one.
@@ -26,7 +38,11 @@ pub(crate) struct ImageConfigError(String);
 impl ImageConfig {
     /// The config of an image without anything in it.
     pub(crate) fn scratch(platform: &Platform) -> Self {
-        let mut image = Self { root: Map::new() };
+        let mut image = Self {
+            root: Map::new(),
+            env: EnvList::default(),
+            history: History::default(),
+        };
         image
             .root
             .insert("rootfs".to_owned(), json!({"type": "layers", "diff_ids": []}));
@@ -57,7 +73,14 @@ impl ImageConfig {
                 _ => {}
             }
         }
-        let mut image = Self { root };
+        let env = root
+            .get_mut("config")
+            .and_then(|config| config.as_object_mut()?.remove("Env"));
+        let mut image = Self {
+            root,
+            env: env.as_ref().map(EnvList::from_json).unwrap_or_default(),
+            history: History::default(),
+        };
         let os = image
             .root
             .get("os")
@@ -70,10 +93,22 @@ impl ImageConfig {
 
     /// The JSON form.
     pub(crate) fn to_json(&self) -> Bytes {
-        Value::Object(self.root.clone()).to_string().into()
+        let mut root = self.root.clone();
+        if !self.env.is_empty()
+            && let Value::Object(config) = root.entry("config").or_insert_with(|| json!({}))
+        {
+            config.insert("Env".to_owned(), self.env.to_json());
+        }
+        let added = self.history.to_json();
+        if !added.is_empty()
+            && let Value::Array(history) = root.entry("history").or_insert_with(|| json!([]))
+        {
+            history.extend(added);
+        }
+        Value::Object(root).to_string().into()
     }
 
-    /// About how much memory it takes.
+    /// About how much memory a copy of it takes. What was added to the history is not copied.
     pub(crate) fn weight(&self) -> usize {
         fn weigh(value: &Value) -> usize {
             match value {
@@ -83,7 +118,7 @@ impl ImageConfig {
                 _ => 8,
             }
         }
-        self.root.iter().map(|(_, value)| weigh(value)).sum()
+        self.root.values().map(weigh).sum::<usize>() + self.env.weight()
     }
 
     /// The triggers that the image carries for those built from it. They are taken out.
@@ -95,28 +130,14 @@ impl ImageConfig {
         triggers
     }
 
-    /// Environment, as written.
-    pub(crate) fn env(&self) -> Vec<(String, String)> {
-        let split = |entry: String| match entry.split_once('=') {
-            Some((key, value)) => (key.to_owned(), value.to_owned()),
-            None => (entry, String::new()),
-        };
-        self.list("Env").into_iter().map(split).collect()
+    /// Names and values of the environment.
+    pub(crate) fn env(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.env.iter()
     }
 
     /// Sets a variable, in place if there is one of that name.
     pub(crate) fn set_env(&mut self, key: &str, value: &str) {
-        let entry = Value::from(format!("{key}={value}"));
-        let env = self.entry("Env", || json!([]), Value::is_array);
-        let Value::Array(env) = env else { return };
-        let prefix = format!("{key}=");
-        match env
-            .iter_mut()
-            .find(|known| known.as_str().is_some_and(|known| known.starts_with(&prefix)))
-        {
-            Some(known) => *known = entry,
-            None => env.push(entry),
-        }
+        self.env.set(key, value);
     }
 
     /// Working directory; empty if none is set.
@@ -234,25 +255,12 @@ impl ImageConfig {
     }
 
     /// Adds a history entry. `created` is in RFC 3339; without it the exporter fills in a time.
-    pub(crate) fn add_history(&mut self, created_by: &str, empty_layer: bool, created: Option<&str>) {
-        let mut entry = Map::from_iter([
-            ("created_by".to_owned(), created_by.into()),
-            ("comment".to_owned(), "buildkit.dockerfile.v0".into()),
-        ]);
-        if empty_layer {
-            entry.insert("empty_layer".to_owned(), true.into());
-        }
-        if let Some(created) = created {
-            entry.insert("created".to_owned(), created.into());
-        }
-        let history = self.root.entry("history").or_insert_with(|| json!([]));
-        if let Value::Array(history) = history {
-            history.push(entry.into());
-        }
+    pub(crate) fn add_history(&mut self, created_by: String, empty_layer: bool, created: Option<Arc<str>>) {
+        self.history.add(created_by, empty_layer, created);
     }
 
     fn add_default_path(&mut self, os: &str) {
-        if os != "windows" && !self.env().iter().any(|(key, _)| key == "PATH") {
+        if os != "windows" && !self.env().any(|(key, _)| key == "PATH") {
             self.set_env("PATH", DEFAULT_PATH);
         }
     }
@@ -318,7 +326,7 @@ mod tests {
         .unwrap();
         assert_eq!(image.take_triggers(), ["RUN x"]);
         image.set_env("A", "2");
-        image.add_history("ENV A=2", true, None);
+        image.add_history("ENV A=2".to_owned(), true, None);
         let json: Value = serde_json::from_slice(&image.to_json()).unwrap();
         assert_eq!(
             json,

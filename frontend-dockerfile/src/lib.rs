@@ -11,6 +11,7 @@ pub mod expand;
 pub mod instruction;
 pub mod syntax;
 
+mod budget;
 mod checks;
 mod csv;
 mod dockerfile;

@@ -5,7 +5,6 @@
 //! build context are used.
 
 mod arena;
-mod budget;
 mod chown;
 mod config;
 mod copy;
@@ -31,15 +30,15 @@ use bytes::Bytes;
 use cairn_patterns::PatternSet;
 use cairn_solver::llb::{Definition, LocalSource, OpMetadata, SourceFile};
 
-use crate::checks::{Finding, Rule};
+use crate::budget::Budget;
+use crate::checks::{Findings, Rule};
 use crate::error::DockerfileError;
 use crate::location::Lines;
 use crate::options::Options;
 use crate::plan::{Base, Plan};
 
-use arena::Arena;
 pub(crate) use arena::ranges;
-use budget::Budget;
+use arena::{Arena, NodeId};
 pub(crate) use notes::{ArgNote, GrantNote, StageNotes};
 use state::StageState;
 
@@ -81,7 +80,7 @@ pub(crate) struct Lowered {
 pub(crate) fn lower(
     plan: &Plan,
     surroundings: &Surroundings<'_>,
-    findings: &mut Vec<Finding>,
+    findings: &mut Findings,
 ) -> Result<Lowered, DockerfileError> {
     let mut lowering = Lowering {
         plan,
@@ -91,13 +90,19 @@ pub(crate) fn lower(
         findings,
         ignored: PatternSet::new(&surroundings.ignore).ok(),
         states: (0..plan.stages.len()).map(|_| None).collect(),
+        roots: vec![None; plan.stages.len()],
+        heirs: heirs(plan),
         notes: vec![StageNotes::default(); plan.stages.len()],
+        created: created(surroundings.epoch),
     };
     // Stages that stand for images come last in the plan, but everyone may use them.
     for index in (plan.declared..plan.stages.len()).chain(0..plan.declared) {
         if plan.stages[index].reachable {
             let state = lowering.stage(index)?;
-            lowering.states[index] = Some(state);
+            lowering.roots[index] = Some(state.root);
+            if lowering.heirs[index] > 0 {
+                lowering.states[index] = Some(state);
+            }
         }
     }
     lowering.finish()
@@ -109,13 +114,37 @@ struct Lowering<'a> {
     around: &'a Surroundings<'a>,
     arena: Arena,
     budget: Budget,
-    findings: &'a mut Vec<Finding>,
+    findings: &'a mut Findings,
     /// The ignore rules of the build context, for checks.
     ignored: Option<PatternSet>,
-    /// What each lowered stage came to.
+    /// What each lowered stage came to, while there are [heirs](heirs) to it.
     states: Vec<Option<StageState>>,
+    /// The files that each lowered stage came to.
+    roots: Vec<Option<Option<NodeId>>>,
+    heirs: Vec<usize>,
     /// What each stage takes from outside.
     notes: Vec<StageNotes>,
+    /// The time in history entries, if one was asked for.
+    created: Option<Arc<str>>,
+}
+
+/// How many are yet to go on from what each stage comes to: stages based on it, and for the target whoever asked for it.
+/// The last of them gets it as it is, the others copies.
+fn heirs(plan: &Plan) -> Vec<usize> {
+    let mut heirs = vec![0; plan.stages.len()];
+    heirs[plan.target] = 1;
+    for stage in plan.stages.iter().filter(|stage| stage.reachable) {
+        if let Base::Stage(base) = stage.base {
+            heirs[base] += 1;
+        }
+    }
+    heirs
+}
+
+/// A time in RFC 3339.
+fn created(epoch: Option<i64>) -> Option<Arc<str>> {
+    let time = jiff::Timestamp::from_second(epoch?).ok()?;
+    Some(time.to_string().into())
 }
 
 impl Lowering<'_> {
@@ -146,7 +175,7 @@ impl Lowering<'_> {
     }
 
     fn find(&mut self, rule: &'static Rule, lines: Lines, message: impl Into<String>) {
-        self.findings.push(Finding::new(rule, lines, message));
+        self.findings.find(rule, lines, message);
     }
 
     fn base_config(&self, mut index: usize) -> Option<Bytes> {
@@ -161,7 +190,7 @@ impl Lowering<'_> {
     }
 
     /// The build context; `None` if it is empty.
-    fn context(&mut self) -> Option<arena::NodeId> {
+    fn context(&mut self) -> Option<NodeId> {
         const KEY: &str = "context";
         let around = self.around;
         if let Some(definition) = &around.context {
@@ -181,7 +210,7 @@ impl Lowering<'_> {
     }
 
     /// A directory of the client under the name of a context.
-    fn named_context(&mut self, context: &str, local: &str) -> arena::NodeId {
+    fn named_context(&mut self, context: &str, local: &str) -> NodeId {
         let around = self.around;
         self.arena.local(&format!("named:{context}"), || {
             let shared = around

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use cairn_solver::llb::{Definition, SourceOp};
 use cairn_solver::{Digest, Platform};
 
-use crate::checks::Finding;
+use crate::budget::Budget;
+use crate::checks::Findings;
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
 use crate::image::ImageConfig;
@@ -47,6 +48,7 @@ pub(crate) struct Plan {
     images: HashMap<String, usize>,
     /// Whether step names carry the stage's label.
     pub(crate) shows_labels: bool,
+    budget: Budget,
 }
 
 #[derive(Debug)]
@@ -133,7 +135,7 @@ impl Plan {
         options: &Options,
         platform: &Platform,
         host: &Platform,
-        found: &mut Vec<Finding>,
+        found: &mut Findings,
     ) -> Result<Self, DockerfileError> {
         let args = GlobalArgs::new(file, options, platform, host)?;
         let mut plan = Self {
@@ -146,13 +148,12 @@ impl Plan {
             named: HashMap::new(),
             images: HashMap::new(),
             shows_labels: false,
+            budget: Budget::default(),
         };
         if let Some(defaults) = GlobalArgs::defaults(file, options, platform, host) {
-            found.extend(
-                file.stages
-                    .iter()
-                    .filter_map(|stage| checks::default_base(stage, &defaults)),
-            );
+            for stage in &file.stages {
+                checks::default_base(stage, &defaults, found);
+            }
         }
         for index in 0..file.stages.len() {
             plan.check_from(&file.stages[index], found);
@@ -208,7 +209,7 @@ impl Plan {
     }
 
     /// The triggers that a stage takes over from another stage of the file.
-    fn inherited_triggers(&self, file: &Dockerfile, index: usize) -> Result<Vec<Instruction>, DockerfileError> {
+    fn inherited_triggers(&mut self, file: &Dockerfile, index: usize) -> Result<Vec<Instruction>, DockerfileError> {
         let Base::Stage(base) = self.stages[index].base else {
             return Ok(Vec::new());
         };
@@ -223,9 +224,14 @@ impl Plan {
                 Kind::Onbuild(text) => Some(text),
                 _ => None,
             });
-        triggers
-            .map(|text| Instruction::from_trigger(text, lines).map_err(|message| DockerfileError::at(lines, message)))
-            .collect()
+        triggers.map(|text| self.trigger(text, lines)).collect()
+    }
+
+    /// Reads a trigger that fires in the stage at `lines`.
+    fn trigger(&mut self, text: &str, lines: Lines) -> Result<Instruction, DockerfileError> {
+        // The text is kept in several forms, beside a good deal of other things.
+        self.budget.charge(4 * text.len() + 512, lines)?;
+        Instruction::from_trigger(text, lines).map_err(|message| DockerfileError::at(lines, message))
     }
 
     /// Resolves what `instructions` refer to and puts them in front of (`at` 0) or behind what the stage has. Returns
@@ -367,12 +373,9 @@ impl Plan {
         };
         for stage in stages {
             let lines = self.stages[stage].lines.unwrap_or(Lines::one(1));
-            let parse = |text: &String| {
-                Instruction::from_trigger(text, lines).map_err(|message| DockerfileError::at(lines, message))
-            };
             let steps = triggers
                 .iter()
-                .map(|text| Ok((parse(text)?, true)))
+                .map(|text| Ok((self.trigger(text, lines)?, true)))
                 .collect::<Result<_, _>>()?;
             self.shows_labels |= self.add_steps(options, stage, steps, 0)?;
         }

@@ -6,22 +6,18 @@ use crate::dockerfile::{Dockerfile, Stage};
 use crate::instruction::{Instruction, Kind};
 
 use super::{
-    CONSISTENT_INSTRUCTION_CASING, DUPLICATE_STAGE_NAME, FROM_AS_CASING, Finding, INVALID_DEFINITION_DESCRIPTION,
+    CONSISTENT_INSTRUCTION_CASING, DUPLICATE_STAGE_NAME, FROM_AS_CASING, Findings, INVALID_DEFINITION_DESCRIPTION,
     MAINTAINER_DEPRECATED, NO_EMPTY_CONTINUATION, RESERVED_STAGE_NAME, STAGE_NAME_CASING,
 };
 use crate::location::Lines;
 
 /// What can be said about a file without building it. Where an instruction is wrong, reading ends; then it is what was
 /// found until there, and empty continuations everywhere, which are found before instructions are looked at.
-pub(crate) fn findings(file: &Dockerfile) -> Vec<Finding> {
+pub(crate) fn findings(file: &Dockerfile) -> Findings {
     let all = || file.global_args.iter().chain(file.stages.iter().flat_map(Stage::all));
-    let mut found = Vec::new();
+    let mut found = Findings::default();
     for line in all().filter_map(|instruction| instruction.empty_continuation) {
-        found.push(Finding::new(
-            &NO_EMPTY_CONTINUATION,
-            Lines::one(line),
-            "Empty continuation line",
-        ));
+        found.find(&NO_EMPTY_CONTINUATION, Lines::one(line), "Empty continuation line");
     }
     let end = file
         .errors
@@ -38,7 +34,7 @@ pub(crate) fn findings(file: &Dockerfile) -> Vec<Finding> {
     found
 }
 
-fn own(instruction: &Instruction, found: &mut Vec<Finding>) {
+fn own(instruction: &Instruction, found: &mut Findings) {
     let lines = instruction.lines;
     match &instruction.kind {
         Kind::From(from) => {
@@ -49,19 +45,19 @@ fn own(instruction: &Instruction, found: &mut Vec<Finding>) {
                 .collect();
             if let [keyword, _, r#as, name, ..] = words.as_slice() {
                 if name.chars().any(char::is_uppercase) {
-                    found.push(Finding::new(
+                    found.find(
                         &STAGE_NAME_CASING,
                         lines,
                         format!("Stage name '{name}' should be lowercase"),
-                    ));
+                    );
                 }
                 let same = (is_lower(keyword) && is_lower(r#as)) || (is_upper(keyword) && is_upper(r#as));
                 if (is_lower(keyword) || is_upper(keyword)) && !same {
-                    found.push(Finding::new(
+                    found.find(
                         &FROM_AS_CASING,
                         lines,
                         format!("'{}' and '{keyword}' keywords' casing do not match", r#as),
-                    ));
+                    );
                 }
             }
             if let Some(name) = &from.name {
@@ -74,13 +70,13 @@ fn own(instruction: &Instruction, found: &mut Vec<Finding>) {
         }
         Kind::Maintainer(_) => {
             let message = "Maintainer instruction is deprecated in favor of using label";
-            found.push(Finding::new(&MAINTAINER_DEPRECATED, lines, message));
+            found.find(&MAINTAINER_DEPRECATED, lines, message);
         }
         _ => {}
     }
 }
 
-fn description(instruction: &Instruction, word: &str, names: &[&str], found: &mut Vec<Finding>) {
+fn description(instruction: &Instruction, word: &str, names: &[&str], found: &mut Findings) {
     let Some(comment) = instruction
         .comments
         .last()
@@ -97,29 +93,25 @@ fn description(instruction: &Instruction, word: &str, names: &[&str], found: &mu
         _ => "<arg_key>",
     };
     let message = format!("Comment for {word} should follow the format: `# {key} <description>`");
-    found.push(Finding::new(
-        &INVALID_DEFINITION_DESCRIPTION,
-        instruction.lines,
-        message,
-    ));
+    found.find(&INVALID_DEFINITION_DESCRIPTION, instruction.lines, message);
 }
 
-fn stage_names(file: &Dockerfile, found: &mut Vec<Finding>) {
+fn stage_names(file: &Dockerfile, found: &mut Findings) {
     let mut seen = HashSet::new();
     for stage in &file.stages {
         let Some(name) = &stage.from.name else { continue };
         if matches!(name.as_str(), "scratch" | "context") {
             let message = format!("Stage name should not use the same name as reserved stage \"{name}\"");
-            found.push(Finding::new(&RESERVED_STAGE_NAME, stage.instruction.lines, message));
+            found.find(&RESERVED_STAGE_NAME, stage.instruction.lines, message);
         }
         if !seen.insert(name) {
             let message = format!("Duplicate stage name \"{name}\", stage names should be unique");
-            found.push(Finding::new(&DUPLICATE_STAGE_NAME, stage.instruction.lines, message));
+            found.find(&DUPLICATE_STAGE_NAME, stage.instruction.lines, message);
         }
     }
 }
 
-fn casing(file: &Dockerfile, found: &mut Vec<Finding>) {
+fn casing(file: &Dockerfile, found: &mut Findings) {
     let all = || file.stages.iter().flat_map(Stage::all);
     let lower = all().filter(|instruction| is_lower(&instruction.word)).count();
     let upper = all().filter(|instruction| is_upper(&instruction.word)).count();
@@ -133,7 +125,7 @@ fn casing(file: &Dockerfile, found: &mut Vec<Finding>) {
             "Command '{}' should match the case of the command majority ({majority})",
             instruction.word
         );
-        found.push(Finding::new(&CONSISTENT_INSTRUCTION_CASING, instruction.lines, message));
+        found.find(&CONSISTENT_INSTRUCTION_CASING, instruction.lines, message);
     }
 }
 

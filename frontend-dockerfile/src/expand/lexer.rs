@@ -77,31 +77,28 @@ impl Expander {
     /// # Errors
     /// Unbalanced quotes, malformed or unknown substitutions, `${name:?}` without value, and results beyond the limits.
     pub fn expand(&self, word: &str, variables: &dyn Variables) -> Result<Expanded, ExpandError> {
-        let mut reader = Reader {
-            how: *self,
-            rest: word,
-            variables,
-            depth: 0,
-            produced: 0,
-            // Text inside of substitutions is produced once per level.
-            limit: Self::MAX_GROWTH_BYTES + word.len().saturating_mul(Self::MAX_DEPTH),
-            steps: Steps(Self::MAX_STEPS),
-            words: Words::default(),
-            matched: BTreeSet::new(),
-            unmatched: BTreeSet::new(),
-        };
+        let mut reader = Reader::new(*self, word, variables);
         match reader.until(None, self.keep_escapes) {
             Ok(value) => Ok(Expanded {
+                effort: reader.effort(),
                 value,
-                words: reader.words.finish(),
                 matched: reader.matched,
                 unmatched: reader.unmatched,
             }),
-            Err(cause) => Err(ExpandError {
-                word: word.to_owned(),
-                cause,
-                unmatched: reader.unmatched,
-            }),
+            Err(cause) => Err(reader.error(word, cause)),
+        }
+    }
+
+    /// Expands `text` and splits what comes out at unquoted blanks, be they of the text or of values.
+    ///
+    /// # Errors
+    /// As [`Self::expand`].
+    pub fn words(&self, text: &str, variables: &dyn Variables) -> Result<Vec<String>, ExpandError> {
+        let mut reader = Reader::new(*self, text, variables);
+        reader.words = Some(Words::default());
+        match reader.until(None, self.keep_escapes) {
+            Ok(_) => Ok(reader.words.map(Words::finish).unwrap_or_default()),
+            Err(cause) => Err(reader.error(text, cause)),
         }
     }
 }
@@ -115,14 +112,44 @@ struct Reader<'a> {
     produced: usize,
     limit: usize,
     steps: Steps,
-    words: Words,
+    /// `None` if nobody asked for them.
+    words: Option<Words>,
     matched: BTreeSet<String>,
     unmatched: BTreeSet<String>,
 }
 
 type Piece = Result<String, ExpandCause>;
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(how: Expander, text: &'a str, variables: &'a dyn Variables) -> Self {
+        Self {
+            how,
+            rest: text,
+            variables,
+            depth: 0,
+            produced: 0,
+            // Text inside of substitutions is produced once per level.
+            limit: Expander::MAX_GROWTH_BYTES + text.len().saturating_mul(Expander::MAX_DEPTH),
+            steps: Steps(Expander::MAX_STEPS),
+            words: None,
+            matched: BTreeSet::new(),
+            unmatched: BTreeSet::new(),
+        }
+    }
+
+    fn error(self, text: &str, cause: ExpandCause) -> ExpandError {
+        ExpandError {
+            effort: self.effort(),
+            word: text.to_owned(),
+            cause,
+            unmatched: self.unmatched,
+        }
+    }
+
+    fn effort(&self) -> usize {
+        self.produced + Expander::MAX_STEPS.saturating_sub(self.steps.0)
+    }
+
     fn peek(&self) -> Option<char> {
         self.rest.chars().next()
     }
@@ -190,13 +217,13 @@ impl Reader<'_> {
                     let blanks = self.rest[2..].len() - self.rest[2..].trim_start_matches([' ', '\t']).len();
                     let (text, rest) = self.rest.split_at(2 + blanks);
                     self.rest = rest;
-                    self.words.quoted(text);
+                    self.word(top, |words| words.quoted(text));
                     out.push_str(text);
                 }
-                c => {
-                    self.next();
-                    self.word(top, |words| words.plain(c));
-                    out.push(c);
+                _ => {
+                    let text = self.plain(stop);
+                    self.word(top, |words| words.splittable(text));
+                    out.push_str(text);
                 }
             }
             self.count(out.len() - before)?;
@@ -209,9 +236,22 @@ impl Reader<'_> {
     }
 
     fn word(&mut self, top: bool, add: impl FnOnce(&mut Words)) {
-        if top {
-            add(&mut self.words);
+        if let Some(words) = self.words.as_mut().filter(|_| top) {
+            add(words);
         }
+    }
+
+    /// The next character and those behind it that mean nothing but themselves.
+    fn plain(&mut self, stop: Option<char>) -> &'a str {
+        let escape = self.how.escape;
+        let is_special = |c: char| matches!(c, '\'' | '"' | '$' | '<') || c == escape || stop == Some(c);
+        let first = self.peek().map_or(0, char::len_utf8);
+        let end = self.rest[first..]
+            .find(is_special)
+            .map_or(self.rest.len(), |at| first + at);
+        let (text, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        text
     }
 
     fn single_quoted(&mut self) -> Piece {

@@ -74,7 +74,7 @@ fn names_are_told_apart_by_whether_they_have_a_value() {
 #[test]
 fn values_are_split_into_words_unless_quoted() {
     let vars: BTreeMap<String, String> = [("b".to_owned(), "81 82".to_owned())].into();
-    let words = |text: &str| Expander::new('\\').expand(text, &vars).unwrap().words;
+    let words = |text: &str| Expander::new('\\').words(text, &vars).unwrap();
     assert_eq!(words("${b}"), ["81", "82"]);
     assert_eq!(words("\"${b}\" 'x y'z"), ["81 82", "x yz"]);
     assert_eq!(words("$u"), [""; 0]);
@@ -140,9 +140,9 @@ proptest! {
 
     #[test]
     fn raw_words_rejoin_to_the_text(word in "[a-c'\"\\\\ ]{0,24}") {
-        if let Ok(expanded) = Expander::raw_words().expand(&word, &NoVariables) {
+        if let Ok(words) = Expander::raw_words().words(&word, &NoVariables) {
             let squeezed = |text: &str| text.replace(' ', "");
-            prop_assert_eq!(squeezed(&expanded.words.concat()), squeezed(&word));
+            prop_assert_eq!(squeezed(&words.concat()), squeezed(&word));
         }
     }
 }

@@ -79,9 +79,7 @@ impl Build<'_> {
         let mut found = checks::findings(file);
         let built = self.lower_all(file, vec![self.host.clone()], &mut found).await;
         let found = checks::select(found, &checks, file);
-        for finding in &found {
-            self.bridge.warn(self.inputs.vertex, finding.warning(&self.inputs.file));
-        }
+        self.tell(&found);
         let built = built?;
         self.check_violations(&checks, &found)?;
         let first = built.into_iter().next();

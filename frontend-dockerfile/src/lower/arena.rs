@@ -17,6 +17,27 @@ use super::UsedPaths;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct NodeId(usize);
 
+/// The inputs of an op under construction, each once.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    nodes: Vec<NodeId>,
+    places: HashMap<NodeId, usize>,
+}
+
+impl Inputs {
+    /// The index of `node` among the inputs.
+    pub(super) fn index(&mut self, node: NodeId) -> usize {
+        *self.places.entry(node).or_insert_with(|| {
+            self.nodes.push(node);
+            self.nodes.len() - 1
+        })
+    }
+
+    pub(super) fn into_nodes(self) -> Vec<NodeId> {
+        self.nodes
+    }
+}
+
 /// Ops, each behind those it uses.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
@@ -121,6 +142,7 @@ impl Arena {
         let mut builder = Builder::new();
         let file = builder.add_source_file(file.clone());
         let mut outputs: HashMap<NodeId, Output> = HashMap::new();
+        let mut ranges_left = MAX_RANGES;
         for (index, node) in self.nodes.into_iter().enumerate().filter(|(index, _)| wanted[*index]) {
             let inputs: Vec<Output> = node.inputs.iter().map(|input| outputs[input]).collect();
             let is_own = matches!(node.content, Content::Op(_));
@@ -129,7 +151,11 @@ impl Arena {
                 Content::Graph(definition) => builder.import(&definition)?.ok_or(DecodeError::TooFew(0))?,
             };
             if is_own || node.lines.is_some() {
-                let ranges = node.lines.map(ranges).unwrap_or_default();
+                let mut ranges = node.lines.map(ranges).unwrap_or_default();
+                if ranges.len() > ranges_left {
+                    ranges.truncate(1);
+                }
+                ranges_left = ranges_left.saturating_sub(ranges.len());
                 builder.locate(output, SourceLocation { file, ranges });
             }
             outputs.insert(NodeId(index), output);
@@ -148,6 +174,9 @@ impl Arena {
         wanted
     }
 }
+
+/// Most ranges in one graph. An instruction of many lines may be many ops, each of which is at all of these lines.
+const MAX_RANGES: usize = 4 << 20;
 
 /// One range per line, as clients expect them.
 pub(crate) fn ranges(lines: Lines) -> Vec<SourceRange> {

@@ -2,6 +2,7 @@
 
 use crate::checks::{EXPOSE_INVALID_FORMAT, EXPOSE_PROTO_CASING, JSON_ARGS_RECOMMENDED, LEGACY_KEY_VALUE_FORMAT};
 use crate::error::DockerfileError;
+use crate::expand::Expander;
 use crate::gofmt;
 use crate::instruction::{CommandLine, Healthcheck, Kind, Pair};
 use crate::location::Lines;
@@ -91,8 +92,7 @@ impl Lowering<'_> {
                 return Ok(());
             }
         };
-        self.history(state, &created_by, true);
-        Ok(())
+        self.history(state, created_by, true, lines)
     }
 
     fn check_pairs(&mut self, step: &Step) {
@@ -143,10 +143,8 @@ impl Lowering<'_> {
     fn expose(&mut self, state: &mut StageState, words: &[String], lines: Lines) -> Result<String, DockerfileError> {
         let mut all = Vec::new();
         for written in words {
-            let expanded = crate::expand::Expander::new(self.around.escape).expand(written, &state.env);
-            let words = expanded
-                .map_err(|error| DockerfileError::at(lines, error.to_string()))?
-                .words;
+            let words = Expander::new(self.around.escape).words(written, &state.env);
+            let words = words.map_err(|error| DockerfileError::at(lines, error.to_string()))?;
             for word in &words {
                 self.check_port(word, lines);
                 let ports = expose::ports(word).map_err(|message| DockerfileError::at(lines, message))?;

@@ -12,10 +12,10 @@ use crate::location::Lines;
 use crate::plan::Step;
 use crate::syntax::Heredoc;
 
-use super::arena::NodeId;
+use super::arena::{Inputs, NodeId};
 use super::mode::{self, Mode};
 use super::state::StageState;
-use super::{Lowering, chown, names, path, remote};
+use super::{Lowering, chown, path, remote};
 
 /// What a copy says, expanded.
 struct Expanded {
@@ -43,12 +43,7 @@ impl Lowering<'_> {
         let mode = said.chmod.as_deref().map(mode::parse).transpose().map_err(fail)?;
         let from = self.source_root(stage, step, copy)?;
 
-        let text = names::display(
-            &step.instruction.text,
-            Expander::new(self.around.escape),
-            &state.env,
-            step.is_trigger,
-        );
+        let text = self.display(step, Expander::new(self.around.escape), &state.env)?;
         let name = state.names.next(&state.env, &text);
         let linked = copy.link && mode.is_none();
         let root = if linked { None } else { state.root };
@@ -60,6 +55,7 @@ impl Lowering<'_> {
         let template = template(&said.dest, &state.cwd, copy, owner, mode.as_ref());
         for (source, fetched) in said.sources.iter().zip(fetched) {
             if let Some(fetched) = fetched {
+                self.budget.charge(name.len(), lines)?;
                 let (node, action) = self.fetch(fetched, &name, lines, copy, &template);
                 op.push(Source::Node(node), action);
                 continue;
@@ -93,8 +89,7 @@ impl Lowering<'_> {
             self.add_copy(op, metadata, lines)
         });
         let created_by = created_by(if is_add { "ADD" } else { "COPY" }, copy, &said);
-        self.history(state, &created_by, false);
-        Ok(())
+        self.history(state, created_by, false, lines)
     }
 
     fn expand_copy(&mut self, state: &StageState, copy: &Copy, lines: Lines) -> Result<Expanded, DockerfileError> {
@@ -164,8 +159,8 @@ impl Lowering<'_> {
             let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
             return Err(DockerfileError::at(lines, message));
         };
-        match &self.states[from] {
-            Some(state) => Ok(Some(state.root.map_or(Source::Scratch, Source::Node))),
+        match self.roots[from] {
+            Some(root) => Ok(Some(root.map_or(Source::Scratch, Source::Node))),
             None => {
                 let label = &self.plan.stages[stage].label;
                 let message = format!(
@@ -264,23 +259,18 @@ impl CopyOp {
     }
 
     fn finish(self) -> (Op, Vec<NodeId>) {
-        let mut inputs: Vec<NodeId> = self.base.into_iter().collect();
+        let mut inputs = Inputs::default();
+        let base = self.base.map(|base| ActionInput::Vertex(inputs.index(base)));
         let last = self.copies.len().saturating_sub(1);
         let mut actions = Vec::with_capacity(self.copies.len());
         for (index, (source, action)) in self.copies.into_iter().enumerate() {
             let secondary = match source {
                 Source::Scratch => None,
-                Source::Node(node) => Some(ActionInput::Vertex(
-                    inputs.iter().position(|known| *known == node).unwrap_or_else(|| {
-                        inputs.push(node);
-                        inputs.len() - 1
-                    }),
-                )),
+                Source::Node(node) => Some(ActionInput::Vertex(inputs.index(node))),
             };
-            let input = match (index, self.base) {
-                (0, Some(_)) => Some(ActionInput::Vertex(0)),
-                (0, None) => None,
-                (index, _) => Some(ActionInput::Action(index - 1)),
+            let input = match index {
+                0 => base,
+                index => Some(ActionInput::Action(index - 1)),
             };
             actions.push(FileAction {
                 input,
@@ -289,7 +279,7 @@ impl CopyOp {
                 kind: FileActionKind::Copy(action),
             });
         }
-        (Op::File(FileOp { actions }), inputs)
+        (Op::File(FileOp { actions }), inputs.into_nodes())
     }
 }
 

@@ -1,52 +1,72 @@
 //! The variables of a stage.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::expand::Variables;
 
 /// Variables in the order in which they were last set.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Env {
-    values: HashMap<String, (u64, String)>,
-    order: BTreeMap<u64, String>,
+    places: HashMap<Arc<str>, u64>,
+    /// `NAME=value`, as processes get it.
+    entries: BTreeMap<u64, Arc<str>>,
     next: u64,
+    bytes: usize,
 }
 
 impl Env {
-    pub(super) fn set(&mut self, key: &str, value: &str) {
+    pub(super) fn set(&mut self, name: &str, value: &str) {
         let at = self.next;
         self.next += 1;
-        if let Some((before, _)) = self.values.insert(key.to_owned(), (at, value.to_owned())) {
-            self.order.remove(&before);
-        }
-        self.order.insert(at, key.to_owned());
+        let before = match self.places.get_mut(name) {
+            Some(place) => Some(std::mem::replace(place, at)),
+            None => self.places.insert(name.into(), at),
+        };
+        let before = before.and_then(|before| self.entries.remove(&before));
+        let entry: Arc<str> = format!("{name}={value}").into();
+        self.bytes = self.bytes + entry.len() - before.map_or(0, |before| before.len());
+        self.entries.insert(at, entry);
     }
 
     /// Names that have a value.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.order.values().map(String::as_str)
+        let entries = self.entries.values();
+        entries.map(|entry| entry.split_once('=').map_or(&**entry, |(name, _)| name))
     }
 
     /// `NAME=value`, for processes.
     pub(super) fn entries(&self) -> Vec<String> {
-        self.order
-            .values()
-            .map(|key| format!("{key}={}", self.values[key].1))
-            .collect()
+        self.entries.values().map(|entry| String::from(&**entry)).collect()
     }
 
-    /// About how much memory it takes.
+    /// About how much memory the entries take.
     pub(super) fn weight(&self) -> usize {
-        self.values
-            .iter()
-            .map(|(key, (_, value))| key.len() + value.len() + 64)
-            .sum()
+        self.bytes + self.entries.len() * 64
     }
 }
 
 impl Variables for Env {
     fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(|(_, value)| value.as_str())
+        let entry = self.entries.get(self.places.get(name)?)?;
+        entry.get(name.len() + 1..)
+    }
+}
+
+/// Variables of which some are not to be seen.
+#[derive(Debug)]
+pub(super) struct Masked<'a> {
+    pub(super) env: &'a Env,
+    pub(super) hidden: &'a [&'a str],
+}
+
+impl Variables for Masked<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        if self.hidden.contains(&name) {
+            Some("****")
+        } else {
+            self.env.get(name)
+        }
     }
 }
 

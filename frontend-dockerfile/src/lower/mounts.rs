@@ -11,7 +11,7 @@ use crate::instruction::{CacheMode, MountSpec, Run, parse_mount};
 use crate::location::Lines;
 use crate::plan::Step;
 
-use super::arena::NodeId;
+use super::arena::{Inputs, NodeId};
 use super::run::PIPES;
 use super::state::StageState;
 use super::{Lowering, path};
@@ -97,15 +97,12 @@ impl Lowering<'_> {
             },
             input: state.root,
         };
+        let mut inputs = Inputs::default();
         for Pending { mut mount, input } in std::iter::once(root).chain(files) {
-            mount.input = input.map(|node| {
-                found.inputs.iter().position(|known| *known == node).unwrap_or_else(|| {
-                    found.inputs.push(node);
-                    found.inputs.len() - 1
-                })
-            });
+            mount.input = input.map(|node| inputs.index(node));
             found.mounts.push(mount);
         }
+        found.inputs = inputs.into_nodes();
         found.mounts.extend(grants);
         Ok(found)
     }
@@ -182,8 +179,8 @@ impl Lowering<'_> {
         let Some(from) = from else {
             return Ok(if spec.kind == "bind" { self.context() } else { None });
         };
-        if let Some(state) = &self.states[from] {
-            return Ok(state.root);
+        if let Some(root) = self.roots[from] {
+            return Ok(root);
         }
         let name = spec.from.as_deref().unwrap_or(&self.plan.stages[stage].label);
         let message = format!(

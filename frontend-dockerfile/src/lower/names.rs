@@ -2,7 +2,7 @@
 
 use cairn_solver::Platform;
 
-use crate::expand::{Expander, Variables};
+use crate::expand::Variables;
 use crate::plan::{Base, Plan};
 
 use super::env::Env;
@@ -86,18 +86,4 @@ fn target(platform: &Platform, env: &Env) -> String {
     } else {
         format!("->{os}/{architecture}{variant}")
     }
-}
-
-/// The text of an instruction for display: expanded, its first word in upper case. What cannot be expanded is shown raw.
-pub(super) fn display(text: &str, expander: Expander, variables: &dyn Variables, is_trigger: bool) -> String {
-    let at = text.find(char::is_whitespace).unwrap_or(text.len());
-    let (word, rest) = text.split_at(at);
-    let rest = expander
-        .expand(rest, variables)
-        .map_or_else(|_| rest.to_owned(), |expanded| expanded.value);
-    format!(
-        "{}{}{rest}",
-        if is_trigger { "ONBUILD " } else { "" },
-        word.to_uppercase()
-    )
 }

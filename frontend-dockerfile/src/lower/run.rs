@@ -8,8 +8,9 @@ use crate::instruction::{CommandLine, DeviceFlag, NetworkFlag, Run};
 use crate::plan::Step;
 use crate::syntax::Heredoc;
 
+use super::env::Masked;
 use super::state::StageState;
-use super::{Lowering, config, names, proxy};
+use super::{Lowering, config, proxy};
 
 /// Where scripts of here-documents are mounted.
 pub(super) const PIPES: &str = "/dev/pipes";
@@ -53,7 +54,7 @@ impl Lowering<'_> {
         {
             env.push(format!("SSH_AUTH_SOCK={socket}"));
         }
-        let shown = self.run_name(state, step, run, &mounts.secret_names());
+        let shown = self.run_name(state, step, run, &mounts.secret_names())?;
         let name = state.names.next(&state.env, &shown);
         let mut metadata = state.metadata(name, &step.instruction.text);
         let options = &self.around.options.run;
@@ -90,22 +91,22 @@ impl Lowering<'_> {
             self.arena
                 .add(Op::Exec(op), mounts.inputs, Some(platform), metadata, Some(lines)),
         );
-        self.history(state, &created_by, false);
-        Ok(())
+        self.history(state, created_by, false, lines)
     }
 
     /// The command as shown: variables that have a value are filled in, but those that hold secrets are not.
-    fn run_name(&self, state: &StageState, step: &Step, run: &Run, secrets: &[&str]) -> String {
-        let mut env = state.env.clone();
-        for name in secrets {
-            env.set(name, "****");
-        }
-        let mut text = names::display(
-            &step.instruction.text,
-            Expander::display(self.around.escape),
-            &env,
-            step.is_trigger,
-        );
+    fn run_name(
+        &mut self,
+        state: &StageState,
+        step: &Step,
+        run: &Run,
+        secrets: &[&str],
+    ) -> Result<String, DockerfileError> {
+        let env = Masked {
+            env: &state.env,
+            hidden: secrets,
+        };
+        let mut text = self.display(step, Expander::display(self.around.escape), &env)?;
         if let Some(heredoc) = lone_heredoc(run) {
             let body = heredoc.content();
             let mut lines = body.trim().lines();
@@ -113,7 +114,7 @@ impl Lowering<'_> {
             let more = if lines.next().is_some() { "..." } else { "" };
             text.push_str(&format!(" ({first}{more})"));
         }
-        text
+        Ok(text)
     }
 }
 
@@ -163,11 +164,12 @@ fn lone_heredoc(run: &Run) -> Option<&Heredoc> {
 
 /// The arguments in force, as history shows them.
 fn arguments(state: &StageState) -> String {
-    if state.args.is_empty() {
+    let args = state.args.all();
+    if args.is_empty() {
         return String::new();
     }
-    let mut text = format!("|{}", state.args.len());
-    for (name, own) in &state.args {
+    let mut text = format!("|{}", args.len());
+    for (name, own) in args {
         let value = state.env.get(name).or(own.as_deref()).unwrap_or_default();
         text.push_str(&format!(" {name}={value}"));
     }

@@ -19,7 +19,7 @@ use crate::suggest::suggestion;
 use super::Lowering;
 use super::env::Env;
 use super::names::StepNames;
-use super::state::{Commands, StageState};
+use super::state::{Args, Commands, StageState};
 
 impl Lowering<'_> {
     pub(super) fn stage(&mut self, index: usize) -> Result<StageState, DockerfileError> {
@@ -45,7 +45,7 @@ impl Lowering<'_> {
             image: ImageConfig::scratch(&plan.platform),
             env: Env::default(),
             cwd: "/".to_owned(),
-            args: Vec::new(),
+            args: Args::default(),
             commands: Commands::default(),
             has_workdir: false,
             names,
@@ -72,7 +72,7 @@ impl Lowering<'_> {
             }
         }
         for (key, value) in state.image.env() {
-            state.env.set(&key, &value);
+            state.env.set(key, value);
         }
         let workdir = state.image.workdir();
         if workdir.starts_with('/') {
@@ -88,18 +88,20 @@ impl Lowering<'_> {
         names: StepNames,
         ignore_cache: bool,
     ) -> Result<StageState, DockerfileError> {
-        let Some(before) = &self.states[base] else {
-            return Err(DockerfileError::at(
-                lines,
-                "the stage that this one is based on was not built",
-            ));
+        let not_built = || DockerfileError::at(lines, "the stage that this one is based on was not built");
+        self.heirs[base] = self.heirs[base].saturating_sub(1);
+        let before = if self.heirs[base] == 0 {
+            self.states[base].take().ok_or_else(not_built)?
+        } else {
+            let before = self.states[base].clone().ok_or_else(not_built)?;
+            self.budget.charge(before.weight(), lines)?;
+            before
         };
-        self.budget.charge(before.env.weight() + before.image.weight(), lines)?;
         let mut state = StageState {
             names,
             ignore_cache,
             commands: Commands::default(),
-            ..before.clone()
+            ..before
         };
         // The triggers have joined this stage's own instructions.
         state.image.take_triggers();
@@ -226,8 +228,7 @@ impl Lowering<'_> {
             self.note_arg(state, index, instruction, arg, value.as_ref());
             state.declare(&arg.name, value);
         }
-        self.history(state, &shown.join(" "), true);
-        Ok(())
+        self.history(state, shown.join(" "), true, lines)
     }
 
     /// Expands a word with the variables of the stage.
@@ -243,12 +244,13 @@ impl Lowering<'_> {
         lines: Lines,
     ) -> Result<String, DockerfileError> {
         let expanded = expander.expand(text, &state.env);
+        self.budget.charge_expansion(&expanded, lines)?;
         let unmatched = match &expanded {
             Ok(expanded) => &expanded.unmatched,
             Err(error) => &error.unmatched,
         };
         for name in unmatched {
-            if !state.args.iter().any(|(declared, _)| declared == name) {
+            if !state.args.declares(name) && !self.findings.is_full() {
                 let near = suggestion(name, state.env.names()).replace("mean ", "mean $");
                 self.find(
                     &UNDEFINED_VAR,
@@ -258,8 +260,25 @@ impl Lowering<'_> {
             }
         }
         let expanded = expanded.map_err(|error| DockerfileError::at(lines, error.to_string()))?;
-        self.budget.charge(expanded.value.len() + 32, lines)?;
         Ok(expanded.value)
+    }
+
+    /// The text of an instruction for display: expanded, its first word in upper case. What cannot be expanded is shown
+    /// raw.
+    pub(super) fn display(
+        &mut self,
+        step: &Step,
+        expander: Expander,
+        variables: &dyn Variables,
+    ) -> Result<String, DockerfileError> {
+        let Instruction { text, lines, .. } = &step.instruction;
+        let at = text.find(char::is_whitespace).unwrap_or(text.len());
+        let (word, rest) = text.split_at(at);
+        let expanded = expander.expand(rest, variables);
+        self.budget.charge_expansion(&expanded, *lines)?;
+        let rest = expanded.map_or_else(|_| rest.to_owned(), |expanded| expanded.value);
+        let trigger = if step.is_trigger { "ONBUILD " } else { "" };
+        Ok(format!("{trigger}{}{rest}", word.to_uppercase()))
     }
 
     pub(super) fn check_secret(&mut self, word: &str, name: &str, lines: Lines) {
@@ -295,14 +314,16 @@ impl Lowering<'_> {
         self.find(&INVALID_BASE_IMAGE_PLATFORM, lines, message);
     }
 
-    pub(super) fn history(&self, state: &mut StageState, created_by: &str, empty_layer: bool) {
-        let created = self
-            .around
-            .epoch
-            .and_then(|epoch| jiff::Timestamp::from_second(epoch).ok());
-        state
-            .image
-            .add_history(created_by, empty_layer, created.map(|time| time.to_string()).as_deref());
+    pub(super) fn history(
+        &mut self,
+        state: &mut StageState,
+        created_by: String,
+        empty_layer: bool,
+        lines: Lines,
+    ) -> Result<(), DockerfileError> {
+        self.budget.charge(created_by.len() + 64, lines)?;
+        state.image.add_history(created_by, empty_layer, self.created.clone());
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! What instructions change.
 
+use std::collections::HashMap;
+
 use cairn_solver::llb::OpMetadata;
 
 use crate::image::ImageConfig;
@@ -20,8 +22,7 @@ pub(super) struct StageState {
     pub(super) env: Env,
     /// Working directory, absolute.
     pub(super) cwd: String,
-    /// Arguments in the order in which they were first declared, with their own values.
-    pub(super) args: Vec<(String, Option<String>)>,
+    pub(super) args: Args,
     /// Commands given in this very stage.
     pub(super) commands: Commands,
     /// Whether the working directory was set in this file.
@@ -40,15 +41,52 @@ pub(super) struct Commands {
     pub(super) healthcheck: Option<Lines>,
 }
 
+/// Arguments in the order in which they were first declared, with their own values.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Args {
+    places: HashMap<String, usize>,
+    declared: Vec<(String, Option<String>)>,
+}
+
+impl Args {
+    pub(super) fn declares(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    pub(super) fn all(&self) -> &[(String, Option<String>)] {
+        &self.declared
+    }
+
+    fn declare(&mut self, name: &str, value: Option<String>) {
+        match self.places.get(name) {
+            Some(&place) => {
+                let known = &mut self.declared[place].1;
+                *known = value.or(known.take());
+            }
+            None => {
+                self.places.insert(name.to_owned(), self.declared.len());
+                self.declared.push((name.to_owned(), value));
+            }
+        }
+    }
+
+    /// About how much memory a copy takes.
+    pub(super) fn weight(&self) -> usize {
+        self.declared.len() * 200
+    }
+}
+
 impl StageState {
     pub(super) fn declare(&mut self, name: &str, value: Option<String>) {
         if let Some(value) = &value {
             self.env.set(name, value);
         }
-        match self.args.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => *known = value.or(known.take()),
-            None => self.args.push((name.to_owned(), value)),
-        }
+        self.args.declare(name, value);
+    }
+
+    /// About how much memory a copy takes.
+    pub(super) fn weight(&self) -> usize {
+        self.env.weight() + self.image.weight() + self.args.weight()
     }
 
     /// Metadata of the op behind an instruction.

@@ -8,7 +8,7 @@ use crate::expand::Expander;
 use crate::plan::Step;
 
 use super::state::StageState;
-use super::{Lowering, chown, names, path};
+use super::{Lowering, chown, path};
 
 impl Lowering<'_> {
     pub(super) fn workdir(
@@ -19,7 +19,7 @@ impl Lowering<'_> {
     ) -> Result<(), DockerfileError> {
         let lines = step.instruction.lines;
         let expander = Expander::new(self.around.escape);
-        let text = names::display(&step.instruction.text, expander, &state.env, step.is_trigger);
+        let text = self.display(step, expander, &state.env)?;
         let expanded = self.expand(state, written, lines)?;
         if !state.has_workdir && !expanded.is_empty() && !expanded.starts_with('/') {
             let message =
@@ -63,7 +63,6 @@ impl Lowering<'_> {
             );
         }
         let created_by = format!("WORKDIR {}", state.cwd);
-        self.history(state, &created_by, is_root);
-        Ok(())
+        self.history(state, created_by, is_root, lines)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_solver::Platform;
 
+use crate::budget::Budget;
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
 use crate::expand::{Expander, Variables};
@@ -63,6 +64,7 @@ impl GlobalArgs {
             expander: Expander::new(file.directives.escape_char()),
             declared: BTreeMap::new(),
         };
+        let mut budget = Budget::default();
         for instruction in &file.global_args {
             let Kind::Arg(declared) = &instruction.kind else {
                 continue;
@@ -74,6 +76,7 @@ impl GlobalArgs {
                     (Some(given), _) => Some(given),
                     (None, Some(default)) => {
                         let expanded = args.expander.expand(default, &args);
+                        budget.charge_expansion(&expanded, instruction.lines)?;
                         let expanded =
                             expanded.map_err(|error| DockerfileError::at(instruction.lines, error.to_string()))?;
                         needs = expanded.matched;

@@ -1,7 +1,7 @@
 //! Checks of `FROM`.
 
 use crate::checks::{
-    FROM_PLATFORM_FLAG_CONST_DISALLOWED, Finding, INVALID_DEFAULT_ARG_IN_FROM, REDUNDANT_TARGET_PLATFORM, Rule,
+    FROM_PLATFORM_FLAG_CONST_DISALLOWED, Findings, INVALID_DEFAULT_ARG_IN_FROM, REDUNDANT_TARGET_PLATFORM, Rule,
     UNDEFINED_ARG_IN_FROM,
 };
 use crate::dockerfile::Stage;
@@ -14,9 +14,9 @@ use super::{GlobalArgs, Plan};
 
 impl Plan {
     /// Looks at the `FROM` of a stage.
-    pub(super) fn check_from(&self, stage: &Stage, found: &mut Vec<Finding>) {
+    pub(super) fn check_from(&self, stage: &Stage, found: &mut Findings) {
         let lines = stage.instruction.lines;
-        let mut find = |rule: &'static Rule, message: String| found.push(Finding::new(rule, lines, message));
+        let mut find = |rule: &'static Rule, message: String| found.find(rule, lines, message);
         for text in [Some(&stage.from.base), stage.from.platform.as_ref()]
             .into_iter()
             .flatten()
@@ -57,21 +57,16 @@ impl Plan {
     }
 }
 
-/// Whether a stage's base makes no sense with `defaults`, the arguments without what the build was given.
-pub(super) fn default_base(stage: &Stage, defaults: &GlobalArgs) -> Option<Finding> {
-    let expanded = defaults.expander.expand(&stage.from.base, defaults).ok()?;
-    if ImageRef::parse(&expanded.value).is_ok() {
-        return None;
+/// Looks whether a stage's base makes sense with `defaults`, the arguments without what the build was given.
+pub(super) fn default_base(stage: &Stage, defaults: &GlobalArgs, found: &mut Findings) {
+    let expanded = defaults.expander.expand(&stage.from.base, defaults);
+    if expanded.is_ok_and(|expanded| ImageRef::parse(&expanded.value).is_err()) {
+        let message = format!(
+            "Default value for ARG {} results in empty or invalid base image name",
+            stage.from.base
+        );
+        found.find(&INVALID_DEFAULT_ARG_IN_FROM, stage.instruction.lines, message);
     }
-    let message = format!(
-        "Default value for ARG {} results in empty or invalid base image name",
-        stage.from.base
-    );
-    Some(Finding::new(
-        &INVALID_DEFAULT_ARG_IN_FROM,
-        stage.instruction.lines,
-        message,
-    ))
 }
 
 /// Whether a constant platform says something that the stage's name does not.

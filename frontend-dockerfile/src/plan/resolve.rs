@@ -15,7 +15,7 @@ use super::{Base, NamedContext, Plan, PlannedStage};
 impl Plan {
     /// Plans one stage of the file, without its instructions.
     pub(super) fn stage(
-        &self,
+        &mut self,
         file: &Dockerfile,
         options: &Options,
         index: usize,
@@ -23,12 +23,10 @@ impl Plan {
         let stage = &file.stages[index];
         let lines = stage.instruction.lines;
         let fail = |message: String| DockerfileError::at(lines, message);
-        let expanded = self
-            .args
-            .expander
-            .expand(&stage.from.base, &self.args)
-            .map_err(|error| fail(error.to_string()))?;
-        let platform = self.stage_platform(stage.from.platform.as_deref()).map_err(fail)?;
+        let expanded = self.args.expander.expand(&stage.from.base, &self.args);
+        self.budget.charge_expansion(&expanded, lines)?;
+        let expanded = expanded.map_err(|error| fail(error.to_string()))?;
+        let platform = self.stage_platform(stage.from.platform.as_deref(), lines)?;
         if expanded.value.is_empty() {
             return Err(fail(format!("base name ({}) should not be blank", stage.from.base)));
         }
@@ -62,28 +60,27 @@ impl Plan {
         })
     }
 
-    fn stage_platform(&self, written: Option<&str>) -> Result<Option<Platform>, String> {
+    fn stage_platform(&mut self, written: Option<&str>, lines: Lines) -> Result<Option<Platform>, DockerfileError> {
         let Some(written) = written else { return Ok(None) };
-        let expanded = self
-            .args
-            .expander
-            .expand(written, &self.args)
-            .map_err(|error| error.to_string())?;
+        let fail = |message: String| DockerfileError::at(lines, message);
+        let expanded = self.args.expander.expand(written, &self.args);
+        self.budget.charge_expansion(&expanded, lines)?;
+        let expanded = expanded.map_err(|error| fail(error.to_string()))?;
         if expanded.value.is_empty() {
             let near = expanded
                 .unmatched
                 .iter()
                 .map(|name| suggestion(name, self.args.names()))
                 .find(|near| !near.is_empty());
-            return Err(format!(
+            return Err(fail(format!(
                 "empty platform value from expression {written}{}",
                 near.unwrap_or_default()
-            ));
+            )));
         }
         let parsed = platform::parse(&expanded.value, &self.platform);
         parsed
             .map(Some)
-            .map_err(|cause| format!("failed to parse platform {}: {cause}", expanded.value))
+            .map_err(|cause| fail(format!("failed to parse platform {}: {cause}", expanded.value)))
     }
 
     fn base(&self, options: &Options, name: &str, platform: &Platform) -> Result<Base, String> {

@@ -25,8 +25,8 @@ impl Heredoc {
         if !line.contains("<<") {
             return Vec::new();
         }
-        match Expander::raw_words().expand(line, &NoVariables) {
-            Ok(expanded) => expanded.words.iter().filter_map(|word| Self::from_word(word)).collect(),
+        match Expander::raw_words().words(line, &NoVariables) {
+            Ok(words) => words.iter().filter_map(|word| Self::from_word(word)).collect(),
             // A line with unbalanced quotes announces nothing; what is wrong with it shows later.
             Err(_) => Vec::new(),
         }
@@ -44,9 +44,9 @@ impl Heredoc {
         if rest.is_empty() || rest.contains('<') {
             return None;
         }
-        let plain = Expander::unquote().expand(rest, &NoVariables).ok()?;
-        let raw = Expander::raw_words().expand(rest, &NoVariables).ok()?;
-        let ([name], [written]) = (plain.words.as_slice(), raw.words.as_slice()) else {
+        let plain = Expander::unquote().words(rest, &NoVariables).ok()?;
+        let raw = Expander::raw_words().words(rest, &NoVariables).ok()?;
+        let ([name], [written]) = (plain.as_slice(), raw.as_slice()) else {
             return None;
         };
         (!name.is_empty()).then(|| Self {
