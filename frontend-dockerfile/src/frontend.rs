@@ -321,10 +321,14 @@ impl Build<'_> {
             }),
         };
         match self.bridge.resolve_image(query, &name).await {
-            Ok(image) => Ok(Resolved {
-                digest: image.digest,
-                config: image.config,
-            }),
+            Ok(found) => {
+                let image = plan.stages[wanted.stage].image(&found.config);
+                Ok(Resolved {
+                    digest: found.digest,
+                    image: Arc::new(image.map_err(|error| self.located(error))?),
+                    config: found.config,
+                })
+            }
             Err(error) => Err(self.unresolved(plan, wanted, error)),
         }
     }

@@ -81,12 +81,7 @@ impl ImageConfig {
             env: env.as_ref().map(EnvList::from_json).unwrap_or_default(),
             history: History::default(),
         };
-        let os = image
-            .root
-            .get("os")
-            .and_then(Value::as_str)
-            .unwrap_or("linux")
-            .to_owned();
+        let os = image.os().to_owned();
         image.add_default_path(&os);
         Ok(image)
     }
@@ -121,13 +116,37 @@ impl ImageConfig {
         self.root.values().map(weigh).sum::<usize>() + self.env.weight()
     }
 
-    /// The triggers that the image carries for those built from it. They are taken out.
-    pub(crate) fn take_triggers(&mut self) -> Vec<String> {
-        let triggers = self.list("OnBuild");
-        if let Some(config) = self.config() {
-            config.remove("OnBuild");
+    /// The triggers that the image carries for those built from it.
+    pub(crate) fn triggers(&self) -> Vec<String> {
+        self.list("OnBuild")
+    }
+
+    /// Takes the triggers out.
+    pub(crate) fn clear_triggers(&mut self) {
+        self.set("OnBuild", Value::Null);
+    }
+
+    /// The system that the image is for.
+    pub(crate) fn os(&self) -> &str {
+        self.root.get("os").and_then(Value::as_str).unwrap_or("linux")
+    }
+
+    /// The platform that the image is for, as far as it says so.
+    pub(crate) fn platform(&self) -> Platform {
+        let text = |key: &str| self.root.get(key).and_then(Value::as_str).unwrap_or_default();
+        let features = self.root.get("os.features").and_then(Value::as_array);
+        let features = features.into_iter().flatten().filter_map(Value::as_str);
+        Platform {
+            os_version: text("os.version").to_owned(),
+            os_features: features.map(str::to_owned).collect(),
+            ..Platform::new(text("os"), text("architecture"), text("variant"))
         }
-        triggers
+    }
+
+    /// Whether the config says that there is nothing to pull.
+    pub(crate) fn has_no_layers(&self) -> bool {
+        let layers = self.root.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids"));
+        layers.is_some_and(|layers| layers.is_null() || layers.as_array().is_some_and(Vec::is_empty))
     }
 
     /// Names and values of the environment.
@@ -324,7 +343,8 @@ mod tests {
             br#"{"x":1,"created":"2020-01-01T00:00:00Z","config":{"Y":[1],"Env":["A=1"],"OnBuild":["RUN x"]},"history":[{"z":1}]}"#,
         )
         .unwrap();
-        assert_eq!(image.take_triggers(), ["RUN x"]);
+        assert_eq!(image.triggers(), ["RUN x"]);
+        image.clear_triggers();
         image.set_env("A", "2");
         image.add_history("ENV A=2".to_owned(), true, None);
         let json: Value = serde_json::from_slice(&image.to_json()).unwrap();

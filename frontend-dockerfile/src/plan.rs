@@ -68,6 +68,19 @@ pub(crate) struct PlannedStage {
     pub(crate) reachable: bool,
 }
 
+impl PlannedStage {
+    /// Where the stage begins.
+    pub(crate) fn first_lines(&self) -> Lines {
+        self.lines.unwrap_or(Lines::one(1))
+    }
+
+    /// Understands the config of the image that the stage is based on.
+    pub(crate) fn image(&self, config: &[u8]) -> Result<ImageConfig, DockerfileError> {
+        ImageConfig::from_base(config)
+            .map_err(|error| DockerfileError::at(self.first_lines(), format!("{}: {error}", self.written)))
+    }
+}
+
 /// What a stage starts from.
 #[derive(Debug, Clone)]
 pub(crate) enum Base {
@@ -103,7 +116,10 @@ pub(crate) struct GraphBase {
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
     pub(crate) digest: Digest,
+    /// Its config as it came.
     pub(crate) config: Bytes,
+    /// Its config, understood.
+    pub(crate) image: Arc<ImageConfig>,
 }
 
 /// An instruction with what it refers to.
@@ -183,8 +199,8 @@ impl Plan {
                 config: Some(config), ..
             }) = &plan.stages[index].base
             {
-                let config = config.clone();
-                plan.add_triggers(options, index, &config)?;
+                let image = plan.stages[index].image(config)?;
+                plan.add_triggers(options, index, &image)?;
             }
         }
         plan.settle()?;
@@ -345,24 +361,18 @@ impl Plan {
 
     /// Takes what was found out about a stage's image. Triggers it carries join the stage.
     pub(crate) fn resolved(&mut self, options: &Options, index: usize, found: Resolved) -> Result<(), DockerfileError> {
-        let config = found.config.clone();
+        let image = Arc::clone(&found.image);
         if let Base::Image { resolved, .. } = &mut self.stages[index].base {
             *resolved = Some(found);
         }
-        self.add_triggers(options, index, &config)
+        self.add_triggers(options, index, &image)
     }
 
     /// Has the triggers in the config of a base fire. Where a context stands in for a stage there is nothing to join but
     /// the stages that are based on it.
-    fn add_triggers(&mut self, options: &Options, index: usize, config: &[u8]) -> Result<(), DockerfileError> {
-        if index >= self.declared {
-            return Ok(());
-        }
-        let lines = self.stages[index].lines.unwrap_or(Lines::one(1));
-        let triggers = ImageConfig::from_base(config)
-            .map_err(|error| DockerfileError::at(lines, format!("{}: {error}", self.stages[index].written)))?
-            .take_triggers();
-        if triggers.is_empty() {
+    fn add_triggers(&mut self, options: &Options, index: usize, image: &ImageConfig) -> Result<(), DockerfileError> {
+        let triggers = image.triggers();
+        if index >= self.declared || triggers.is_empty() {
             return Ok(());
         }
         let stages: Vec<usize> = if self.stages[index].replaced {
@@ -372,7 +382,7 @@ impl Plan {
             vec![index]
         };
         for stage in stages {
-            let lines = self.stages[stage].lines.unwrap_or(Lines::one(1));
+            let lines = self.stages[stage].first_lines();
             let steps = triggers
                 .iter()
                 .map(|text| Ok((self.trigger(text, lines)?, true)))

@@ -847,3 +847,23 @@ fn devices_are_for_those_who_ask_for_labs() {
         );
     }
 }
+
+#[test]
+fn windows_has_another_shell_and_no_path() {
+    let options = [("platform", "windows/amd64")];
+    let dockerfile = "FROM scratch\nENV Path=x\nENV PATH=y\nRUN dir\nRUN <<S\n#!/bin/cat\nS\nCMD dir\nSHELL [\"powershell\"]\nRUN dir";
+    let text = lowered(dockerfile, &options);
+    for command in [
+        "exec [\"cmd\", \"/S\", \"/C\", \"dir\"]",
+        "exec [\"cmd\", \"/S\", \"/C\", \"#!/bin/cat\\n\"]",
+        "exec [\"powershell\", \"dir\"]",
+    ] {
+        assert!(text.contains(command), "no {command} in {text}");
+    }
+    assert!(!text.contains("/dev/pipes"), "{text}");
+    let result = build(FakeBridge::new(dockerfile), &options).unwrap();
+    let config = config(&result);
+    assert_eq!(config["config"]["Env"], serde_json::json!(["Path=x", "PATH=y"]));
+    assert_eq!(config["config"]["Cmd"], serde_json::json!(["cmd", "/S", "/C", "dir"]));
+    assert_eq!(config["config"]["WorkingDir"], "\\");
+}

@@ -191,10 +191,11 @@ pub(super) fn argv(state: &StageState, command: &CommandLine) -> Vec<String> {
 
 /// `text` as an argument of the shell in force.
 pub(super) fn with_shell(state: &StageState, text: &str) -> Vec<String> {
-    let mut argv = state
-        .image
-        .shell()
-        .unwrap_or_else(|| ["/bin/sh", "-c"].map(str::to_owned).to_vec());
+    let usual = || match state.image.os() {
+        "windows" => ["cmd", "/S", "/C"].map(str::to_owned).to_vec(),
+        _ => ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
+    };
+    let mut argv = state.image.shell().unwrap_or_else(usual);
     argv.push(text.to_owned());
     argv
 }

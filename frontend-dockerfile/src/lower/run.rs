@@ -30,7 +30,7 @@ impl Lowering<'_> {
                 "device feature is only supported in Dockerfile frontend 1.14.0-labs or later",
             ));
         }
-        let command = command(run);
+        let command = command(run, state.image.os() != "windows");
         let args = match &command {
             Command::Exec(args) => args.clone(),
             Command::Shell(text) => config::with_shell(state, text),
@@ -132,14 +132,15 @@ enum Command<'a> {
     Script(&'a Heredoc),
 }
 
-fn command(run: &Run) -> Command<'_> {
+/// What runs; whether scripts can be run as files depends on the system.
+fn command(run: &Run, has_scripts: bool) -> Command<'_> {
     let text = match &run.command {
         CommandLine::Exec(args) => return Command::Exec(args.clone()),
         CommandLine::Shell(text) => text,
     };
     if let Some(heredoc) = lone_heredoc(run) {
         let body = heredoc.content();
-        return if body.starts_with("#!") {
+        return if has_scripts && body.starts_with("#!") {
             Command::Script(heredoc)
         } else {
             Command::Shell(body)

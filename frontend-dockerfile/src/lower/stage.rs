@@ -2,7 +2,6 @@
 
 use cairn_solver::Platform;
 use cairn_solver::llb::{ImageSource, OciLayoutSource, Op, OpMetadata, SourceOp};
-use serde_json::Value;
 
 use crate::checks::{
     INVALID_BASE_IMAGE_PLATFORM, MULTIPLE_INSTRUCTIONS_DISALLOWED, SECRETS_USED_IN_ARG_OR_ENV, UNDEFINED_VAR,
@@ -34,7 +33,7 @@ impl Lowering<'_> {
     fn begin(&mut self, index: usize) -> Result<StageState, DockerfileError> {
         let plan = self.plan;
         let planned = &plan.stages[index];
-        let lines = planned.lines.unwrap_or(Lines::one(1));
+        let lines = planned.first_lines();
         let names = StepNames::new(plan, index, self.around.options.multi_platform);
         let ignore_cache = self.around.options.no_cache.covers(planned.name.as_deref());
         if let Base::Stage(base) = planned.base {
@@ -104,7 +103,7 @@ impl Lowering<'_> {
             ..before
         };
         // The triggers have joined this stage's own instructions.
-        state.image.take_triggers();
+        state.image.clear_triggers();
         if let Some(root) = state.root {
             self.arena.use_all_of(root);
         }
@@ -118,9 +117,12 @@ impl Lowering<'_> {
         resolved: &Resolved,
     ) -> Result<(), DockerfileError> {
         let planned = &self.plan.stages[index];
-        state.image = inherited_config(planned, &resolved.config)?;
+        let lines = planned.first_lines();
+        self.budget.charge(resolved.image.weight(), lines)?;
+        state.image = (*resolved.image).clone();
+        state.image.clear_triggers();
         if index < self.plan.declared {
-            self.check_platform(planned, &resolved.config, planned.lines.unwrap_or(Lines::one(1)));
+            self.check_platform(planned, &resolved.image.platform(), lines);
         }
         let Base::Image {
             reference,
@@ -131,7 +133,7 @@ impl Lowering<'_> {
         else {
             return Ok(());
         };
-        if has_no_layers(&resolved.config) {
+        if resolved.image.has_no_layers() {
             return Ok(());
         }
         let pinned = reference.pinned(&resolved.digest);
@@ -167,7 +169,8 @@ impl Lowering<'_> {
     fn begin_graph(&mut self, state: &mut StageState, index: usize, graph: &GraphBase) -> Result<(), DockerfileError> {
         let planned = &self.plan.stages[index];
         if let Some(config) = &graph.config {
-            state.image = inherited_config(planned, config)?;
+            state.image = planned.image(config)?;
+            state.image.clear_triggers();
         }
         // What was made by another build has places of its own.
         let lines = planned.lines.filter(|_| graph.source.is_some());
@@ -298,15 +301,12 @@ impl Lowering<'_> {
         }
     }
 
-    fn check_platform(&mut self, planned: &PlannedStage, config: &[u8], lines: Lines) {
-        let config: Value = serde_json::from_slice(config).unwrap_or_default();
-        let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (os, architecture) = (text("os"), text("architecture"));
+    fn check_platform(&mut self, planned: &PlannedStage, got: &Platform, lines: Lines) {
         let expected = &planned.platform;
-        if os.is_empty() || architecture.is_empty() || (os == expected.os && architecture == expected.architecture) {
+        let is_same = got.os == expected.os && got.architecture == expected.architecture;
+        if got.os.is_empty() || got.architecture.is_empty() || is_same {
             return;
         }
-        let got = Platform::new(&os, &architecture, &text("variant"));
         let message = format!(
             "Base image {} was pulled with platform \"{got}\", expected \"{expected}\" for current build",
             planned.written
@@ -327,15 +327,6 @@ impl Lowering<'_> {
     }
 }
 
-/// The config of the image that a stage is based on, without what is the image's alone.
-fn inherited_config(planned: &PlannedStage, config: &[u8]) -> Result<ImageConfig, DockerfileError> {
-    let lines = planned.lines.unwrap_or(Lines::one(1));
-    let mut image = ImageConfig::from_base(config)
-        .map_err(|error| DockerfileError::at(lines, format!("{}: {error}", planned.written)))?;
-    image.take_triggers();
-    Ok(image)
-}
-
 fn from_metadata(planned: &PlannedStage, name: String) -> OpMetadata {
     let mut metadata = OpMetadata::named(name);
     if !planned.text.is_empty() {
@@ -344,11 +335,4 @@ fn from_metadata(planned: &PlannedStage, name: String) -> OpMetadata {
             .insert("com.docker.dockerfile.v1.command".to_owned(), planned.text.clone());
     }
     metadata
-}
-
-/// Whether the config says that there is nothing to pull.
-fn has_no_layers(config: &[u8]) -> bool {
-    let config: Option<Value> = serde_json::from_slice(config).ok();
-    let layers = config.as_ref().and_then(|config| config.pointer("/rootfs/diff_ids"));
-    layers.is_some_and(|layers| layers.is_null() || layers.as_array().is_some_and(Vec::is_empty))
 }
