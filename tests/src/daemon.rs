@@ -96,6 +96,17 @@ impl Daemon {
         self.running.stderr.tail(60)
     }
 
+    /// Waits until it logs `text`.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn wait_for_log(&self, text: &str) -> anyhow::Result<()> {
+        let logged = self.running.stderr.wait_for(0, PATIENCE, |line| line.contains(text));
+        logged
+            .map(drop)
+            .with_context(|| format!("nothing about {text:?}:\n{}", self.log()))
+    }
+
     /// Asks it to stop, and waits.
     ///
     /// # Errors

@@ -75,6 +75,38 @@ pub fn source(identifier: &str, attrs: &[(&str, &str)]) -> pb::Op {
     }
 }
 
+/// An operation that takes a directory of the client.
+pub fn local(name: &str) -> pb::Op {
+    pb::Op {
+        op: Some(pb::op::Op::Source(pb::SourceOp {
+            identifier: format!("local://{name}"),
+            ..pb::SourceOp::default()
+        })),
+        ..pb::Op::default()
+    }
+}
+
+/// An operation that makes one file, on nothing.
+pub fn make_file(path: &str, text: &str) -> pb::Op {
+    let action = pb::FileAction {
+        input: -1,
+        secondary_input: -1,
+        output: 0,
+        action: Some(pb::file_action::Action::Mkfile(pb::FileActionMkFile {
+            path: path.to_owned(),
+            mode: 0o644,
+            data: text.as_bytes().to_vec().into(),
+            timestamp: -1,
+            ..pb::FileActionMkFile::default()
+        })),
+    };
+    pb::Op {
+        op: Some(pb::op::Op::File(pb::FileOp { actions: vec![action] })),
+        platform: Some(platform()),
+        ..pb::Op::default()
+    }
+}
+
 /// An operation that runs a command on the root file system `on`.
 pub fn run(on: pb::Input, command: &[&str]) -> pb::Op {
     let exec = pb::ExecOp {

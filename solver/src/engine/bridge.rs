@@ -1,6 +1,7 @@
 //! What a build offers to frontends.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -39,6 +40,8 @@ struct Common {
     build: Arc<Build>,
     frontends: Arc<dyn Frontends>,
     next_ref: AtomicU64,
+    /// Makes names differ from those of other builds.
+    salt: u64,
     children: Arc<AtomicUsize>,
     /// Image references resolved for this build, so that a tag means one thing throughout.
     images: Mutex<HashMap<String, Arc<OnceCell<ResolvedImage>>>>,
@@ -90,6 +93,7 @@ impl BuildBridge {
                 build,
                 frontends,
                 next_ref: AtomicU64::new(1),
+                salt: RandomState::new().hash_one(0),
                 children: Arc::default(),
                 images: Mutex::default(),
                 metas: Mutex::default(),
@@ -194,7 +198,7 @@ impl Bridge for BuildBridge {
             return Err(WorkerError::Invalid(message).into());
         }
         let number = self.common.next_ref.fetch_add(1, Ordering::Relaxed);
-        let id = ref_id(self.session_id(), number);
+        let id = ref_id(self.common.salt, number);
         let lazy = LazyRef {
             definition: definition.clone(),
             result: OnceCell::new(),
@@ -298,9 +302,10 @@ impl Bridge for BuildBridge {
     }
 }
 
-/// A name of the shape clients know: 25 lower-case base36 digits. Unique within a build, which is all it is used for.
-fn ref_id(session: &str, number: u64) -> String {
-    let hash = blake3::hash(format!("{session} {number}").as_bytes());
+/// A name of the shape clients know: 25 lower-case base36 digits. Unique within a build, which is all it is used for;
+/// in another build it names nothing.
+fn ref_id(salt: u64, number: u64) -> String {
+    let hash = blake3::hash(format!("{salt} {number}").as_bytes());
     hash.as_bytes()
         .iter()
         .take(25)

@@ -138,7 +138,6 @@ pub(super) async fn create(caller: &Forwarder, request: wire::NewContainerReques
     let mut inputs = Vec::new();
     for mount in &mut mounts {
         // Only these count; what else a mount of a graph may say has no meaning here.
-        mount.output = -1;
         mount.content_cache = 0;
         let id = std::mem::take(&mut mount.result_id);
         mount.input = -1;

@@ -143,9 +143,11 @@ impl Exec {
         let (asking, asked) = mpsc::channel(INCOMING);
         let stdin = reads.then_some(stdin);
         self.running.insert(id.clone(), Running { stdin, asking });
-        let caller = self.caller.clone();
+        // Here and not on the task, so that the first one that was asked for is the container's first.
+        let description = process::Description::of(&init);
+        let started = process::start(&self.caller, &*container, init).await;
         self.tasks.spawn(async move {
-            process::run(&caller, container, init, written, asked, &outgoing).await;
+            process::run(started, description, written, asked, &outgoing).await;
             id
         });
         Ok(())

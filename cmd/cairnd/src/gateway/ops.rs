@@ -21,7 +21,11 @@ pub(super) fn source(source: pb::SourceOp, platform: Option<pb::Platform>) -> Re
 }
 
 /// Decodes a process whose mounts refer to `inputs` results.
-pub(super) fn exec(exec: pb::ExecOp, inputs: usize) -> Result<ExecOp, Failure> {
+pub(super) fn exec(mut exec: pb::ExecOp, inputs: usize) -> Result<ExecOp, Failure> {
+    // Nothing becomes of what it writes, but in a graph something has to.
+    for mount in &mut exec.mounts {
+        mount.output = if mount.dest == "/" { 0 } else { -1 };
+    }
     // Something to refer to; nobody asks for it.
     let placeholder = pb::Op {
         op: Some(pb::op::Op::Source(pb::SourceOp {
@@ -62,7 +66,7 @@ fn decode(op: pb::Op, before: &[Vec<u8>]) -> Result<Op, Failure> {
         def: ops.map(Into::into).collect(),
         ..pb::Definition::default()
     });
-    let graph = llb::decode(&definition).map_err(|error| SolveError::from(error))?;
+    let graph = llb::decode(&definition).map_err(SolveError::from)?;
     let graph = graph.ok_or_else(|| Failure::unknown("there is nothing to decode"))?;
     Ok(graph.vertex(graph.target().vertex).op.clone())
 }

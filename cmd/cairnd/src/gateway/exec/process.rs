@@ -1,6 +1,5 @@
 //! One process of a stream.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -52,24 +51,37 @@ impl Outgoing {
     }
 }
 
-/// Runs a process to its end and tells everything about it but its start.
+/// What has to be known about a process to tell how it ended.
+pub(super) struct Description {
+    container: String,
+    /// Streams that are told to have ended.
+    outputs: Vec<u32>,
+}
+
+impl Description {
+    pub(super) fn of(init: &wire::InitMessage) -> Self {
+        Self {
+            container: init.container_id.clone(),
+            outputs: match init.tty {
+                true => vec![1],
+                false => [1, 2].into_iter().filter(|fd| init.fds.contains(fd)).collect(),
+            },
+        }
+    }
+}
+
+/// Stays with a process to its end and tells everything about it but its start.
 pub(super) async fn run(
-    caller: &Forwarder,
-    container: Arc<dyn Container>,
-    init: wire::InitMessage,
+    started: Result<Process, Failure>,
+    description: Description,
     written: mpsc::Receiver<Bytes>,
     mut asked: mpsc::Receiver<Asked>,
     outgoing: &Outgoing,
 ) {
-    let name = init.container_id.clone();
-    let outputs: Vec<u32> = match init.tty {
-        true => vec![1],
-        false => [1, 2].into_iter().filter(|fd| init.fds.contains(fd)).collect(),
-    };
-    let ended = match start(caller, &*container, init).await {
+    let ended = match started {
         Ok(process) => talk(process, written, &mut asked, outgoing)
             .await
-            .map_err(|error| failure(error, &name)),
+            .map_err(|error| failure(error, &description.container)),
         Err(failure) => Err(failure),
     };
     let exit = match ended {
@@ -84,7 +96,7 @@ pub(super) async fn run(
         },
     };
     outgoing.send(Input::Exit(exit)).await;
-    for fd in outputs {
+    for fd in description.outputs {
         let end = wire::FdMessage {
             fd,
             eof: true,
@@ -103,7 +115,12 @@ fn failure(error: ProcessError, container: &str) -> Failure {
     }
 }
 
-async fn start(caller: &Forwarder, container: &dyn Container, init: wire::InitMessage) -> Result<Process, Failure> {
+/// Starts a process.
+pub(super) async fn start(
+    caller: &Forwarder,
+    container: &dyn Container,
+    init: wire::InitMessage,
+) -> Result<Process, Failure> {
     let mut meta = init.meta.unwrap_or_default();
     if meta.cwd.is_empty() {
         "/".clone_into(&mut meta.cwd);
@@ -119,7 +136,6 @@ async fn start(caller: &Forwarder, container: &dyn Container, init: wire::InitMe
         mounts: vec![pb::Mount {
             input: -1,
             dest: "/".to_owned(),
-            output: -1,
             ..pb::Mount::default()
         }],
         security: init.security,
