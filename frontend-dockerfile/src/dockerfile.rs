@@ -1,6 +1,7 @@
 //! A Dockerfile as a whole: global arguments and stages.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::checks::CheckConfig;
 use crate::error::DockerfileError;
@@ -34,13 +35,14 @@ pub struct Stage {
     /// The `FROM` itself.
     pub instruction: Instruction,
     /// What follows.
-    pub instructions: Vec<Instruction>,
+    pub instructions: Vec<Arc<Instruction>>,
 }
 
 impl Stage {
     /// The `FROM` and what follows.
     pub fn all(&self) -> impl Iterator<Item = &Instruction> {
-        std::iter::once(&self.instruction).chain(&self.instructions)
+        let instructions = self.instructions.iter().map(|instruction| &**instruction);
+        std::iter::once(&self.instruction).chain(instructions)
     }
 }
 
@@ -66,12 +68,13 @@ impl Dockerfile {
             if file.errors.len() >= MAX_ERRORS {
                 break;
             }
-            match Instruction::from_node(&node) {
+            let (lines, is_from) = (node.lines, node.word.eq_ignore_ascii_case("FROM"));
+            match Instruction::from_node(node) {
                 Ok(instruction) => file.add(instruction, &mut lacks_stage),
                 Err(message) => {
-                    lacks_stage |= node.word.eq_ignore_ascii_case("FROM");
-                    if !unreadable.contains(&node.lines.first) {
-                        file.errors.push(DockerfileError::instruction(node.lines, message));
+                    lacks_stage |= is_from;
+                    if !unreadable.contains(&lines.first) {
+                        file.errors.push(DockerfileError::instruction(lines, message));
                     }
                 }
             }
@@ -103,7 +106,7 @@ impl Dockerfile {
             return self.add_stage(from, instruction);
         }
         match (&instruction.kind, self.stages.last_mut()) {
-            (_, Some(stage)) => stage.instructions.push(instruction),
+            (_, Some(stage)) => stage.instructions.push(Arc::new(instruction)),
             (Kind::Arg(_), None) => self.global_args.push(instruction),
             (_, None) if *lacks_stage => {}
             (_, None) => {

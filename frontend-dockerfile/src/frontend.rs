@@ -199,7 +199,7 @@ impl Build<'_> {
             };
             let lowered = self.lower(file, &mut planned, ignore.clone(), found)?;
             built.push(Built {
-                platform,
+                platform: described(platform, &lowered.platform),
                 plan: planned.plan,
                 lowered,
                 epoch,
@@ -413,6 +413,19 @@ impl Build<'_> {
     fn located(&self, error: DockerfileError) -> FrontendError {
         located(&self.inputs.file, error)
     }
+}
+
+/// A platform that was asked for, with what only the image can tell: its release of Windows.
+fn described(mut platform: Platform, image: &Platform) -> Platform {
+    if platform.os == "windows" && image.os == platform.os {
+        if platform.os_version.is_empty() {
+            platform.os_version.clone_from(&image.os_version);
+        }
+        if platform.os_features.is_empty() {
+            platform.os_features.clone_from(&image.os_features);
+        }
+    }
+    platform
 }
 
 /// An error with the file it is about.

@@ -103,15 +103,15 @@ impl Instruction {
     ///
     /// # Errors
     /// What is wrong with it, without its place.
-    pub fn from_node(node: &Node) -> Result<Self, String> {
+    pub fn from_node(node: Node) -> Result<Self, String> {
         Ok(Self {
-            kind: kind(node)?,
-            word: node.word.clone(),
-            text: node.text.clone(),
-            lines: node.lines,
-            comments: node.comments.clone(),
-            empty_continuation: node.empty_continuation,
+            kind: kind(&node)?,
             legacy_form: matches!(node.args, Args::Pairs { legacy: true, .. }),
+            word: node.word,
+            text: node.text,
+            lines: node.lines,
+            comments: node.comments,
+            empty_continuation: node.empty_continuation,
         })
     }
 
@@ -124,17 +124,17 @@ impl Instruction {
         if let Some(error) = tree.errors.into_iter().next() {
             return Err(error.message);
         }
-        let [node] = tree.nodes.as_slice() else {
+        let Ok([node]) = <[Node; 1]>::try_from(tree.nodes) else {
             return Err("onbuild trigger should be a single expression".to_owned());
         };
-        let node = Node { lines, ..node.clone() };
+        let node = Node { lines, ..node };
         match node.word.to_ascii_uppercase().as_str() {
             "ONBUILD" => Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
             "FROM" | "MAINTAINER" => Err(format!(
                 "{} isn't allowed as an ONBUILD trigger",
                 node.word.to_ascii_uppercase()
             )),
-            _ => Self::from_node(&node),
+            _ => Self::from_node(node),
         }
     }
 

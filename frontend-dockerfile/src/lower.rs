@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_patterns::PatternSet;
+use cairn_solver::Platform;
 use cairn_solver::llb::{Definition, LocalSource, OpMetadata, SourceFile};
 
 use crate::budget::Budget;
@@ -70,6 +71,8 @@ pub(crate) struct Lowered {
     pub(crate) definition: Option<Definition>,
     /// Config of the image.
     pub(crate) config: Bytes,
+    /// The platform that it says it is for.
+    pub(crate) platform: Platform,
     /// Config of the image that the target is based on.
     pub(crate) base_config: Option<Bytes>,
     /// What each stage takes from outside, if that was asked for.
@@ -169,6 +172,7 @@ impl Lowering<'_> {
                 .transpose()
                 .map_err(|error| DockerfileError::whole(format!("failed to load LLB of a build context: {error}")))?,
             config: state.image.to_json(),
+            platform: state.image.platform(),
             base_config,
             notes: self.notes,
         })

@@ -125,7 +125,7 @@ pub(crate) struct Resolved {
 /// An instruction with what it refers to.
 #[derive(Debug)]
 pub(crate) struct Step {
-    pub(crate) instruction: Instruction,
+    pub(crate) instruction: Arc<Instruction>,
     pub(crate) is_trigger: bool,
     /// The stage behind `COPY --from`.
     pub(crate) from: Option<usize>,
@@ -225,7 +225,11 @@ impl Plan {
     }
 
     /// The triggers that a stage takes over from another stage of the file.
-    fn inherited_triggers(&mut self, file: &Dockerfile, index: usize) -> Result<Vec<Instruction>, DockerfileError> {
+    fn inherited_triggers(
+        &mut self,
+        file: &Dockerfile,
+        index: usize,
+    ) -> Result<Vec<Arc<Instruction>>, DockerfileError> {
         let Base::Stage(base) = self.stages[index].base else {
             return Ok(Vec::new());
         };
@@ -244,10 +248,12 @@ impl Plan {
     }
 
     /// Reads a trigger that fires in the stage at `lines`.
-    fn trigger(&mut self, text: &str, lines: Lines) -> Result<Instruction, DockerfileError> {
+    fn trigger(&mut self, text: &str, lines: Lines) -> Result<Arc<Instruction>, DockerfileError> {
         // The text is kept in several forms, beside a good deal of other things.
         self.budget.charge(4 * text.len() + 512, lines)?;
-        Instruction::from_trigger(text, lines).map_err(|message| DockerfileError::at(lines, message))
+        let read = Instruction::from_trigger(text, lines);
+        read.map(Arc::new)
+            .map_err(|message| DockerfileError::at(lines, message))
     }
 
     /// Resolves what `instructions` refer to and puts them in front of (`at` 0) or behind what the stage has. Returns
@@ -256,7 +262,7 @@ impl Plan {
         &mut self,
         options: &Options,
         index: usize,
-        instructions: Vec<(Instruction, bool)>,
+        instructions: Vec<(Arc<Instruction>, bool)>,
         at: usize,
     ) -> Result<bool, DockerfileError> {
         let mut implicit = false;

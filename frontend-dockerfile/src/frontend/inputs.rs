@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cairn_patterns::{clean, ignorefile};
+use cairn_patterns::{IgnoreFileError, clean, ignorefile};
 use cairn_solver::frontend::{Bridge, BridgeRef, FrontendError};
 use cairn_solver::llb::{Builder, Differ, LocalSource, OpMetadata, SourceFile, SourceOp};
 use cairn_solver::{Digest, SolveError, WorkerError};
@@ -158,7 +158,11 @@ async fn ignore_rules(bridge: &dyn Bridge, options: &Options, local: Local<'_>) 
 
 fn parse_ignore(name: &str, bytes: &Bytes) -> Result<Vec<String>, FrontendError> {
     ignorefile::parse(bytes).map_err(|error| {
-        let message = format!("failed to read dockerignore patterns: failed parsing {name}: {error}");
+        let message = match &error {
+            // Where this is is said by the place.
+            IgnoreFileError::Pattern { source, .. } => source.to_string(),
+            _ => format!("failed to parse {name}: {error}"),
+        };
         let file = SourceFile {
             filename: name.to_owned(),
             data: bytes.clone(),

@@ -867,3 +867,33 @@ fn windows_has_another_shell_and_no_path() {
     assert_eq!(config["config"]["Cmd"], serde_json::json!(["cmd", "/S", "/C", "dir"]));
     assert_eq!(config["config"]["WorkingDir"], "\\");
 }
+
+#[test]
+fn windows_has_backslashes_and_one_drive() {
+    let base = r#"{"architecture":"amd64","os":"windows","os.version":"10.0.1","os.features":["win32k"],
+        "config":{"WorkingDir":"C:\\app"},"rootfs":{"type":"layers","diff_ids":["sha256:00"]}}"#;
+    let options = [("platform", "windows/amd64")];
+    let built = |text: &str| {
+        build(
+            FakeBridge::new(text).image("docker.io/library/nano:latest", base),
+            &options,
+        )
+    };
+    let result = built("FROM nano\nWORKDIR b\nWORKDIR C:/x/../y\nWORKDIR z\nCOPY a .").unwrap();
+    let image = config(&result);
+    assert_eq!(image["config"]["WorkingDir"], "\\y\\z");
+    assert_eq!(image["history"][0]["created_by"], "WORKDIR \\app\\b");
+    assert_eq!(
+        (&image["os.version"], &image["os.features"][0]),
+        (&"10.0.1".into(), &"win32k".into())
+    );
+    let platforms: serde_json::Value = serde_json::from_slice(&result.metadata["refs.platforms"]).unwrap();
+    assert_eq!(platforms["Platforms"][0]["Platform"]["os.version"], "10.0.1");
+    let text = render(&Ok(result));
+    assert!(text.contains("mkdir /app/b ") && text.contains("=> /y/z/ "), "{text}");
+    let text = render(&built("FROM nano\nWORKDIR d:\\x"));
+    assert!(
+        text.starts_with("error: The specified path is not on the system drive (C:)"),
+        "{text}"
+    );
+}

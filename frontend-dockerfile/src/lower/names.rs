@@ -11,7 +11,8 @@ use super::env::Env;
 #[derive(Debug, Clone)]
 pub(super) struct StepNames {
     platform: Option<Platform>,
-    label: Option<String>,
+    /// The stage's label and a blank, if it is shown.
+    label: String,
     next: usize,
     total: usize,
 }
@@ -28,7 +29,11 @@ impl StepNames {
         let base = usize::from(!matches!(planned.base, Base::Scratch | Base::Stage(_)));
         Self {
             platform: multi_platform.then(|| planned.platform.clone()),
-            label: plan.shows_labels.then(|| planned.label.clone()),
+            label: if plan.shows_labels {
+                format!("{} ", planned.label)
+            } else {
+                String::new()
+            },
             next: 1,
             total: base + layers,
         }
@@ -36,17 +41,14 @@ impl StepNames {
 
     /// The name of the next step.
     pub(super) fn next(&mut self, env: &Env, text: &str) -> String {
-        let number = self.next;
+        let (number, total) = (self.next, self.total);
         self.next += 1;
-        let mut prefix = String::new();
-        if let Some(platform) = &self.platform {
-            prefix = format!("{platform}{} ", target(platform, env));
-        }
-        if let Some(label) = &self.label {
-            prefix = format!("{prefix}{label} ");
-        }
-        let width = self.total.to_string().len();
-        format!("[{prefix}{number:>width$}/{}] {text}", self.total)
+        let platform = match &self.platform {
+            Some(platform) => format!("{platform}{} ", target(platform, env)),
+            None => String::new(),
+        };
+        let width = total.checked_ilog10().unwrap_or(0) as usize + 1;
+        format!("[{platform}{}{number:>width$}/{total}] {text}", self.label)
     }
 }
 

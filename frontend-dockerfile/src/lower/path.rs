@@ -2,12 +2,31 @@
 
 use cairn_patterns::clean;
 
+use crate::gofmt::quote;
+
 /// `path` as an absolute, cleaned path; what is relative begins at `base`.
 pub(super) fn absolute(base: &str, path: &str) -> String {
     if path.starts_with('/') {
         clean(path)
     } else {
         clean(&format!("/{base}/{path}"))
+    }
+}
+
+/// A path of a Windows target, with slashes and without its drive, which must be the one of the system.
+pub(super) fn without_drive(path: &str) -> Result<String, String> {
+    let slashed = path.replace('\\', "/");
+    if slashed.starts_with("//") {
+        return Err("UNC paths are not supported".to_owned());
+    }
+    match slashed.split_once(':') {
+        None => Ok(slashed),
+        Some((drive, _)) if !drive.eq_ignore_ascii_case("c") => {
+            Err("The specified path is not on the system drive (C:)".to_owned())
+        }
+        Some((_, "")) => Err(format!("no relative path specified in {}", quote(path))),
+        // There is one working directory, not one per drive.
+        Some((_, rest)) => Ok(absolute("/", rest)),
     }
 }
 
@@ -26,6 +45,23 @@ pub(super) fn source(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_has_one_drive() {
+        for (path, want) in [
+            ("c:\\a\\b", Ok("/a/b")),
+            ("C:a", Ok("/a")),
+            ("a\\b", Ok("a/b")),
+            ("\\a", Ok("/a")),
+            ("", Ok("")),
+            ("d:\\a", Err("The specified path is not on the system drive (C:)")),
+            ("C:", Err("no relative path specified in \"C:\"")),
+            ("\\\\host\\a", Err("UNC paths are not supported")),
+        ] {
+            let found = without_drive(path);
+            assert_eq!(found.as_deref().map_err(String::as_str), want, "{path}");
+        }
+    }
 
     #[test]
     fn destinations_keep_what_makes_them_directories() {

@@ -15,10 +15,10 @@ use crate::location::Lines;
 use crate::plan::{Base, GraphBase, PlannedStage, Resolved, Step};
 use crate::suggest::suggestion;
 
-use super::Lowering;
 use super::env::Env;
 use super::names::StepNames;
 use super::state::{Args, Commands, StageState};
+use super::{Lowering, path};
 
 impl Lowering<'_> {
     pub(super) fn stage(&mut self, index: usize) -> Result<StageState, DockerfileError> {
@@ -73,7 +73,10 @@ impl Lowering<'_> {
         for (key, value) in state.image.env() {
             state.env.set(key, value);
         }
-        let workdir = state.image.workdir();
+        let mut workdir = state.image.workdir();
+        if state.image.os() == "windows" {
+            workdir = path::without_drive(&workdir).map_err(|message| DockerfileError::at(lines, message))?;
+        }
         if workdir.starts_with('/') {
             state.cwd = workdir;
         }
@@ -274,7 +277,7 @@ impl Lowering<'_> {
         expander: Expander,
         variables: &dyn Variables,
     ) -> Result<String, DockerfileError> {
-        let Instruction { text, lines, .. } = &step.instruction;
+        let Instruction { text, lines, .. } = &*step.instruction;
         let at = text.find(char::is_whitespace).unwrap_or(text.len());
         let (word, rest) = text.split_at(at);
         let expanded = expander.expand(rest, variables);

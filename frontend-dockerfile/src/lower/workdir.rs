@@ -20,20 +20,28 @@ impl Lowering<'_> {
         let lines = step.instruction.lines;
         let expander = Expander::new(self.around.escape);
         let text = self.display(step, expander, &state.env)?;
-        let expanded = self.expand(state, written, lines)?;
+        let mut expanded = self.expand(state, written, lines)?;
+        let is_windows = state.image.os() == "windows";
+        if is_windows {
+            expanded = path::without_drive(&expanded).map_err(|message| DockerfileError::at(lines, message))?;
+        }
         if !state.has_workdir && !expanded.is_empty() && !expanded.starts_with('/') {
             let message =
                 format!("Relative workdir \"{expanded}\" can have unexpected results if the base image changes");
             self.find(&WORKDIR_RELATIVE_PATH, lines, message);
         }
         state.has_workdir = true;
-        if expanded.starts_with('/') {
+        if expanded.starts_with('/') && !is_windows {
             // An absolute path stays as it is written, also in the image.
             state.cwd.clone_from(&expanded);
         } else if !expanded.is_empty() {
             state.cwd = path::absolute(&state.cwd, &expanded);
         }
-        state.image.set_workdir(&state.cwd);
+        let shown = match is_windows {
+            true => state.cwd.replace('/', "\\"),
+            false => state.cwd.clone(),
+        };
+        state.image.set_workdir(&shown);
         let directory = path::absolute("/", &state.cwd);
         let is_root = directory == "/";
         if !is_root {
@@ -62,7 +70,7 @@ impl Lowering<'_> {
                     .add(op, state.root.into_iter().collect(), None, metadata, Some(lines)),
             );
         }
-        let created_by = format!("WORKDIR {}", state.cwd);
+        let created_by = format!("WORKDIR {shown}");
         self.history(state, created_by, is_root, lines)
     }
 }

@@ -1,5 +1,7 @@
 //! The shapes that arguments come in.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::gofmt;
@@ -47,7 +49,7 @@ fn json(text: &str) -> Option<Result<Vec<String>, String>> {
     if !text.starts_with('[') {
         return None;
     }
-    let Ok(Value::Array(items)) = serde_json::from_str(text) else {
+    let Ok(Value::Array(items)) = serde_json::from_str(&with_whole_pairs(text)) else {
         return None;
     };
     let strings: Option<Vec<String>> = items
@@ -58,6 +60,38 @@ fn json(text: &str) -> Option<Result<Vec<String>, String>> {
         })
         .collect();
     Some(strings.ok_or_else(|| "when using JSON array syntax, arrays must be comprised of strings only".to_owned()))
+}
+
+/// JSON with every half of a surrogate pair replaced. Who reads it elsewhere is not strict about them.
+fn with_whole_pairs(json: &str) -> Cow<'_, str> {
+    let unit = |text: &str| {
+        let digits = text.strip_prefix("\\u")?.get(..4)?;
+        let is_hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
+        is_hex.then(|| u16::from_str_radix(digits, 16).ok()).flatten()
+    };
+    if !json.contains("\\ud") && !json.contains("\\uD") {
+        return json.into();
+    }
+    let (mut whole, mut rest) = (String::with_capacity(json.len()), json);
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        whole.push_str(before);
+        let length = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => 0,
+            (Some(_), _) => 6,
+            (None, _) => escape.chars().take(2).map(char::len_utf8).sum(),
+        };
+        if length == 0 {
+            whole.push_str("\\ufffd");
+            rest = &escape[6..];
+        } else {
+            whole.push_str(&escape[..length]);
+            rest = &escape[length..];
+        }
+    }
+    whole.push_str(rest);
+    whole.into()
 }
 
 pub(super) fn json_or_words(text: &str) -> Result<Args, String> {

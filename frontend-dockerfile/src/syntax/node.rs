@@ -109,7 +109,9 @@ impl Node {
         match &self.args {
             Args::Json(_) => false,
             Args::Nested(inner) => inner.takes_heredocs(),
-            _ => matches!(self.word.to_ascii_uppercase().as_str(), "ADD" | "COPY" | "RUN"),
+            _ => ["ADD", "COPY", "RUN"]
+                .iter()
+                .any(|word| self.word.eq_ignore_ascii_case(word)),
         }
     }
 

@@ -27,18 +27,20 @@ pub(super) fn first_word(text: &str) -> (&str, &str) {
 /// dropped; a quote without its partner reaches to the end.
 pub(super) fn quoted(text: &str, escape: char) -> Vec<String> {
     let mut words = Vec::new();
-    let mut word: Option<String> = None;
+    // Where the word under way begins.
+    let mut start: Option<usize> = None;
+    let mut end = text.len();
     let mut quote: Option<char> = None;
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
         if quote.is_none() && c.is_whitespace() {
-            words.extend(word.take());
+            words.extend(start.take().map(|start| text[start..at].to_owned()));
             continue;
         }
-        let current = word.get_or_insert_default();
+        start.get_or_insert(at);
         if c == escape && quote != Some('\'') {
-            if let Some(escaped) = chars.next() {
-                current.extend([c, escaped]);
+            if chars.next().is_none() {
+                end = at;
             }
             continue;
         }
@@ -47,9 +49,12 @@ pub(super) fn quoted(text: &str, escape: char) -> Vec<String> {
             None if matches!(c, '\'' | '"') => quote = Some(c),
             _ => {}
         }
-        current.push(c);
     }
-    words.extend(word.filter(|word| !word.is_empty()));
+    words.extend(
+        start
+            .filter(|start| *start < end)
+            .map(|start| text[start..end].to_owned()),
+    );
     words
 }
 

@@ -27,6 +27,8 @@ struct Row<'a> {
     author: Option<&'a str>,
     history: Vec<(bool, String)>,
     steps: Vec<&'a str>,
+    /// The text of an answer.
+    answer: Option<String>,
 }
 
 fn rows() -> Vec<Row<'static>> {
@@ -67,6 +69,7 @@ fn rows() -> Vec<Row<'static>> {
                 row.history.push((layer == "+", text));
             }
             "step" => row.steps.push(rest),
+            "answer" => row.answer = Some(json().as_str().expect("a string").to_owned()),
             _ => panic!("{}: what is {line:?}?", row.name),
         }
     }
@@ -109,6 +112,17 @@ fn differences(
     }
     warnings.sort();
     expect("warnings", format!("{warnings:#?}"), format!("{:#?}", row.warnings));
+    if let (Ok(result), Some(answer)) = (result, &row.answer) {
+        let text = result
+            .metadata
+            .get("result.txt")
+            .map(|text| String::from_utf8_lossy(text));
+        expect(
+            "answer",
+            format!("{:?}", text.unwrap_or_default()),
+            format!("{answer:?}"),
+        );
+    }
     if let (Ok(result), Some(config)) = (result, &row.config) {
         let image: Value =
             serde_json::from_slice(&result.metadata["containerimage.config"]).expect("the config is JSON");
