@@ -1,7 +1,8 @@
 //! Making definitions: what frontends use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_proto::{canonical, pb};
@@ -178,11 +179,12 @@ impl Builder {
     pub fn finish(&self, target: Output) -> Definition {
         let wanted = self.reachable(target.digest);
         let mut wire = pb::Definition::default();
+        let mut known = HashMap::new();
         let mut source = encode::source_files(&self.files);
         for digest in self.order.iter().filter(|digest| wanted.contains(*digest)) {
             let (bytes, _, metadata) = &self.ops[digest];
             wire.def.push(bytes.clone());
-            wire.metadata.insert(digest.to_string(), encode::metadata(metadata));
+            known.insert(*digest, Arc::new(metadata.clone()));
             if let Some(locations) = self.locations.get(digest) {
                 source
                     .locations
@@ -193,13 +195,10 @@ impl Builder {
             inputs: vec![encode::input(target.digest, target.index)],
             ..pb::Op::default()
         });
-        wire.metadata.insert(
-            Digest::sha256(&terminal).to_string(),
-            encode::metadata(&OpMetadata::default()),
-        );
+        known.insert(Digest::sha256(&terminal), Arc::default());
         wire.def.push(terminal.into());
         wire.source = Some(source);
-        Definition::from_wire(wire)
+        Definition::new(wire, known)
     }
 
     fn reachable(&self, target: VertexDigest) -> std::collections::BTreeSet<VertexDigest> {

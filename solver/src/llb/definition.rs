@@ -37,6 +37,11 @@ impl Definition {
         }
     }
 
+    /// Joins ops and what is known of them.
+    pub(super) fn new(ops: pb::Definition, metadata: HashMap<VertexDigest, Arc<OpMetadata>>) -> Self {
+        Self { wire: ops, metadata }
+    }
+
     /// The wire form.
     pub fn to_wire(&self) -> pb::Definition {
         let metadata = self.metadata.iter();
