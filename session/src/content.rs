@@ -5,15 +5,22 @@
 
 mod layout;
 mod remote;
+mod write;
 
 pub use layout::{LayoutDir, serve};
 pub use remote::{BlobStream, RemoteContent};
+pub use write::BlobWriter;
 
 /// Says in a call's metadata which store is meant.
 const STORE: &str = "buildkit-attachable-store-id";
 
 const INFO: &str = "/containerd.services.content.v1.Content/Info";
 const READ: &str = "/containerd.services.content.v1.Content/Read";
+const WRITE: &str = "/containerd.services.content.v1.Content/Write";
+const ABORT: &str = "/containerd.services.content.v1.Content/Abort";
+
+/// The store that takes an image that is not to be a tar.
+pub const EXPORT_STORE: &str = "export";
 
 /// The name under which the OCI layout `id` is offered.
 #[must_use]

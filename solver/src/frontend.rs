@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::llb::{Definition, SourceFile, SourceLocation, SourceOp};
 use crate::progress::Warning;
 use crate::worker::{FileStat, ImageQuery, ResolvedImage, SourceMeta, WorkerInfo};
-use crate::{Digest, SolveError};
+use crate::{Attestation, Digest, SolveError};
 
 /// What a frontend is asked to do.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +39,18 @@ pub struct FrontendResult {
     pub refs: FrontendRefs,
     /// Facts for exporters, such as `containerimage.config`.
     pub metadata: BTreeMap<String, Bytes>,
+    /// Statements about the results, by platform id.
+    pub attestations: BTreeMap<String, Vec<Attestation<Option<BridgeRef>>>>,
+}
+
+impl FrontendResult {
+    /// All results that it names, also those that only hold statements.
+    pub fn references(&self) -> impl Iterator<Item = &BridgeRef> {
+        let statements = self.attestations.values().flatten();
+        self.refs
+            .iter()
+            .chain(statements.filter_map(|statement| statement.source.as_ref()))
+    }
 }
 
 /// The results of a frontend.

@@ -11,9 +11,11 @@
 //! | [`flight`] | running the same work once for everyone |
 //! | [`worker`] | what is asked of workers |
 //! | [`frontend`] | what frontends are, and what they may ask |
+//! | [`attestation`] | statements that go with results |
 //! | [`progress`] | what clients are told |
 //! | [`session`] | which clients may be asked for private things |
 
+pub mod attestation;
 pub mod cache_key;
 mod count;
 mod digest;
@@ -28,6 +30,7 @@ pub mod progress;
 pub mod session;
 pub mod worker;
 
+pub use attestation::{Attestation, AttestationKind, AttestationSource, AttestationSubject};
 pub use digest::{Digest, DigestError};
 pub use engine::{Build, BuildBridge, BuildOptions, Counters, Engine, EngineOptions, Entitlement, Frontends};
 pub use error::{SolveError, VertexError};

@@ -53,6 +53,14 @@ impl Image {
         Self::copy(lab, &format!("docker-archive:{}", tar.display()))
     }
 
+    /// Takes the image `name` from a directory with an OCI layout.
+    ///
+    /// # Errors
+    /// If skopeo or umoci do not accept it.
+    pub fn from_layout(lab: &Lab, dir: &Path, name: &str) -> anyhow::Result<Self> {
+        Self::copy(lab, &format!("oci:{}:{name}", dir.display()))
+    }
+
     /// Takes an image from a registry, by `HOST:PORT/name:tag`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! Everything here blocks: call it from the blocking pool.
 
 mod apply;
+mod copy;
 mod entry;
 mod error;
 mod header;
@@ -23,10 +24,11 @@ mod whiteout;
 mod writer;
 
 pub use apply::{Applied, ApplyOptions, apply, extract};
+pub use copy::copy_entries;
 pub use entry::{Device, Entry, EntryKind, Mtime, Segment};
 pub use error::ArchiveError;
-pub use pack::{PackOptions, pack};
+pub use pack::{PackOptions, Times, pack, pack_below};
 pub use reader::{TarReader, is_tar_header};
 pub use settle::{Settled, settle};
 pub use whiteout::OverlayXattrs;
-pub use writer::TarWriter;
+pub use writer::{TarWriter, padding, write_header};

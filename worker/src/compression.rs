@@ -10,12 +10,14 @@ use crate::content::{ContentError, ContentStore};
 
 mod compressor;
 mod decompress;
+mod estargz;
 mod gzip;
 #[cfg(test)]
 mod tests;
 
 pub use compressor::{CompressedLayer, Compressor};
 pub use decompress::{Decompressor, Limits, decompress, decompress_archive};
+pub use estargz::{EstargzError, EstargzLayer, TOC_DIGEST, UNCOMPRESSED_SIZE, estargz};
 
 /// How a layer blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -47,6 +49,23 @@ impl Compression {
             Self::None => "application/vnd.oci.image.layer.v1.tar",
             Self::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
             Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+
+    /// The level to compress with: the given one, or the usual one. Without compression there are none.
+    ///
+    /// # Errors
+    /// [`CompressionError::Level`] for a level outside gzip's 0 to 9 or zstd's 0 to 22.
+    pub fn checked_level(self, level: Option<i32>) -> Result<i32, CompressionError> {
+        let (usual, max) = match self {
+            Self::None => return Ok(0),
+            Self::Gzip => (6, 9),
+            // Level 3 of zstd is smaller than gzip's 6 and many times faster.
+            Self::Zstd => (3, 22),
+        };
+        match level.unwrap_or(usual) {
+            level if (0..=max).contains(&level) => Ok(level),
+            level => Err(CompressionError::Level { level, min: 0, max }),
         }
     }
 }

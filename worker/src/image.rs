@@ -4,11 +4,14 @@
 //! over what was made. A [`Document`] keeps the bytes it was read from: digests are about bytes.
 
 mod assemble;
+mod attestation;
 mod config;
 mod descriptor;
 mod document;
+mod json;
 mod layout;
 pub mod media_type;
+mod purl;
 mod push;
 mod select;
 mod tree;
@@ -17,11 +20,13 @@ mod tree;
 mod tests;
 
 pub use assemble::{AssembleError, AssembledImage, ImageParts, Manifest, assemble_image, assemble_index};
+pub use attestation::{AttestationForm, STATEMENT_TYPE, Statement, Subject, assemble_attestations};
 pub use config::{ConfigError, ConfigOptions, ImageLayer, complete_config};
 pub use descriptor::Descriptor;
 pub use document::{Content, Document, DocumentError};
 pub use layout::{LayoutError, LayoutKind, familiar_name, write_layout};
 pub use media_type::MediaTypes;
+pub use purl::docker_purl;
 pub use push::{BlobError, BlobSource, PushError, PushEvent, PushOptions, PushProgress, StoredBlobs, push_image};
 pub use select::select;
 pub use tree::{ImageTree, TreeError};

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_solver::worker::{CallContext, Ref, Worker, WorkerError};
+use cairn_solver::{Attestation, AttestationSource};
 
 mod container;
 
@@ -75,6 +76,9 @@ pub struct ExportInput {
     pub refs: ExportRefs,
     /// What the frontend says about them, such as `containerimage.config`.
     pub metadata: BTreeMap<String, Bytes>,
+    /// What is stated about them, by platform id. A single result's platform is the one that the metadata name, or the
+    /// one of its config.
+    pub attestations: BTreeMap<String, Vec<Attestation<AttestationSource>>>,
 }
 
 /// The results of a build, made.

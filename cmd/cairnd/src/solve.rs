@@ -7,7 +7,8 @@ use cairn_proto::control::{CacheOptions, Exporter, SolveRequest, SolveResponse};
 use cairn_proto::exporter::exporter_server;
 use cairn_solver::llb::Definition;
 use cairn_solver::{
-    Bridge as _, BuildOptions, Entitlement, FrontendRefs, FrontendRequest, FrontendResult, SolveError, WorkerError,
+    AttestationSource, Bridge as _, BuildOptions, Entitlement, FrontendRefs, FrontendRequest, FrontendResult,
+    SolveError, WorkerError,
 };
 use cairn_worker::service::{self, ExportInput, ExportRefs, ExporterRequest};
 use futures_util::future::try_join_all;
@@ -136,9 +137,17 @@ async fn evaluate(job: &Job, result: FrontendResult) -> Result<ExportInput, Fail
             ExportRefs::Platforms(try_join_all(made).await?.into_iter().collect())
         }
     };
+    let attestations = result.attestations.into_iter().map(async |(platform, statements)| {
+        let made = statements.into_iter().map(async |mut statement| {
+            let source = AttestationSource::Result(make(statement.source.take()).await?);
+            Ok::<_, SolveError>(statement.with_source(source))
+        });
+        Ok::<_, SolveError>((platform, try_join_all(made).await?))
+    });
     Ok(ExportInput {
         refs,
         metadata: result.metadata,
+        attestations: try_join_all(attestations).await?.into_iter().collect(),
     })
 }
 
@@ -170,7 +179,7 @@ fn exporters(daemon: &Daemon, request: &mut SolveRequest) -> Result<Vec<Box<dyn 
         .frontend_attrs
         .get("build-arg:SOURCE_DATE_EPOCH")
         .filter(|text| text.parse::<i64>().is_ok());
-    let docker_types = !matches!(request.compatibility_version, 0 | 30);
+    let is_old_form = !matches!(request.compatibility_version, 0 | 30);
     let exporters = wanted.into_iter().enumerate().map(|(index, mut exporter)| {
         if let Some(epoch) = epoch {
             exporter
@@ -178,11 +187,17 @@ fn exporters(daemon: &Daemon, request: &mut SolveRequest) -> Result<Vec<Box<dyn 
                 .entry("source-date-epoch".to_owned())
                 .or_insert_with(|| epoch.clone());
         }
-        if docker_types && exporter.r#type != "oci" {
-            exporter
-                .attrs
-                .entry("oci-mediatypes".to_owned())
-                .or_insert_with(|| "false".to_owned());
+        if is_old_form {
+            let mut default_to_off = |key: &str| {
+                exporter
+                    .attrs
+                    .entry(key.to_owned())
+                    .or_insert_with(|| "false".to_owned());
+            };
+            default_to_off("oci-artifact");
+            if exporter.r#type != "oci" {
+                default_to_off("oci-mediatypes");
+            }
         }
         daemon.worker.exporter(&ExporterRequest {
             index,

@@ -72,7 +72,11 @@ impl RemoteContent {
         })
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         metadata_values::insert(request.metadata_mut(), STORE, std::slice::from_ref(&self.store));
         request

@@ -1,6 +1,7 @@
 //! Both halves of every service against each other, over an in-memory tunnel and over a real server.
 
 mod auth;
+mod blob_writes;
 mod blobs;
 mod filesend;
 mod filesync;

@@ -133,7 +133,7 @@ impl BuildBridge {
     pub fn adopt(&self, child: &Self, result: &FrontendResult) {
         let theirs = child.refs.lock();
         let mut ours = self.refs.lock();
-        for reference in result.refs.iter() {
+        for reference in result.references() {
             if let Some(lazy) = theirs.get(&reference.id) {
                 ours.insert(reference.id.clone(), lazy.clone());
             }

@@ -21,8 +21,31 @@ const MAX_DEPTH: usize = 512;
 /// How to pack.
 #[derive(Debug, Clone, Default)]
 pub struct PackOptions {
-    /// Later modification times become this one, in seconds since the epoch (`rewrite-timestamp`).
-    pub max_mtime: Option<i64>,
+    /// What becomes of modification times.
+    pub times: Times,
+}
+
+/// What becomes of modification times. Times given are seconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Times {
+    /// They stay.
+    #[default]
+    Keep,
+    /// Later ones become this one (`rewrite-timestamp`).
+    AtMost(i64),
+    /// All become this one.
+    All(i64),
+}
+
+impl Times {
+    /// What becomes of `time`.
+    pub fn apply(self, time: Mtime) -> Mtime {
+        match self {
+            Self::Keep => time,
+            Self::AtMost(seconds) => time.min(Mtime { seconds, nanos: 0 }),
+            Self::All(seconds) => Mtime { seconds, nanos: 0 },
+        }
+    }
 }
 
 /// Writes the directory `root`, an overlay's upper directory or a plain tree, to `writer` as an OCI layer tar.
@@ -34,19 +57,34 @@ pub struct PackOptions {
 /// # Errors
 /// [`ArchiveError::Refused`] for what a layer cannot express, [`ArchiveError::File`], [`ArchiveError::Write`].
 pub fn pack<W: Write>(root: &Root, options: &PackOptions, writer: W) -> Result<W, ArchiveError> {
+    let mut tar = TarWriter::new(writer);
+    pack_below(root, b"", options, &mut tar)?;
+    tar.finish()
+}
+
+/// Like [`pack`], for an archive that holds more than one tree: every name gets `prefix`, which is empty or ends in a
+/// slash, in front.
+///
+/// # Errors
+/// Like [`pack`].
+pub fn pack_below<W: Write>(
+    root: &Root,
+    prefix: &[u8],
+    options: &PackOptions,
+    tar: &mut TarWriter<W>,
+) -> Result<(), ArchiveError> {
     let mut packer = Packer {
         options,
-        tar: TarWriter::new(writer),
+        tar,
         links: HashMap::new(),
     };
     let fd = root.open_dir_fd("").map_err(ArchiveError::file("open", b"/"))?;
-    packer.tree(fd)?;
-    packer.tar.finish()
+    packer.tree(fd, prefix)
 }
 
 struct Packer<'a, W> {
     options: &'a PackOptions,
-    tar: TarWriter<W>,
+    tar: &'a mut TarWriter<W>,
     /// The first name of each file that has several.
     links: HashMap<((u32, u32), u64), Vec<u8>>,
 }
@@ -61,8 +99,8 @@ struct Level {
 }
 
 impl<W: Write> Packer<'_, W> {
-    fn tree(&mut self, root: OwnedFd) -> Result<(), ArchiveError> {
-        let mut levels = vec![open_level(root, Vec::new())?];
+    fn tree(&mut self, root: OwnedFd, prefix: &[u8]) -> Result<(), ArchiveError> {
+        let mut levels = vec![open_level(root, prefix.to_vec())?];
         while let Some(level) = levels.last_mut() {
             let Some(name) = level.names.pop() else {
                 levels.pop();
@@ -177,13 +215,15 @@ impl<W: Write> Packer<'_, W> {
         metadata: &Metadata,
         xattrs: BTreeMap<OsString, Vec<u8>>,
     ) -> Result<Entry, ArchiveError> {
-        let seconds = metadata.mtime.secs;
-        let seconds = self.options.max_mtime.map_or(seconds, |max| seconds.min(max));
+        let mtime = Mtime {
+            seconds: metadata.mtime.secs,
+            nanos: 0,
+        };
         let xattrs = xattrs.into_iter().map(|(key, value)| (key.as_bytes().to_vec(), value));
         Ok(Entry {
             uid: metadata.uid,
             gid: metadata.gid,
-            mtime: Mtime { seconds, nanos: 0 },
+            mtime: self.options.times.apply(mtime),
             xattrs: xattrs.filter(|(key, _)| !is_host_xattr(key)).collect(),
             ..Entry::new(path, kind, metadata.permissions())
         })

@@ -11,7 +11,7 @@ use super::error::ArchiveError;
 use super::header::{self, Block};
 use super::{number, pax};
 
-const ZEROS: [u8; BLOCK] = [0; BLOCK];
+static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// Writes entries one after another. Call [`TarWriter::finish`] for the end marker.
 #[derive(Debug)]
@@ -80,12 +80,28 @@ impl<W: Write> TarWriter<W> {
     }
 
     fn pad(&mut self, size: u64) -> Result<(), ArchiveError> {
-        let over = (size % BLOCK as u64) as usize;
-        if over == 0 { Ok(()) } else { self.write(&ZEROS[over..]) }
+        self.write(padding(size))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
         self.inner.write_all(bytes).map_err(ArchiveError::Write)
+    }
+}
+
+/// Writes only what stands in front of an entry's data, for those who write the data themselves.
+///
+/// # Errors
+/// [`ArchiveError::Refused`] for an entry that tar cannot express, [`ArchiveError::Write`].
+pub fn write_header(entry: &Entry, writer: impl Write) -> Result<(), ArchiveError> {
+    let size = if entry.kind == EntryKind::File { entry.size } else { 0 };
+    TarWriter::new(writer).header(entry, size)
+}
+
+/// What follows `size` bytes of data up to the next block.
+pub fn padding(size: u64) -> &'static [u8] {
+    match (size % BLOCK as u64) as usize {
+        0 => &[],
+        over => &ZEROS[over..],
     }
 }
 

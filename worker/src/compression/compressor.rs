@@ -9,10 +9,6 @@ use super::gzip::ParallelGzip;
 use super::{Compression, CompressionError};
 use crate::content::{ContentStore, Ingest, Sha256Hasher};
 
-/// Level 3 of zstd is smaller than gzip's 6 and many times faster.
-const ZSTD_DEFAULT: i32 = 3;
-const GZIP_DEFAULT: i32 = 6;
-
 /// A finished layer blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompressedLayer {
@@ -61,18 +57,14 @@ impl Compressor {
     /// Starts a blob. Dropping the compressor leaves nothing behind.
     ///
     /// # Errors
-    /// [`CompressionError::Level`] for a level outside gzip's 0 to 9 or zstd's 1 to 22.
+    /// [`CompressionError::Level`]; see [`Compression::checked_level`].
     pub fn new(kind: Compression, level: Option<i32>, store: &ContentStore) -> Result<Self, CompressionError> {
+        let level = kind.checked_level(level)?;
+        let ingest = store.ingest()?;
         let encoder = match kind {
-            Compression::None => Encoder::None(store.ingest()?),
-            Compression::Gzip => {
-                let level = checked_level(level, GZIP_DEFAULT, 0, 9)?;
-                Encoder::Gzip(ParallelGzip::new(store.ingest()?, level.unsigned_abs()))
-            }
-            Compression::Zstd => {
-                let level = checked_level(level, ZSTD_DEFAULT, 1, 22)?;
-                Encoder::Zstd(zstd_encoder(store.ingest()?, level).map_err(CompressionError::Write)?)
-            }
+            Compression::None => Encoder::None(ingest),
+            Compression::Gzip => Encoder::Gzip(ParallelGzip::new(ingest, level.unsigned_abs())),
+            Compression::Zstd => Encoder::Zstd(zstd_encoder(ingest, level).map_err(CompressionError::Write)?),
         };
         Ok(Self {
             kind,
@@ -116,14 +108,6 @@ impl Write for Compressor {
     /// Does nothing: flushing in the middle would change the bytes.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-fn checked_level(level: Option<i32>, default: i32, min: i32, max: i32) -> Result<i32, CompressionError> {
-    let level = level.unwrap_or(default);
-    match (min..=max).contains(&level) {
-        true => Ok(level),
-        false => Err(CompressionError::Level { level, min, max }),
     }
 }
 

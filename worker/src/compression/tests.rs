@@ -87,7 +87,7 @@ fn every_gzip_level_round_trips() {
     for (kind, level) in [
         (Compression::Gzip, 10),
         (Compression::Gzip, -1),
-        (Compression::Zstd, 0),
+        (Compression::Zstd, -1),
         (Compression::Zstd, 23),
     ] {
         assert!(matches!(
@@ -292,4 +292,166 @@ fn cve_2017_14992_decompression_bombs_are_stopped() {
     };
     let err = io::copy(&mut decompress(&noise(1001)[..], limits).unwrap(), &mut io::sink()).unwrap_err();
     assert_eq!(err.kind(), io::ErrorKind::FileTooLarge);
+}
+
+mod with_contents {
+    use std::collections::BTreeMap;
+    use std::io::Read;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::archive::{Entry, EntryKind, Mtime, TarReader, TarWriter, Times};
+
+    /// An archive with a file of so many bytes, an empty one, and other kinds.
+    fn archive(noise_length: usize, zeros: usize) -> Vec<u8> {
+        let mut tar = TarWriter::new(Vec::new());
+        let mut add = |entry: Entry, data: &[u8]| {
+            let size = data.len() as u64;
+            tar.append(&Entry { size, ..entry }, data).unwrap();
+        };
+        let mut large = Entry::new("dir/large", EntryKind::File, 0o4755);
+        large.uid = 7;
+        large.mtime = Mtime { seconds: 5, nanos: 0 };
+        large.xattrs.insert(b"user.k".to_vec(), b"v".to_vec());
+        add(Entry::new("dir/", EntryKind::Directory, 0o755), b"");
+        add(large, &[&noise(noise_length)[..], &vec![0; zeros]].concat());
+        add(Entry::new("empty", EntryKind::File, 0o644), b"");
+        add(
+            Entry::new("link", EntryKind::Symlink(b"dir/large".to_vec()), 0o777),
+            b"",
+        );
+        add(
+            Entry::new("again", EntryKind::Hardlink(b"dir/large".to_vec()), 0o644),
+            b"",
+        );
+        add(Entry::new("small", EntryKind::File, 0o600), b"small");
+        tar.finish().unwrap()
+    }
+
+    fn made(tar: &[u8]) -> (EstargzLayer, Vec<u8>) {
+        let (_dir, store) = store();
+        let made = estargz(tar, None, Times::Keep, &store).unwrap();
+        let blob = blob_bytes(&store, &made.layer);
+        (made, blob)
+    }
+
+    /// One member, from where it begins.
+    fn member(blob: &[u8], offset: u64) -> Vec<u8> {
+        let mut data = Vec::new();
+        let start = usize::try_from(offset).unwrap();
+        flate2::bufread::GzDecoder::new(&blob[start..])
+            .read_to_end(&mut data)
+            .unwrap();
+        data
+    }
+
+    /// The table of contents, found as readers of the format find it.
+    fn contents(blob: &[u8]) -> Vec<u8> {
+        let footer = &blob[blob.len() - 51..];
+        assert_eq!(&footer[..4], [0x1f, 0x8b, 8, 4]);
+        assert_eq!(&footer[10..16], [26, 0, b'S', b'G', 22, 0]);
+        assert_eq!(&footer[32..38], b"STARGZ");
+        let offset = std::str::from_utf8(&footer[16..32]).unwrap();
+        let tar = member(blob, u64::from_str_radix(offset, 16).unwrap());
+        let mut tar = TarReader::new(&tar[..]);
+        let entry = tar.next_entry().unwrap().unwrap();
+        assert_eq!(entry.path, b"stargz.index.json");
+        let mut json = Vec::new();
+        tar.read_to_end(&mut json).unwrap();
+        assert!(tar.next_entry().unwrap().is_none());
+        json
+    }
+
+    #[test]
+    fn every_chunk_is_where_the_contents_say() {
+        let tar = archive(100_000, 9 << 20);
+        let (made, blob) = made(&tar);
+        let json = contents(&blob);
+        assert_eq!(made.toc, Digest::sha256(&json));
+        let toc: Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(toc["version"], 1);
+        let entries = toc["entries"].as_array().unwrap();
+        let names: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry["name"].as_str().unwrap(), entry["type"].as_str().unwrap()))
+            .collect();
+        let want = [
+            (".no.prefetch.landmark", "reg"),
+            ("dir/", "dir"),
+            ("dir/large", "reg"),
+            ("dir/large", "chunk"),
+            ("dir/large", "chunk"),
+            ("empty", "reg"),
+            ("link", "symlink"),
+            ("again", "hardlink"),
+            ("small", "reg"),
+        ];
+        assert_eq!(names, want);
+        let large = &entries[2];
+        assert_eq!((large["uid"].as_u64(), large["mode"].as_u64()), (Some(7), Some(0o4755)));
+        assert_eq!(
+            (&large["modtime"], &large["xattrs"]["user.k"]),
+            (&"1970-01-01T00:00:05Z".into(), &"dg==".into())
+        );
+        let mut files: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| !entry["chunkDigest"].is_null()) {
+            let name = entry["name"].as_str().unwrap();
+            let file = files.entry(name).or_default();
+            assert_eq!(entry["chunkOffset"].as_u64().unwrap_or(0), file.len() as u64);
+            let size = entries.iter().find(|entry| entry["name"] == name).unwrap()["size"]
+                .as_u64()
+                .unwrap();
+            let length = entry["chunkSize"].as_u64().unwrap_or(size - file.len() as u64);
+            let data = member(&blob, entry["offset"].as_u64().unwrap());
+            let chunk = &data[..usize::try_from(length).unwrap()];
+            assert_eq!(entry["chunkDigest"], Digest::sha256(chunk).to_string(), "{entry}");
+            file.extend_from_slice(chunk);
+        }
+        assert_eq!(files["small"], b"small");
+        assert_eq!(large["digest"], Digest::sha256(&files["dir/large"]).to_string());
+        assert_eq!(files["dir/large"].len(), 100_000 + (9 << 20));
+    }
+
+    #[test]
+    fn it_is_still_a_gzip_of_a_tar_and_the_same_every_time() {
+        let tar = archive(100_000, 0);
+        let (first, blob) = made(&tar);
+        assert_eq!(made(&tar).0, first);
+        let mut plain = Vec::new();
+        decompress(&blob[..], Limits::default())
+            .unwrap()
+            .read_to_end(&mut plain)
+            .unwrap();
+        assert_eq!(first.layer.diff_id, Digest::sha256(&plain));
+        assert_eq!(first.layer.uncompressed_size, plain.len() as u64);
+        let mut reader = TarReader::new(&plain[..]);
+        let mut names = Vec::new();
+        while let Some(entry) = reader.next_entry().unwrap() {
+            names.push(String::from_utf8(entry.path).unwrap());
+        }
+        let all = [
+            ".no.prefetch.landmark",
+            "dir/",
+            "dir/large",
+            "empty",
+            "link",
+            "again",
+            "small",
+            "stargz.index.json",
+        ];
+        assert_eq!(names, all);
+        // What is of this kind already does not get a second table.
+        assert_eq!(made(&plain).0, first);
+    }
+
+    #[test]
+    fn broken_layers_and_levels_are_refused() {
+        let (_dir, store) = store();
+        let tar = archive(100_000, 0);
+        for (tar, level) in [(&tar[..5000], None), (&b"no tar"[..], None), (&tar[..], Some(10))] {
+            assert!(estargz(tar, level, Times::Keep, &store).is_err());
+        }
+        assert_eq!(store.list().unwrap(), []);
+    }
 }

@@ -1,10 +1,16 @@
 //! Exporters of the embedded worker.
 
+mod annotations;
 mod attrs;
 mod blobs;
 mod directory;
+mod files;
 mod image;
+mod names;
+mod parts;
 mod pipe;
+mod statements;
+mod store;
 mod tarball;
 
 use cairn_solver::worker::WorkerError;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::descriptor::Descriptor;
+use super::json;
 
 /// Comment of history entries that no instruction accounts for.
 const HISTORY_COMMENT: &str = "buildkit.exporter.image.v0";
@@ -31,8 +32,10 @@ pub struct ImageLayer {
 /// What else goes into a config.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ConfigOptions<'a> {
-    /// `SOURCE_DATE_EPOCH`: no time in the config is later.
+    /// `SOURCE_DATE_EPOCH`: no time in the config is later, but those of entries that are the base image's.
     pub epoch: Option<Timestamp>,
+    /// The config of the base image, if there is one.
+    pub base: Option<&'a [u8]>,
     /// Cache records to embed: a JSON document.
     pub inline_cache: Option<&'a [u8]>,
 }
@@ -69,7 +72,9 @@ pub fn complete_config(
         .get("history")
         .map(|raw| serde_json::from_str::<Option<Vec<Entry>>>(raw.get()))
         .transpose()?;
-    let history = complete_history(history.flatten().unwrap_or_default(), layers, options.epoch);
+    let history = history.flatten().unwrap_or_default();
+    let inherited = inherited(&history, options.base);
+    let history = complete_history(history, inherited, layers, options.epoch);
     let newest = history.iter().rev().find_map(|entry| entry.created);
     config.insert("history".into(), to_raw_value(&history)?);
     config.insert("rootfs".into(), to_raw_value(&RootFs::of(layers))?);
@@ -80,7 +85,8 @@ pub fn complete_config(
         let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, records);
         config.insert(INLINE_CACHE.into(), to_raw_value(&text)?);
     }
-    Ok(compact(&serde_json::to_vec(&config)?))
+    // Raw values keep what they were read with.
+    Ok(json::compact(&serde_json::to_vec(&config)?))
 }
 
 fn empty_config() -> Result<Object, ConfigError> {
@@ -128,7 +134,7 @@ impl RootFs<'_> {
 }
 
 /// A history entry; what is not named here is carried along.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, PartialEq, Serialize, Deserialize)]
 struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     created: Option<Timestamp>,
@@ -142,8 +148,30 @@ struct Entry {
     rest: BTreeMap<String, serde_json::Value>,
 }
 
+/// How many of the first entries are those of the base image.
+fn inherited(history: &[Entry], base: Option<&[u8]>) -> usize {
+    #[derive(Deserialize)]
+    struct Base {
+        #[serde(default)]
+        history: Option<Vec<Entry>>,
+    }
+    // A base whose history cannot be read has none to pass on.
+    let base: Option<Base> = base.and_then(|base| serde_json::from_slice(base).ok());
+    let theirs = base.and_then(|base| base.history).unwrap_or_default();
+    history
+        .iter()
+        .zip(&theirs)
+        .take_while(|(ours, theirs)| ours == theirs)
+        .count()
+}
+
 /// Gives every layer an entry and every entry a time.
-fn complete_history(mut history: Vec<Entry>, layers: &[ImageLayer], epoch: Option<Timestamp>) -> Vec<Entry> {
+fn complete_history(
+    mut history: Vec<Entry>,
+    inherited: usize,
+    layers: &[ImageLayer],
+    epoch: Option<Timestamp>,
+) -> Vec<Entry> {
     // More entries with layers than there are layers: the surplus, at the end, has none after all.
     let mut with_layer = 0;
     for entry in &mut history {
@@ -156,17 +184,17 @@ fn complete_history(mut history: Vec<Entry>, layers: &[ImageLayer], epoch: Optio
         comment: Some(HISTORY_COMMENT.to_owned()),
         ..Entry::default()
     }));
+    if let Some(epoch) = epoch {
+        for entry in &mut history[inherited..] {
+            entry.created = Some(entry.created.map_or(epoch, |created| created.min(epoch)));
+        }
+    }
     let mut of_layers = layers.iter();
     for entry in history.iter_mut().filter(|entry| !entry.empty_layer) {
         let layer = of_layers.next();
         entry.created = entry.created.or_else(|| layer.and_then(|layer| layer.created));
     }
     fill_times(&mut history);
-    if let Some(epoch) = epoch {
-        for entry in &mut history {
-            entry.created = Some(entry.created.map_or(epoch, |created| created.min(epoch)));
-        }
-    }
     history
 }
 
@@ -185,25 +213,6 @@ fn fill_times(history: &mut [Entry]) {
             None => entry.created = time,
         }
     }
-}
-
-/// Removes white space outside strings: raw values keep what they were read with.
-fn compact(json: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(json.len());
-    let mut in_string = false;
-    let mut is_escaped = false;
-    for &byte in json {
-        if in_string {
-            in_string = is_escaped || byte != b'"';
-            is_escaped = !is_escaped && byte == b'\\';
-        } else if byte.is_ascii_whitespace() {
-            continue;
-        } else {
-            in_string = byte == b'"';
-        }
-        out.push(byte);
-    }
-    out
 }
 
 #[cfg(test)]
@@ -310,6 +319,15 @@ mod tests {
         assert_eq!(done["created"], T2);
         let kept = complete(&base.to_string(), &[], &ConfigOptions::default());
         assert_eq!(kept["created"], T3);
+        // What the base image says of itself stays.
+        let of_base = json!({"history": [{"created": T1}, {"created": T3}, {"created_by": "other"}]}).to_string();
+        let options = ConfigOptions {
+            base: Some(of_base.as_bytes()),
+            ..options
+        };
+        let done = complete(&base.to_string(), &[layer(1, None), layer(2, None)], &options);
+        assert_eq!(done["history"][1]["created"], T3);
+        assert_eq!(done["created"], T2);
     }
 
     #[test]

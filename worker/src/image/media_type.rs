@@ -83,6 +83,14 @@ pub fn layer_compression(media_type: &str) -> Option<Compression> {
     })
 }
 
+/// The type of the same layer as one that may be distributed; `None` for layers that may be anyhow.
+pub fn distributable(media_type: &str) -> Option<String> {
+    let oci = media_type.strip_prefix("application/vnd.oci.image.layer.nondistributable.");
+    let docker = media_type.strip_prefix("application/vnd.docker.image.rootfs.foreign.");
+    oci.map(|rest| format!("application/vnd.oci.image.layer.{rest}"))
+        .or_else(|| docker.map(|rest| format!("application/vnd.docker.image.rootfs.{rest}")))
+}
+
 /// Whether the type is that of a list of manifests.
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_INDEX)
@@ -91,4 +99,28 @@ pub fn is_index(media_type: &str) -> bool {
 /// Whether the type is that of one image's manifest.
 pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_that_stay_where_they_are_have_ordinary_kin() {
+        for (media_type, want) in [
+            (
+                "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+                Some("application/vnd.oci.image.layer.v1.tar+zstd"),
+            ),
+            (
+                "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+                Some("application/vnd.docker.image.rootfs.diff.tar.gzip"),
+            ),
+            ("application/vnd.oci.image.layer.v1.tar", None),
+            ("text/plain", None),
+        ] {
+            assert_eq!(distributable(media_type).as_deref(), want);
+            assert!(want.is_none_or(|want| layer_compression(want).is_some()));
+        }
+    }
 }

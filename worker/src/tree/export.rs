@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use cairn_proto::fsutil::Stat;
 use cairn_session::fsutil::{BoxError, Tree};
 use cairn_session::mode;
+use jiff::Timestamp;
 
 use super::dir::Body;
 use super::error::TreeError;
@@ -18,20 +19,37 @@ use super::view::{self, Links, Located, View};
 
 /// Mode of directories that are made to hold a result.
 const DIR_MODE: u32 = libc::S_IFDIR | 0o755;
-const FILE_MODE: u32 = libc::S_IFREG | 0o644;
+/// Mode of files that are added to a result.
+const FILE_MODE: u32 = libc::S_IFREG | 0o600;
 
 /// Results to send into one directory of a client.
 #[derive(Default)]
 pub struct ViewSender {
     /// By the name of the directory each goes to; empty for the target itself.
     parts: BTreeMap<String, Part>,
+    /// Modification time of everything, in nanoseconds; `None` leaves them as they are.
+    date: Option<i64>,
 }
 
 #[derive(Default)]
 struct Part {
     view: Option<Arc<dyn View>>,
     /// Additional files at the top, by name. They replace those of the view.
-    files: BTreeMap<String, Bytes>,
+    files: BTreeMap<String, Added>,
+}
+
+/// A file that is added to a result.
+struct Added {
+    data: Bytes,
+    mtime_ns: i64,
+}
+
+impl Added {
+    fn stat(&self, path: &str) -> Stat {
+        let mut stat = stat(path, FILE_MODE, self.data.len() as u64);
+        stat.mod_time = self.mtime_ns;
+        stat
+    }
 }
 
 impl ViewSender {
@@ -50,11 +68,20 @@ impl ViewSender {
     /// Adds a file `name` to `dir`.
     #[must_use]
     pub fn with_file(mut self, dir: &str, name: &str, data: Bytes) -> Self {
-        self.parts
-            .entry(dir.to_owned())
-            .or_default()
-            .files
-            .insert(name.to_owned(), data);
+        self.parts.entry(dir.to_owned()).or_default().files.insert(
+            name.to_owned(),
+            Added {
+                data,
+                mtime_ns: nanoseconds(Timestamp::now()),
+            },
+        );
+        self
+    }
+
+    /// Gives everything the same modification time.
+    #[must_use]
+    pub fn dated(mut self, date: Timestamp) -> Self {
+        self.date = Some(nanoseconds(date));
         self
     }
 
@@ -77,8 +104,12 @@ impl Tree for ViewSender {
         for (dir, part) in self.parts.iter().filter(|(dir, _)| !dir.is_empty()) {
             tops.insert(dir.clone(), Top::Part(part));
         }
+        let mut dated = |mut stat: Stat| {
+            stat.mod_time = self.date.unwrap_or(stat.mod_time);
+            emit(stat)
+        };
         let mut walk = Walk {
-            emit,
+            emit: &mut dated,
             links: HashMap::new(),
         };
         for (name, top) in tops {
@@ -93,8 +124,8 @@ impl Tree for ViewSender {
         let Some((part, rest)) = self.part_of(path) else {
             return Ok(None);
         };
-        if let Some(data) = part.files.get(rest) {
-            return Ok(Some(Box::new(data.clone().reader())));
+        if let Some(added) = part.files.get(rest) {
+            return Ok(Some(Box::new(added.data.clone().reader())));
         }
         let Some(view) = part.view.as_deref() else {
             return Ok(None);
@@ -110,7 +141,7 @@ impl Tree for ViewSender {
 /// Something at the top of a part.
 enum Top<'a> {
     Part(&'a Part),
-    Data(&'a Bytes),
+    Added(&'a Added),
     View(&'a dyn View, Located),
 }
 
@@ -129,7 +160,7 @@ fn entries_of(part: &Part) -> Result<BTreeMap<String, Top<'_>>, TreeError> {
             tops.insert(text(&child.path)?, Top::View(view, child));
         }
     }
-    tops.extend(part.files.iter().map(|(name, data)| (name.clone(), Top::Data(data))));
+    tops.extend(part.files.iter().map(|(name, added)| (name.clone(), Top::Added(added))));
     Ok(tops)
 }
 
@@ -149,7 +180,7 @@ impl Walk<'_> {
     /// Sends what is at the top of the target under `name`; false once nobody listens.
     fn top(&mut self, name: &str, top: Top<'_>) -> Result<bool, TreeError> {
         match top {
-            Top::Data(data) => Ok((self.emit)(stat(name, FILE_MODE, data.len() as u64))),
+            Top::Added(added) => Ok((self.emit)(added.stat(name))),
             Top::View(view, at) => self.view(view, "", at),
             Top::Part(part) => {
                 if !(self.emit)(stat(name, DIR_MODE, 0)) {
@@ -161,7 +192,7 @@ impl Walk<'_> {
                 for (inner, top) in entries_of(part)? {
                     let go_on = match top {
                         Top::View(view, at) => self.view(view, &prefix, at)?,
-                        Top::Data(data) => (self.emit)(stat(&format!("{prefix}{inner}"), FILE_MODE, data.len() as u64)),
+                        Top::Added(added) => (self.emit)(added.stat(&format!("{prefix}{inner}"))),
                         Top::Part(_) => true,
                     };
                     if !go_on {
@@ -248,6 +279,10 @@ fn stat(path: &str, st_mode: u32, size: u64) -> Stat {
         size: size.try_into().unwrap_or(i64::MAX),
         ..Stat::default()
     }
+}
+
+fn nanoseconds(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 fn text(path: &Path) -> Result<String, TreeError> {

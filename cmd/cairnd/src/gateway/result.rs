@@ -1,6 +1,6 @@
 //! Results of frontends, between the solver's form and that on the wire.
 
-use std::collections::BTreeMap;
+mod attestations;
 
 use cairn_proto::pb;
 use cairn_solver::{BridgeRef, FrontendRefs, FrontendResult};
@@ -37,16 +37,13 @@ pub(super) fn result_to_wire(result: &FrontendResult) -> wire::Result {
     };
     wire::Result {
         metadata: result.metadata.clone(),
-        attestations: BTreeMap::new(),
+        attestations: attestations::to_wire(&result.attestations),
         result: Some(refs),
     }
 }
 
 /// The result that `forwarder` returns.
 pub(super) fn result_from_wire(forwarder: &Forwarder, result: wire::Result) -> Result<FrontendResult, Status> {
-    if !result.attestations.is_empty() {
-        return Err(Status::unimplemented("attestations are not supported by this daemon"));
-    }
     let find = |id: &str| match forwarder.find(id) {
         Ok(found) => Ok(found),
         Err(_) => Err(Status::unknown(format!("return reference {id} not found"))),
@@ -71,6 +68,7 @@ pub(super) fn result_from_wire(forwarder: &Forwarder, result: wire::Result) -> R
     Ok(FrontendResult {
         refs,
         metadata: result.metadata,
+        attestations: attestations::from_wire(result.attestations, find)?,
     })
 }
 

@@ -128,7 +128,14 @@ fn the_bytes_depend_on_the_tree_alone() {
 fn times_are_clamped_when_asked() {
     let (dir, root) = temp_root();
     fs::write(dir.path().join("new"), b"").unwrap();
-    let bytes = pack(&root, &PackOptions { max_mtime: Some(42) }, Vec::new()).unwrap();
+    let bytes = pack(
+        &root,
+        &PackOptions {
+            times: Times::AtMost(42),
+        },
+        Vec::new(),
+    )
+    .unwrap();
     assert_eq!(read_all(&bytes).unwrap()[0].0.mtime, Mtime { seconds: 42, nanos: 0 });
 }
 

@@ -40,16 +40,6 @@ impl<'a> Attrs<'a> {
         }
     }
 
-    /// Refuses flags that are set, but do nothing here.
-    pub(super) fn refuse(&self, keys: &[&str]) -> Result<(), WorkerError> {
-        for key in keys {
-            if self.flag(key, false)? {
-                return Err(self.invalid(key, "not supported by this worker"));
-            }
-        }
-        Ok(())
-    }
-
     /// `source-date-epoch`, in seconds.
     pub(super) fn epoch(&self) -> Result<Option<Timestamp>, WorkerError> {
         const KEY: &str = "source-date-epoch";
@@ -86,7 +76,5 @@ mod tests {
         assert!(attrs.flag("missing", true).unwrap());
         assert!(attrs.flag("c", true).unwrap_err().to_string().contains("c=\"perhaps\""));
         assert_eq!(attrs.epoch().unwrap().unwrap().as_second(), 86400);
-        assert!(attrs.refuse(&["b", "missing"]).is_ok());
-        assert!(attrs.refuse(&["a"]).is_err());
     }
 }

@@ -1,44 +1,96 @@
 //! Layers as blobs, each made once.
 
+use cairn_solver::Digest;
 use cairn_solver::flight::Flight;
 use cairn_solver::worker::WorkerError;
 
-use super::super::EmbeddedWorker;
-use crate::archive::{self, PackOptions};
+use super::super::{EmbeddedWorker, blocking, failed};
+use crate::archive::{self, ArchiveError, PackOptions, TarWriter, Times, copy_entries};
 use crate::causes::with_causes;
-use crate::compression::{self, Compression, Compressor, Limits};
-use crate::image::{Descriptor, ImageLayer};
+use crate::compression::{self, CompressedLayer, Compression, Compressor, EstargzLayer, Limits};
+use crate::image::{Descriptor, ImageLayer, media_type};
 use crate::layer::{Blob, LayerId, LayerList, LayerRecord};
 
-/// Layers being packed, by layer and compression.
-pub(in super::super) type LayerBlobs = Flight<(LayerId, Compression, Option<i32>), (), Result<Blob, WorkerError>>;
+/// Layers being packed, by layer and form.
+pub(in super::super) type LayerBlobs = Flight<(LayerId, LayerForm), (), Result<PackedLayer, WorkerError>>;
 
-/// How layers are to be compressed.
+/// In which form layers are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub(in super::super) struct LayerForm {
+    pub(super) format: LayerFormat,
+    /// How hard to compress; `None` as usual.
+    pub(super) level: Option<i32>,
+    pub(super) times: Times,
+}
+
+/// What a layer's blob is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum LayerFormat {
+    /// A tar.
+    Tar(Compression),
+    /// A tar with a table of contents.
+    Estargz,
+}
+
+impl Default for LayerFormat {
+    fn default() -> Self {
+        Self::Tar(Compression::default())
+    }
+}
+
+impl LayerFormat {
+    /// How its bytes are compressed.
+    pub(super) const fn compression(self) -> Compression {
+        match self {
+            Self::Tar(compression) => compression,
+            Self::Estargz => Compression::Gzip,
+        }
+    }
+}
+
+/// A layer's blob.
+#[derive(Clone, Debug)]
+pub(in super::super) struct PackedLayer {
+    blob: Blob,
+    /// For a blob with a table of contents: its digest, and the length of the tar.
+    toc: Option<(Digest, u64)>,
+}
+
+/// What layers are to be like.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BlobOptions {
-    pub(super) compression: Compression,
-    pub(super) level: Option<i32>,
+    pub(super) form: LayerForm,
     /// Whether layers that are blobs already are compressed anew.
     pub(super) force: bool,
+    /// Whether layers that may not be distributed stay such layers.
+    pub(super) keep_foreign: bool,
 }
 
 impl EmbeddedWorker {
-    /// The layers of a result as an image has them; those without a blob get one, all at the same time.
+    /// The layers of a result as an image has them; those without a blob get one, all at the same time. `base` has the
+    /// base image's layers, whose contents stay as they are.
     pub(super) async fn image_layers(
         &self,
         list: &LayerList,
+        base: &[Digest],
         options: BlobOptions,
     ) -> Result<Vec<ImageLayer>, WorkerError> {
-        let records = self
-            .0
-            .layers
-            .records(list)
-            .map_err(|error| super::super::failed(&error))?;
-        let layers = list.ids().iter().zip(records).map(async |(id, record)| {
-            let blob = self.blob(id, &record, options).await?;
+        let records = self.0.layers.records(list).map_err(|error| failed(&error))?;
+        let inherited = records
+            .iter()
+            .zip(base)
+            .take_while(|(record, base)| record.blob.as_ref().is_some_and(|blob| blob.diff_id == **base))
+            .count();
+        let layers = list.ids().iter().zip(records).enumerate();
+        let layers = layers.map(async |(place, (id, record))| {
+            let mut options = options;
+            if place < inherited {
+                options.form.times = Times::Keep;
+            }
+            let packed = self.blob(id, &record, options).await?;
             Ok(ImageLayer {
-                descriptor: Descriptor::new(blob.media_type, blob.digest, blob.size),
-                diff_id: blob.diff_id,
+                descriptor: describe(&packed, options)?,
+                diff_id: packed.blob.diff_id,
                 created: Some(record.created),
                 description: record.describe.description,
             })
@@ -46,17 +98,21 @@ impl EmbeddedWorker {
         futures_util::future::try_join_all(layers).await
     }
 
-    async fn blob(&self, id: &LayerId, record: &LayerRecord, options: BlobOptions) -> Result<Blob, WorkerError> {
+    async fn blob(&self, id: &LayerId, record: &LayerRecord, options: BlobOptions) -> Result<PackedLayer, WorkerError> {
         if let Some(blob) = self.usable(record, options)? {
-            return Ok(blob);
+            return Ok(PackedLayer { blob, toc: None });
         }
-        let key = (id.clone(), options.compression, options.level);
+        let form = options.form;
         let (ticket, _) = self.0.packing.join(
-            key,
+            (id.clone(), form),
             || (),
             |(), _| {
                 let (worker, id, record) = (self.clone(), id.clone(), record.clone());
-                super::super::blocking(move || worker.pack(&id, &record, options))
+                blocking(move || {
+                    worker.pack(&id, &record, form).map_err(|error| {
+                        WorkerError::Failed(format!("failed to pack layer {id}: {}", with_causes(&*error)))
+                    })
+                })
             },
         );
         match ticket.wait().await {
@@ -65,51 +121,113 @@ impl EmbeddedWorker {
         }
     }
 
-    /// The blob that there is, if it will do: it must be at hand, or be had from where it came.
+    /// The blob that there is, if it will do: it must be at hand.
     fn usable(&self, record: &LayerRecord, options: BlobOptions) -> Result<Option<Blob>, WorkerError> {
         let Some(blob) = &record.blob else {
             return Ok(None);
         };
-        let is_other = crate::image::media_type::layer_compression(&blob.media_type) != Some(options.compression);
-        if options.force && is_other {
+        let LayerFormat::Tar(wanted) = options.form.format else {
+            return Ok(None);
+        };
+        let is_other = media_type::layer_compression(&blob.media_type) != Some(wanted);
+        if options.form.times != Times::Keep || (options.force && is_other) {
             return Ok(None);
         }
-        let stored = self.0.content.contains(&blob.digest);
-        let stored = stored.map_err(|error| super::super::failed(&error))?;
+        let stored = self.0.content.contains(&blob.digest).map_err(|error| failed(&error))?;
         Ok(stored.then(|| blob.clone()))
     }
 
-    fn pack(&self, id: &LayerId, record: &LayerRecord, options: BlobOptions) -> Result<Blob, WorkerError> {
-        let fail = |error: &(dyn std::error::Error + 'static)| {
-            WorkerError::Failed(format!("failed to pack layer {id}: {}", with_causes(error)))
-        };
-        let content = &self.0.content;
-        let compressed = match &record.blob {
-            // The same bytes, compressed differently: the layer keeps its identity.
-            Some(blob) if content.contains(&blob.digest).map_err(|error| fail(&error))? => {
-                let blob = content.reader(&blob.digest).map_err(|error| fail(&error))?;
-                let tar = compression::decompress(blob, Limits::default()).map_err(|error| fail(&error))?;
-                compression::compress(options.compression, options.level, tar, content)
+    /// Sees to it that the layers of results have directories.
+    pub(super) async fn expect_unpacked(&self, lists: &[LayerList]) -> Result<(), WorkerError> {
+        for list in lists {
+            let records = self.0.layers.records(list).map_err(|error| failed(&error))?;
+            // Whatever makes layers makes directories: there is nothing to unpack, only something to promise.
+            if let Some(place) = records.iter().position(|record| !record.unpacked) {
+                let id = &list.ids()[place];
+                return Err(WorkerError::Failed(format!("layer {id} of the image is not unpacked")));
             }
-            _ => {
-                let root = self.0.layers.layer_root(id).map_err(|error| fail(&error))?;
-                let compressor = Compressor::new(options.compression, options.level, content);
-                let compressor = compressor.map_err(|error| fail(&error))?;
-                let packed = archive::pack(&root, &PackOptions::default(), compressor);
-                packed.map_err(|error| fail(&error))?.finish()
-            }
-        };
-        let compressed = compressed.map_err(|error| fail(&error))?;
-        let blob = Blob {
-            digest: compressed.digest,
-            diff_id: compressed.diff_id,
-            media_type: compressed.media_type().to_owned(),
-            size: compressed.size,
-        };
-        // One made on special request does not replace the usual one.
-        if record.blob.is_none() {
-            self.0.layers.set_blob(id, blob.clone()).map_err(|error| fail(&error))?;
         }
-        Ok(blob)
+        Ok(())
     }
+
+    /// Makes a layer's blob. Blocks.
+    fn pack(&self, id: &LayerId, record: &LayerRecord, form: LayerForm) -> Result<PackedLayer, PackError> {
+        let content = &self.0.content;
+        let stored = match &record.blob {
+            Some(blob) if content.contains(&blob.digest)? => Some(blob.digest),
+            _ => None,
+        };
+        let layer = match (stored, form.format) {
+            (None, LayerFormat::Tar(compression)) => {
+                let root = self.0.layers.layer_root(id)?;
+                let options = PackOptions { times: form.times };
+                let compressor = Compressor::new(compression, form.level, content)?;
+                archive::pack(&root, &options, compressor)?.finish()?
+            }
+            // The same bytes, compressed differently: the layer keeps its identity.
+            (Some(blob), LayerFormat::Tar(compression)) if form.times == Times::Keep => {
+                let tar = compression::decompress(content.reader(&blob)?, Limits::default())?;
+                compression::compress(compression, form.level, tar, content)?
+            }
+            (Some(blob), LayerFormat::Tar(compression)) => {
+                let old = compression::decompress(content.reader(&blob)?, Limits::default())?;
+                let mut new = TarWriter::new(Compressor::new(compression, form.level, content)?);
+                copy_entries::<ArchiveError>(old, form.times, |entry, data| new.append(entry, data))?;
+                new.finish()?.finish()?
+            }
+            (stored, LayerFormat::Estargz) => {
+                let blob = match stored {
+                    Some(blob) => blob,
+                    None => self.pack(id, record, LayerForm::default())?.blob.digest,
+                };
+                let tar = compression::decompress(content.reader(&blob)?, Limits::default())?;
+                let EstargzLayer { layer, toc } = compression::estargz(tar, form.level, form.times, content)?;
+                return Ok(PackedLayer {
+                    blob: blob_of(&layer),
+                    toc: Some((toc, layer.uncompressed_size)),
+                });
+            }
+        };
+        let blob = blob_of(&layer);
+        // One made on special request does not replace the usual one.
+        if record.blob.is_none() && form.times == Times::Keep {
+            self.0.layers.set_blob(id, blob.clone())?;
+        }
+        Ok(PackedLayer { blob, toc: None })
+    }
+}
+
+/// Why a layer cannot be packed: something of the stores, of archives or of compression.
+type PackError = Box<dyn std::error::Error + Send + Sync>;
+
+fn blob_of(layer: &CompressedLayer) -> Blob {
+    Blob {
+        digest: layer.digest,
+        diff_id: layer.diff_id,
+        media_type: layer.media_type().to_owned(),
+        size: layer.size,
+    }
+}
+
+fn describe(packed: &PackedLayer, options: BlobOptions) -> Result<Descriptor, WorkerError> {
+    let blob = &packed.blob;
+    let mut descriptor = Descriptor::new(blob.media_type.clone(), blob.digest, blob.size);
+    if let Some(ordinary) = media_type::distributable(&blob.media_type) {
+        if options.keep_foreign {
+            return Err(WorkerError::Unsupported(format!(
+                "layer {} may not be distributed, and where it is to be had is not kept by this worker: export it \
+                 without prefer-nondist-layers",
+                blob.digest
+            )));
+        }
+        descriptor.media_type = ordinary;
+    }
+    if let Some((digest, size)) = &packed.toc {
+        descriptor.annotations = [
+            (compression::TOC_DIGEST.to_owned(), digest.to_string()),
+            (compression::UNCOMPRESSED_SIZE.to_owned(), size.to_string()),
+        ]
+        .into();
+    }
+    Ok(descriptor)
 }

@@ -1,31 +1,31 @@
 //! A result's files as a tar.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{self, Write};
 
 use async_trait::async_trait;
 use cairn_session::filesend::ExportTarget;
 use cairn_solver::worker::{CallContext, WorkerError};
+use jiff::Timestamp;
 
-use super::super::failed;
+use super::super::{EmbeddedWorker, blocking, failed};
 use super::attrs::Attrs;
+use super::files::{FileSettings, Files};
 use super::{Target, pipe};
-use crate::archive::{self, PackOptions};
-use crate::service::{ExportInput, ExportRefs, Exporter};
+use crate::archive::{self, Entry, EntryKind, Mtime, PackOptions, TarWriter, Times};
+use crate::service::{ExportInput, Exporter};
 
 /// `type=tar`.
 pub(super) struct TarExporter {
     target: Target,
-    options: PackOptions,
+    settings: FileSettings,
 }
 
 impl TarExporter {
     pub(super) fn new(target: Target, attrs: &Attrs<'_>) -> Result<Self, WorkerError> {
         Ok(Self {
             target,
-            options: PackOptions {
-                max_mtime: attrs.epoch()?.map(|epoch| epoch.as_second()),
-            },
+            settings: FileSettings::new(attrs)?,
         })
     }
 }
@@ -41,33 +41,60 @@ impl Exporter for TarExporter {
         input: &ExportInput,
         context: &CallContext,
     ) -> Result<BTreeMap<String, String>, WorkerError> {
-        let result = match &input.refs {
-            ExportRefs::Single(result) => result.clone(),
-            ExportRefs::Platforms(results) if results.len() == 1 => results.values().next().cloned().flatten(),
-            ExportRefs::Platforms(_) => {
-                return Err(WorkerError::Unsupported(
-                    "a tar of several platforms is not supported by this worker; use the local exporter".to_owned(),
-                ));
-            }
-        };
+        let (worker, settings, input) = (self.target.worker.clone(), self.settings.clone(), input.clone());
+        let files = blocking(move || settings.files(&worker, &input)).await?;
         let session = self.target.session().await?;
         let target = ExportTarget {
             exporter: self.target.index,
             ..ExportTarget::default()
         };
         let _status = context.progress.begin("sending tarball");
-        let (worker, options) = (self.target.worker.clone(), self.options.clone());
+        let worker = self.target.worker.clone();
         pipe::send(&session, &target, move |writer| {
-            let list = worker.layers_of(result.as_ref())?;
-            if list.is_empty() {
-                // An archive without entries is its two closing blocks.
-                return writer.write_all(&[0; 1024]).map_err(|error| failed(&error));
+            let mut tar = TarWriter::new(writer);
+            for part in &files {
+                write(&worker, part, &mut tar)?;
             }
-            let mounted = worker.0.layers.mount_readonly(&list).map_err(|error| failed(&error))?;
-            archive::pack(mounted.root(), &options, writer).map_err(|error| failed(&error))?;
-            Ok(())
+            tar.finish().map(drop).map_err(|error| failed(&error))
         })
         .await?;
         Ok(BTreeMap::new())
     }
+}
+
+/// Writes the files of one platform.
+fn write(worker: &EmbeddedWorker, files: &Files, tar: &mut TarWriter<impl Write>) -> Result<(), WorkerError> {
+    let made = Mtime {
+        seconds: files.epoch.unwrap_or_else(Timestamp::now).as_second(),
+        nanos: 0,
+    };
+    let prefix = match files.dir.as_str() {
+        "" => String::new(),
+        dir => format!("{dir}/"),
+    };
+    if !prefix.is_empty() {
+        let entry = Entry {
+            mtime: made,
+            ..Entry::new(prefix.as_bytes(), EntryKind::Directory, 0o755)
+        };
+        tar.append(&entry, io::empty()).map_err(|error| failed(&error))?;
+    }
+    let list = worker.layers_of(files.result.as_ref())?;
+    if !list.is_empty() {
+        let mounted = worker.0.layers.mount_readonly(&list).map_err(|error| failed(&error))?;
+        let options = PackOptions {
+            times: files.epoch.map_or(Times::Keep, |epoch| Times::All(epoch.as_second())),
+        };
+        let packed = archive::pack_below(mounted.root(), prefix.as_bytes(), &options, tar);
+        packed.map_err(|error| failed(&error))?;
+    }
+    for (name, text) in &files.statements {
+        let entry = Entry {
+            size: text.len() as u64,
+            mtime: made,
+            ..Entry::new(format!("{prefix}{name}"), EntryKind::File, 0o600)
+        };
+        tar.append(&entry, &text[..]).map_err(|error| failed(&error))?;
+    }
+    Ok(())
 }

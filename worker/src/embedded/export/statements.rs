@@ -1,0 +1,258 @@
+//! What is stated about results, as in-toto statements.
+
+use std::io::Read;
+use std::path::Path;
+
+use bytes::Bytes;
+use cairn_solver::worker::WorkerError;
+use cairn_solver::{Attestation, AttestationKind, AttestationSource, AttestationSubject};
+use serde_json::value::RawValue;
+
+use super::super::EmbeddedWorker;
+use crate::image::{STATEMENT_TYPE, Statement, Subject};
+use crate::tree::view::{self, Links, Located, View};
+
+/// Largest statement.
+const MAX_STATEMENT: u64 = 128 << 20;
+/// Most statements in one bundle.
+const MAX_BUNDLE: usize = 1000;
+
+/// A statement, and what its file is called.
+#[derive(Debug, Clone)]
+pub(super) struct NamedStatement {
+    /// A file name, never a path.
+    pub(super) name: String,
+    pub(super) statement: Statement,
+}
+
+/// Those attestations that an export carries.
+pub(super) fn wanted(
+    attestations: &[Attestation<AttestationSource>],
+    with_inline_only: bool,
+) -> impl Iterator<Item = &Attestation<AttestationSource>> {
+    attestations
+        .iter()
+        .filter(move |attestation| with_inline_only || !attestation.is_inline_only())
+}
+
+impl EmbeddedWorker {
+    /// Reads attestations; bundles are taken apart. `itself` is what stands for the result that is exported. Blocks.
+    pub(super) fn statements<'a>(
+        &self,
+        attestations: impl IntoIterator<Item = &'a Attestation<AttestationSource>>,
+        itself: &[Subject],
+    ) -> Result<Vec<NamedStatement>, WorkerError> {
+        let mut statements = Vec::new();
+        for attestation in attestations {
+            let (view, path) = match &attestation.source {
+                AttestationSource::Predicate(predicate) => {
+                    statements.push(NamedStatement {
+                        name: file_name(&attestation.path)?,
+                        statement: state(attestation, predicate, itself)?,
+                    });
+                    continue;
+                }
+                AttestationSource::Result(result) => (self.view(result.as_ref())?, &attestation.path),
+            };
+            match attestation.kind {
+                AttestationKind::InToto => {
+                    let predicate = read(&*view, &find(&*view, path)?)?;
+                    statements.push(NamedStatement {
+                        name: file_name(path)?,
+                        statement: state(attestation, &predicate, itself)?,
+                    });
+                }
+                AttestationKind::Bundle => unbundle(attestation, &*view, itself, &mut statements)?,
+            }
+        }
+        Ok(statements)
+    }
+}
+
+/// The statement that a predicate makes together with what it is stated of.
+fn state(
+    attestation: &Attestation<AttestationSource>,
+    predicate: &[u8],
+    itself: &[Subject],
+) -> Result<Statement, WorkerError> {
+    let predicate: Result<Box<RawValue>, _> = serde_json::from_slice(predicate);
+    let predicate = predicate
+        .map_err(|error| WorkerError::Invalid(format!("attestation {:?} is no JSON: {error}", attestation.path)))?;
+    let subjects = attestation.subjects.iter();
+    let mut subject: Vec<Subject> = subjects
+        .flat_map(|subject| match subject {
+            AttestationSubject::Itself => itself.to_vec(),
+            AttestationSubject::Other { name, digests } => vec![Subject {
+                name: or_unnamed(name),
+                digest: digests.clone(),
+            }],
+        })
+        .collect();
+    if attestation.subjects.is_empty() {
+        subject = itself.to_vec();
+    }
+    Ok(Statement {
+        kind: STATEMENT_TYPE.to_owned(),
+        predicate_type: attestation.predicate_type.clone(),
+        subject,
+        predicate,
+    })
+}
+
+/// Reads a directory of whole statements.
+fn unbundle(
+    bundle: &Attestation<AttestationSource>,
+    view: &dyn View,
+    itself: &[Subject],
+    statements: &mut Vec<NamedStatement>,
+) -> Result<(), WorkerError> {
+    let invalid = |text: String| WorkerError::Invalid(format!("attestation bundle {:?}: {text}", bundle.path));
+    let dir = find(view, &bundle.path)?;
+    if !dir.node.is_dir() {
+        return Err(invalid("is not a directory".to_owned()));
+    }
+    let entries = view::children(view, &dir).map_err(|error| invalid(error.to_string()))?;
+    if entries.len() > MAX_BUNDLE {
+        return Err(invalid(format!("has {} entries", entries.len())));
+    }
+    for entry in entries {
+        let path = entry.path.to_string_lossy().into_owned();
+        let text = read(view, &entry)?;
+        let mut statement: Statement = serde_json::from_slice(&text)
+            .map_err(|error| invalid(format!("cannot decode in-toto statement {path:?}: {error}")))?;
+        if !bundle.predicate_type.is_empty() && statement.predicate_type != bundle.predicate_type {
+            return Err(invalid(format!(
+                "bundle entry {} does not match required predicate type {}",
+                statement.predicate_type, bundle.predicate_type
+            )));
+        }
+        STATEMENT_TYPE.clone_into(&mut statement.kind);
+        if statement.subject.is_empty() {
+            statement.subject = itself.to_vec();
+        }
+        for subject in &mut statement.subject {
+            subject.name = or_unnamed(&subject.name);
+        }
+        statements.push(NamedStatement {
+            name: file_name(&path)?,
+            statement,
+        });
+    }
+    Ok(())
+}
+
+fn or_unnamed(name: &str) -> String {
+    if name.is_empty() { "_" } else { name }.to_owned()
+}
+
+/// The last part of a path.
+fn file_name(path: &str) -> Result<String, WorkerError> {
+    let name = Path::new(path).file_name().and_then(|name| name.to_str());
+    let name = name.filter(|name| !name.contains('\0'));
+    name.map(str::to_owned)
+        .ok_or_else(|| WorkerError::Invalid(format!("attestation path {path:?} names no file")))
+}
+
+fn find(view: &dyn View, path: &str) -> Result<Located, WorkerError> {
+    let found = view::find(view, Path::new(path), Links::Follow);
+    let found = found.map_err(|error| WorkerError::Failed(format!("failed to find attestation {path:?}: {error}")))?;
+    found.ok_or_else(|| WorkerError::NotFound(format!("attestation {path:?}: no such file or directory")))
+}
+
+fn read(view: &dyn View, at: &Located) -> Result<Bytes, WorkerError> {
+    let path = at.path.display();
+    if !at.node.is_file() {
+        return Err(WorkerError::Invalid(format!(
+            "attestation {path} is not a regular file"
+        )));
+    }
+    let mut text = Vec::new();
+    let read = view
+        .open(at)
+        .and_then(|file| file.take(MAX_STATEMENT + 1).read_to_end(&mut text));
+    read.map_err(|error| WorkerError::Failed(format!("failed to read attestation {path}: {error}")))?;
+    if text.len() as u64 > MAX_STATEMENT {
+        return Err(WorkerError::Invalid(format!(
+            "attestation {path} has more than {MAX_STATEMENT} bytes"
+        )));
+    }
+    Ok(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Root;
+
+    fn bundle(files: &[(&str, &str)], predicate_type: &str) -> Result<Vec<NamedStatement>, WorkerError> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("out")).unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join("out").join(name), text).unwrap();
+        }
+        let view = Root::open(dir.path()).unwrap();
+        let mut bundle = Attestation::new(predicate_type, "/out", AttestationSource::Result(None));
+        bundle.kind = AttestationKind::Bundle;
+        let itself = [Subject::new("image", &cairn_solver::Digest::sha256(b"image"))];
+        let mut statements = Vec::new();
+        unbundle(&bundle, &view, &itself, &mut statements)?;
+        Ok(statements)
+    }
+
+    #[test]
+    fn bundles_are_taken_apart() {
+        let own = r#"{"_type":"old","predicateType":"p","subject":[{"digest":{"sha1":"00"}}],"predicate":[1.0]}"#;
+        let general = r#"{"_type":"old","predicateType":"p","predicate":{}}"#;
+        let statements = bundle(&[("b.json", general), ("a.json", own)], "p").unwrap();
+        let names: Vec<_> = statements.iter().map(|named| named.name.as_str()).collect();
+        assert_eq!(names, ["a.json", "b.json"]);
+        let (a, b) = (&statements[0].statement, &statements[1].statement);
+        assert_eq!((a.kind.as_str(), a.predicate.get()), (STATEMENT_TYPE, "[1.0]"));
+        assert_eq!(
+            (a.subject[0].name.as_str(), &a.subject[0].digest["sha1"]),
+            ("_", &"00".to_owned())
+        );
+        assert_eq!(b.subject[0].name, "image");
+    }
+
+    #[test]
+    fn bundles_that_make_no_sense_are_refused() {
+        for (files, want) in [
+            (&[("a.json", "{")][..], "cannot decode in-toto statement"),
+            (
+                &[("a.json", r#"{"_type":"x","predicateType":"q","predicate":{}}"#)],
+                "bundle entry q does not match required predicate type p",
+            ),
+        ] {
+            let error = bundle(files, "p").unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        }
+    }
+
+    #[test]
+    fn predicates_are_stated_of_what_they_name_or_of_the_result() {
+        let itself = [Subject::new("image", &cairn_solver::Digest::sha256(b"image"))];
+        let mut attestation = Attestation::new("p", "p.json", AttestationSource::Predicate(Bytes::new()));
+        assert_eq!(state(&attestation, b"{}", &itself).unwrap().subject, itself);
+        let digests = [("sha512".to_owned(), "ff".to_owned())].into();
+        attestation.subjects = vec![
+            AttestationSubject::Other {
+                name: "other".to_owned(),
+                digests,
+            },
+            AttestationSubject::Itself,
+        ];
+        let stated = state(&attestation, b"{}", &itself).unwrap();
+        let names: Vec<_> = stated.subject.iter().map(|subject| subject.name.as_str()).collect();
+        assert_eq!(names, ["other", "image"]);
+        assert!(state(&attestation, b"{} x", &itself).is_err());
+    }
+
+    #[test]
+    fn statements_have_file_names() {
+        assert_eq!(file_name("/a/b.json").unwrap(), "b.json");
+        for path in ["", "/", "..", "a/.."] {
+            assert!(file_name(path).is_err(), "{path}");
+        }
+    }
+}

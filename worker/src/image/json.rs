@@ -1,0 +1,116 @@
+//! JSON text, laid out anew: numbers and the order of members stay as they were written.
+
+/// Removes white space outside strings. `json` must be valid.
+pub(super) fn compact(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len());
+    for_each_token(json, |byte, _| out.push(byte));
+    out
+}
+
+/// Indents by two spaces, with nothing inside empty objects and arrays. `json` must be valid.
+pub(super) fn indent(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len() * 2);
+    let mut depth = 0_usize;
+    let mut is_open = false;
+    for_each_token(json, |byte, in_string| {
+        if in_string {
+            if is_open {
+                line(&mut out, depth);
+                is_open = false;
+            }
+            out.push(byte);
+            return;
+        }
+        match byte {
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if !is_open {
+                    line(&mut out, depth);
+                }
+                is_open = false;
+                out.push(byte);
+            }
+            b',' => {
+                out.push(byte);
+                line(&mut out, depth);
+            }
+            b':' => out.extend_from_slice(b": "),
+            _ => {
+                if is_open {
+                    line(&mut out, depth);
+                }
+                is_open = matches!(byte, b'{' | b'[');
+                depth += usize::from(is_open);
+                out.push(byte);
+            }
+        }
+    });
+    out
+}
+
+fn line(out: &mut Vec<u8>, depth: usize) {
+    out.push(b'\n');
+    out.extend(std::iter::repeat_n(b' ', depth * 2));
+}
+
+/// Calls `each` for every byte that is no white space between tokens, and says whether it belongs to a string.
+fn for_each_token(json: &[u8], mut each: impl FnMut(u8, bool)) {
+    let mut in_string = false;
+    let mut is_escaped = false;
+    for &byte in json {
+        if in_string {
+            each(byte, true);
+            in_string = is_escaped || byte != b'"';
+            is_escaped = !is_escaped && byte == b'\\';
+        } else if byte == b'"' {
+            in_string = true;
+            each(byte, true);
+        } else if !byte.is_ascii_whitespace() {
+            each(byte, false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    const ODD: &str = r#" { "a\" {" : [ 1.50e3 , -0 ,[ ],{ } , "x , y" ], "b":null } "#;
+
+    #[test]
+    fn only_white_space_changes() {
+        let short = r#"{"a\" {":[1.50e3,-0,[],{},"x , y"],"b":null}"#;
+        assert_eq!(compact(ODD.as_bytes()), short.as_bytes());
+        let long = "{\n  \"a\\\" {\": [\n    1.50e3,\n    -0,\n    [],\n    {},\n    \"x , y\"\n  ],\n  \"b\": null\n}";
+        assert_eq!(String::from_utf8(indent(ODD.as_bytes())).unwrap(), long);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::from),
+            ".*".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(".{0,4}", inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn both_forms_are_those_of_a_serializer(value in any_json()) {
+            let short = serde_json::to_vec(&value).unwrap();
+            let long = serde_json::to_vec_pretty(&value).unwrap();
+            prop_assert_eq!(compact(&long), short.clone());
+            prop_assert_eq!(indent(&short), long.clone());
+            prop_assert_eq!(indent(&long), long);
+        }
+    }
+}
