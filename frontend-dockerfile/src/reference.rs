@@ -20,6 +20,13 @@ impl ImageRef {
         Ok(Self(reference))
     }
 
+    /// Whether `text` is a reference.
+    pub(crate) fn is_valid(text: &str) -> bool {
+        // Most names are this plain, and need no grammar. From 64 digits on a name may be taken for a digest.
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        (1..64).contains(&text.len()) && text.bytes().all(is_plain) || Self::parse(text).is_ok()
+    }
+
     fn explain(text: &str) -> String {
         let name = text.split(['@', ':']).next().unwrap_or_default();
         let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');

@@ -201,11 +201,11 @@ pub(super) fn with_shell(state: &StageState, text: &str) -> Vec<String> {
 }
 
 fn show(word: &str, pairs: &[(String, String)]) -> String {
-    let pairs = pairs
-        .iter()
-        .map(|(key, value)| format!(" {key}={value}"))
-        .collect::<String>();
-    format!("{word}{pairs}")
+    let mut text = word.to_owned();
+    for (key, value) in pairs {
+        text.extend([" ", key, "=", value]);
+    }
+    text
 }
 
 fn show_healthcheck(check: &Healthcheck) -> String {

@@ -351,14 +351,14 @@ fn created_by(word: &str, copy: &Copy, said: &Expanded) -> String {
     }
     for (flag, value) in [("chown", &said.chown), ("chmod", &said.chmod)] {
         if let Some(value) = value {
-            text.push_str(&format!(" --{flag}={value}"));
+            text.extend([" --", flag, "=", value]);
         }
     }
     for source in &said.sources {
-        text.push_str(&format!(" {source}"));
+        text.extend([" ", source]);
     }
     for (name, _) in &said.heredocs {
-        text.push_str(&format!(" <<{name}"));
+        text.extend([" <<", name]);
     }
     format!("{text} {} # buildkit", said.dest)
 }

@@ -172,7 +172,7 @@ fn arguments(state: &StageState) -> String {
     let mut text = format!("|{}", args.len());
     for (name, own) in args {
         let value = state.env.get(name).or(own.as_deref()).unwrap_or_default();
-        text.push_str(&format!(" {name}={value}"));
+        text.extend([" ", name, "=", value]);
     }
     text + " "
 }

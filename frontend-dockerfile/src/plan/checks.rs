@@ -60,7 +60,7 @@ impl Plan {
 /// Looks whether a stage's base makes sense with `defaults`, the arguments without what the build was given.
 pub(super) fn default_base(stage: &Stage, defaults: &GlobalArgs, found: &mut Findings) {
     let expanded = defaults.expander.expand(&stage.from.base, defaults);
-    if expanded.is_ok_and(|expanded| ImageRef::parse(&expanded.value).is_err()) {
+    if expanded.is_ok_and(|expanded| !ImageRef::is_valid(&expanded.value)) {
         let message = format!(
             "Default value for ARG {} results in empty or invalid base image name",
             stage.from.base
