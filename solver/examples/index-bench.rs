@@ -2,16 +2,19 @@
 
 #![expect(clippy::print_stdout, reason = "a program that prints its measurements")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cairn_solver::ResultId;
 use cairn_solver::cache_key::{CacheKey, Preimage};
-use cairn_solver::index::{CacheIndex, Evidence, IndexError, Known, RedbIndex};
+use cairn_solver::index::{CacheIndex, Evidence, IndexError, Known, Millis, RedbIndex, Removal, Removed};
+use cairn_solver::{Digest, ResultId};
 
 const RECORDS: u32 = 1_000_000;
 const LOOKUPS: u32 = 200_000;
+/// For the file to be compacted.
+const MOST_WAITED: Duration = Duration::from_secs(120);
 
 fn key(n: u32) -> CacheKey {
     CacheKey::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
@@ -49,7 +52,18 @@ impl Drop for Scratch {
     }
 }
 
+/// Writes something, and ends without closing the file.
+fn crash(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let index = RedbIndex::open(path)?;
+    index.record_content(&key(0), &Digest::sha256(b"x"))?;
+    index.flush()?;
+    std::process::abort();
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(path) = std::env::args_os().nth(1) {
+        return crash(Path::new(&path));
+    }
     let dir = Scratch(std::env::temp_dir().join(format!("cairn-index-{}", std::process::id())));
     std::fs::create_dir_all(&dir.0)?;
     let path = dir.0.join("index.redb");
@@ -100,5 +114,42 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("all {seen} records scanned in {:.1?}", start.elapsed());
     let start = Instant::now();
     println!("{} strays found in {:.1?}", index.repair()?, start.elapsed());
+    drop(index);
+
+    let _aborted = Command::new(std::env::current_exe()?).arg(&path).status()?;
+    let start = Instant::now();
+    let index = RedbIndex::open(&path)?;
+    println!("opened after a crash in {:.1?}", start.elapsed());
+
+    let start = Instant::now();
+    let removal = Removal {
+        at: Millis::now(),
+        how: Removed::Pruned,
+    };
+    for n in RECORDS / 20..RECORDS {
+        index.forget(&key(n), removal)?;
+    }
+    index.flush()?;
+    println!(
+        "{} records forgotten in {:.1?}",
+        RECORDS - RECORDS / 20,
+        start.elapsed()
+    );
+    let start = Instant::now();
+    index.repair()?;
+    println!("repaired in {:.1?}", start.elapsed());
+    let (start, mut slowest) = (Instant::now(), Duration::ZERO);
+    let before = std::fs::metadata(&path)?.len();
+    while start.elapsed() < MOST_WAITED && std::fs::metadata(&path)?.len() >= before {
+        let look = Instant::now();
+        index.results(&key(7))?;
+        slowest = slowest.max(look.elapsed());
+    }
+    let bytes = std::fs::metadata(&path)?.len();
+    println!(
+        "{} MiB after {:.1?} of compacting; the slowest look-up meanwhile took {slowest:.1?}",
+        bytes >> 20,
+        start.elapsed()
+    );
     Ok(())
 }

@@ -112,36 +112,103 @@ pub enum InputPart {
 impl Preimage {
     /// Hashes the parts.
     pub fn key(&self) -> CacheKey {
-        let mut hasher = blake3::Hasher::new();
-        let mut put = |text: &str| {
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text.as_bytes());
-        };
-        put(KEY_VERSION);
-        put(&self.kind);
-        put(&self.fields.len().to_string());
+        let mut hasher = KeyHasher::new(&self.kind, self.fields.len());
         for (name, value) in &self.fields {
-            put(name);
-            put(value);
+            hasher.put(name);
+            hasher.put(value);
         }
-        put(&self.inputs.len().to_string());
+        hasher.count(self.inputs.len());
         for input in &self.inputs {
             match input {
-                InputPart::Identity { key, output } => {
-                    put("identity");
-                    put(key);
-                    put(&output.to_string());
-                }
+                InputPart::Identity { key, output } => hasher.identity(key, *output),
                 InputPart::Content(digests) => {
-                    put("content");
-                    put(&digests.len().to_string());
-                    for digest in digests {
-                        put(digest);
-                    }
+                    hasher.content(digests.len());
+                    digests.iter().for_each(|digest| hasher.put(digest));
                 }
             }
         }
-        CacheKey(*hasher.finalize().as_bytes())
+        hasher.finish()
+    }
+}
+
+/// What an input contributes to a key, as numbers.
+#[derive(Clone, Copy, Debug)]
+pub enum InputHash<'a> {
+    /// Which output of which key.
+    Identity(CacheKey, usize),
+    /// The digests of what is read from it, per selector.
+    Content(&'a [Digest]),
+}
+
+/// The key of a vertex that is no source: the one of its [`op_preimage`], without making that.
+pub fn op_key<'a>(
+    vertex: &Vertex,
+    platform: Option<&Platform>,
+    inputs: impl ExactSizeIterator<Item = InputHash<'a>>,
+) -> CacheKey {
+    let (kind, fields) = op_fields(vertex, platform);
+    let mut hasher = KeyHasher::new(kind, fields.count());
+    fields.texts().for_each(|text| hasher.put(text));
+    hasher.count(inputs.len());
+    for input in inputs {
+        match input {
+            InputHash::Identity(key, output) => {
+                let mut text = *b"blake3:0000000000000000000000000000000000000000000000000000000000000000";
+                hasher.identity(in_hex(&mut text, key.as_bytes()), output);
+            }
+            InputHash::Content(digests) => {
+                hasher.content(digests.len());
+                for digest in digests {
+                    let mut text = *b"sha256:0000000000000000000000000000000000000000000000000000000000000000";
+                    hasher.put(in_hex(&mut text, digest.as_bytes()));
+                }
+            }
+        }
+    }
+    hasher.finish()
+}
+
+/// Puts a hash in place of the zeros of a text that names its algorithm.
+fn in_hex<'a>(text: &'a mut [u8; 71], hash: &[u8; 32]) -> &'a str {
+    let at = text.len() - 64;
+    hex::encode_to_slice(hash, &mut text[at..]).expect("there is room for 64 digits");
+    std::str::from_utf8(text).expect("digits are text")
+}
+
+/// Hashes the parts of a key in their order.
+struct KeyHasher(blake3::Hasher);
+
+impl KeyHasher {
+    fn new(kind: &str, fields: usize) -> Self {
+        let mut hasher = Self(blake3::Hasher::new());
+        hasher.put(KEY_VERSION);
+        hasher.put(kind);
+        hasher.count(fields);
+        hasher
+    }
+
+    fn put(&mut self, text: &str) {
+        self.0.update(&(text.len() as u64).to_le_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    fn count(&mut self, number: usize) {
+        self.put(&number.to_string());
+    }
+
+    fn identity(&mut self, key: &str, output: usize) {
+        self.put("identity");
+        self.put(key);
+        self.count(output);
+    }
+
+    fn content(&mut self, digests: usize) {
+        self.put("content");
+        self.count(digests);
+    }
+
+    fn finish(&self) -> CacheKey {
+        CacheKey(*self.0.finalize().as_bytes())
     }
 }
 
@@ -275,6 +342,16 @@ pub fn source_preimage(resolved: &ResolvedSource) -> Preimage {
 
 /// The preimage of any other vertex's key. `platform` is what it runs on, if that is known.
 pub fn op_preimage(vertex: &Vertex, platform: Option<&Platform>, inputs: Vec<InputPart>) -> Preimage {
+    let (kind, fields) = op_fields(vertex, platform);
+    Preimage {
+        kind: kind.to_owned(),
+        fields: fields.pairs(),
+        inputs,
+    }
+}
+
+/// The kind of a vertex and its own fields.
+fn op_fields(vertex: &Vertex, platform: Option<&Platform>) -> (&'static str, Fields) {
     let mut fields = Fields::default();
     let kind = match &vertex.op {
         Op::Source(_) => "source",
@@ -303,19 +380,42 @@ pub fn op_preimage(vertex: &Vertex, platform: Option<&Platform>, inputs: Vec<Inp
             "passthrough"
         }
     };
-    Preimage {
-        kind: kind.to_owned(),
-        fields: fields.0,
-        inputs,
-    }
+    (kind, fields)
 }
 
+/// Names and values by turns, one after another: large builds have very many, and most are only hashed.
 #[derive(Default)]
-struct Fields(Vec<(String, String)>);
+struct Fields {
+    text: String,
+    ends: Vec<usize>,
+}
 
 impl Fields {
-    fn put(&mut self, name: &str, value: impl Into<String>) {
-        self.0.push((name.to_owned(), value.into()));
+    fn put(&mut self, name: &str, value: impl AsRef<str>) {
+        for text in [name, value.as_ref()] {
+            self.text.push_str(text);
+            self.ends.push(self.text.len());
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.ends.len() / 2
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends
+            .iter()
+            .map(move |&end| &self.text[std::mem::replace(&mut start, end)..end])
+    }
+
+    fn pairs(&self) -> Vec<(String, String)> {
+        let mut texts = self.texts().map(str::to_owned);
+        let mut pairs = Vec::with_capacity(self.count());
+        while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
+            pairs.push((name, value));
+        }
+        pairs
     }
 
     fn put_all<'a>(&mut self, name: &str, values: impl IntoIterator<Item = &'a String>) {

@@ -11,7 +11,7 @@ pub use self::history::{
     Removal, Removed, SiteId, SiteKey, StepRecord, Verdict,
 };
 pub use self::memory::MemoryIndex;
-pub use self::redb::RedbIndex;
+pub use self::redb::{IndexLimits, RedbIndex};
 
 use crate::Digest;
 use crate::cache_key::CacheKey;

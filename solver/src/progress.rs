@@ -22,11 +22,11 @@ pub enum Event {
     /// State of a vertex.
     Vertex(VertexState),
     /// State of an action of a vertex.
-    Status(VertexDigest, Status),
+    Status(VertexDigest, Box<Status>),
     /// Output of a vertex's process.
     Log(VertexDigest, Log),
     /// A finding about a vertex.
-    Warning(VertexDigest, Warning),
+    Warning(VertexDigest, Box<Warning>),
 }
 
 /// State of a vertex.
@@ -47,7 +47,7 @@ pub struct VertexState {
     /// Why it failed; empty if it did not.
     pub error: String,
     /// The step it is shown as a part of.
-    pub group: Option<ProgressGroup>,
+    pub group: Option<Arc<ProgressGroup>>,
 }
 
 /// State of an action of a vertex, such as the transfer of one layer.
@@ -130,12 +130,12 @@ impl VertexProgress {
 
     /// Passes the state of an action on.
     pub fn status(&self, status: Status) {
-        self.log.push(Event::Status(self.vertex, status));
+        self.log.push(Event::Status(self.vertex, Box::new(status)));
     }
 
     /// Passes a finding on.
     pub fn warn(&self, warning: Warning) {
-        self.log.push(Event::Warning(self.vertex, warning));
+        self.log.push(Event::Warning(self.vertex, Box::new(warning)));
     }
 
     /// Begins an action; its end is reported when the guard is finished or dropped.

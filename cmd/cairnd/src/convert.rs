@@ -48,7 +48,7 @@ impl Batch {
             // Every interval of a vertex counts, so none of its states is dropped.
             Event::Vertex(state) => self.response.vertexes.push(vertex(state)),
             Event::Status(digest, state) => {
-                let state = status(digest.to_string(), state);
+                let state = status(digest.to_string(), *state);
                 let key = (state.vertex.clone(), state.id.clone());
                 match self.statuses.get(&key) {
                     Some(&position) => self.response.statuses[position] = state,
@@ -62,7 +62,7 @@ impl Batch {
                 self.log_bytes += entry.data.len();
                 self.response.logs.push(log(digest.to_string(), entry));
             }
-            Event::Warning(digest, finding) => self.response.warnings.push(warning(digest.to_string(), finding)),
+            Event::Warning(digest, finding) => self.response.warnings.push(warning(digest.to_string(), *finding)),
         }
     }
 }
@@ -76,14 +76,14 @@ fn vertex(state: VertexState) -> control::Vertex {
         started: state.started.map(timestamp),
         completed: state.completed.map(timestamp),
         error: state.error,
-        progress_group: state.group.map(progress_group),
+        progress_group: state.group.as_deref().map(progress_group),
     }
 }
 
-fn progress_group(group: ProgressGroup) -> pb::ProgressGroup {
+fn progress_group(group: &ProgressGroup) -> pb::ProgressGroup {
     pb::ProgressGroup {
-        id: group.id,
-        name: group.name,
+        id: group.id.clone(),
+        name: group.name.clone(),
         weak: group.weak,
     }
 }

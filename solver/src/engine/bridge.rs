@@ -298,7 +298,10 @@ impl Bridge for BuildBridge {
     }
 
     fn warn(&self, vertex: Digest, warning: Warning) {
-        self.common.build.events().push(Event::Warning(vertex, warning));
+        self.common
+            .build
+            .events()
+            .push(Event::Warning(vertex, Box::new(warning)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! One client's build.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +21,9 @@ use crate::progress::{Event, EventLog, VertexProgress, VertexState};
 use crate::session::SessionGroup;
 use crate::worker::{CallContext, Ref, WorkerError};
 use crate::{Digest, Platform, SolveError, VertexError};
+
+/// Bytes of ops from which on a definition is decoded where it may take its time.
+const LARGE_DEFINITION: usize = 256 << 10;
 
 /// Something a client may be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,7 +65,6 @@ pub struct BuildOptions {
 /// An output of a vertex of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Want {
-    pub(super) vertex: VertexDigest,
     /// Its place in the build.
     pub(super) node: u32,
     pub(super) output: usize,
@@ -146,19 +148,23 @@ impl Build {
     /// # Errors
     /// The definition's, or that of the first vertex that failed.
     pub async fn solve(&self, definition: &Definition) -> Result<Option<Ref>, SolveError> {
-        let Some(graph) = llb::decode(definition)? else {
-            return Ok(None);
+        let want = if definition.size() > LARGE_DEFINITION {
+            // This takes a while, in which the tasks of others would have to wait.
+            let (inner, definition) = (self.inner.clone(), definition.clone());
+            let load = tokio::task::spawn_blocking(move || inner.decode_and_load(&definition));
+            tokio::select! {
+                loaded = load => loaded.unwrap_or_else(|error| {
+                    Err(WorkerError::Failed(format!("internal error: loading a definition: {error}")).into())
+                }),
+                () = self.inner.cancel.cancelled() => Err(SolveError::Cancelled),
+            }
+        } else {
+            self.inner.decode_and_load(definition)
         };
-        let want = self.load(&graph)?;
-        self.inner.result(want).await
-    }
-
-    /// Announces a graph's vertices and checks that they are allowed.
-    fn load(&self, graph: &Graph) -> Result<Want, SolveError> {
-        for index in graph.topological() {
-            self.inner.check_allowed(graph.vertex(index))?;
+        match want? {
+            None => Ok(None),
+            Some(want) => self.inner.result(want).await,
         }
-        Ok(self.inner.load(graph))
     }
 
     /// Begins a step that is no vertex, such as an export. `key` identifies it within the build.
@@ -241,15 +247,6 @@ impl Inner {
         self.nodes.read().in_order[number as usize].clone()
     }
 
-    /// A vertex that has been loaded.
-    pub(super) fn node(&self, digest: &VertexDigest) -> Result<Arc<Node>, SolveError> {
-        let nodes = self.nodes.read();
-        let number = nodes.by_digest.get(digest);
-        number
-            .map(|&number| nodes.in_order[number as usize].clone())
-            .ok_or_else(|| SolveError::NotFound(format!("no vertex {digest} in this build")))
-    }
-
     /// All vertices, inputs before what uses them.
     pub(super) fn nodes_in_order(&self) -> Vec<Arc<Node>> {
         self.nodes.read().in_order.clone()
@@ -276,6 +273,17 @@ impl Inner {
         }
     }
 
+    /// Decodes a definition, checks that its vertices are allowed, and announces them.
+    fn decode_and_load(&self, definition: &Definition) -> Result<Option<Want>, SolveError> {
+        let Some(graph) = llb::decode(definition)? else {
+            return Ok(None);
+        };
+        for index in graph.topological() {
+            self.check_allowed(graph.vertex(index))?;
+        }
+        Ok(Some(self.load(&graph)))
+    }
+
     /// Takes a graph's vertices in and announces those that are new. Returns what it asks for.
     fn load(&self, graph: &Graph) -> Want {
         let mut nodes = self.nodes.write();
@@ -290,9 +298,10 @@ impl Inner {
                 }
                 None => {
                     let number = u32::try_from(nodes.in_order.len()).expect("no build has as many vertices");
-                    let inputs = vertex.inputs.iter().map(|edge| want(graph, &numbers, *edge)).collect();
+                    let inputs = vertex.inputs.iter().map(|edge| want(&numbers, *edge)).collect();
                     let places = places(graph, &vertex.digest);
-                    let node = Node::new(number, vertex.clone(), graph.name(index), inputs, places);
+                    let below = distinct(graph, vertex);
+                    let node = Node::new(number, vertex.clone(), graph.name(index), inputs, below, places);
                     new.push(Event::Vertex(node.state()));
                     nodes.in_order.push(Arc::new(node));
                     nodes.by_digest.insert(vertex.digest, number);
@@ -313,7 +322,7 @@ impl Inner {
         }
         drop(nodes);
         self.events.push_all(new);
-        want(graph, &numbers, graph.target())
+        want(&numbers, graph.target())
     }
 
     /// What this build claims for a vertex that needs a slot.
@@ -327,12 +336,29 @@ impl Inner {
 }
 
 /// An edge of a graph as the output of a vertex of the build, given the places of the graph's vertices.
-fn want(graph: &Graph, numbers: &[u32], edge: Edge) -> Want {
+fn want(numbers: &[u32], edge: Edge) -> Want {
     Want {
-        vertex: graph.vertex(edge.vertex).digest,
         node: numbers[edge.vertex.index()],
         output: edge.output,
     }
+}
+
+/// The vertices among inputs, each once.
+fn distinct(graph: &Graph, vertex: &Vertex) -> Arc<[VertexDigest]> {
+    let digest = |edge: &Edge| graph.vertex(edge.vertex).digest;
+    let inputs = &vertex.inputs;
+    // Most have so few that looking at them all is the fastest.
+    if inputs.len() <= 8 {
+        let is_first = |(n, edge): &(usize, &Edge)| !inputs[..*n].iter().any(|other| other.vertex == edge.vertex);
+        let first = inputs.iter().enumerate().filter(is_first);
+        return first.map(|(_, edge)| digest(edge)).collect();
+    }
+    let mut seen = HashSet::with_capacity(inputs.len());
+    inputs
+        .iter()
+        .filter(|edge| seen.insert(edge.vertex))
+        .map(digest)
+        .collect()
 }
 
 fn places(graph: &Graph, vertex: &VertexDigest) -> Vec<(SourceFile, SourceLocation)> {

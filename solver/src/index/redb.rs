@@ -1,24 +1,31 @@
 //! The index on disk: one redb file.
 //!
+//! Reads share a snapshot of the file, which is made anew after each commit. Rows are in a form of their own ([`codec`]).
+//! The index is bounded: each commit takes the oldest records out while there are too many. A file that is mostly empty
+//! is written anew beside itself while it is used ([`compact`]).
+//!
 //! Writes gather in memory, where reads find them at once; a thread of its own commits whatever has gathered in one
 //! transaction. redb's commits are atomic, so a crash loses at most the writes of the last moment. What cannot be
 //! committed (no room on the disk) is kept, up to a limit, and tried again with a later write. redb refuses a database
 //! after a failed write, so it is opened anew for that.
 
+mod codec;
+mod compact;
+mod file;
 mod pending;
+mod repair;
 mod tables;
+mod writer;
 
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use ::redb::{Database, ReadableDatabase, TableDefinition};
-use parking_lot::RwLock;
-
+use self::file::{File, Refused, Snapshot};
 use self::pending::{Change, Pending, Recorded};
+use self::writer::Writer;
 use super::history::{BuildRecord, BuildSummary, Known, Removal, SiteId, SiteKey, StepRecord};
 use super::{CacheIndex, IndexError, Outputs};
 use crate::Digest;
@@ -33,49 +40,58 @@ pub struct RedbIndex {
     writer: Option<JoinHandle<()>>,
 }
 
-/// Memory for pages of the file; the system caches the file besides.
-const CACHE_BYTES: usize = 4 << 20;
-/// Shortest time between two attempts to write after one failed: opening anew may have to read the whole file.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// The file, open unless writing to it failed and it could not be opened again since.
-struct File {
-    path: PathBuf,
-    database: RwLock<Option<Database>>,
+/// What an index on disk may grow to. Beyond that its oldest records go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexLimits {
+    /// Keys of which it is remembered what went into them, with results or without.
+    pub records: u64,
+    /// Bytes of the file. What is taken out makes room in it, but does not shrink it at once.
+    pub bytes: u64,
 }
 
-impl File {
-    fn with<T, E>(&self, work: impl FnOnce(&Database) -> Result<T, E>) -> Result<T, String>
-    where
-        E: ToString,
-    {
-        let database = self.database.read();
-        let database = database.as_ref().ok_or("the file is closed after a failed write")?;
-        work(database).map_err(|error| error.to_string())
+impl Default for IndexLimits {
+    fn default() -> Self {
+        Self {
+            records: 4_000_000,
+            bytes: 8 << 30,
+        }
     }
+}
 
-    fn reopen(&self) -> Result<(), String> {
-        let mut database = self.database.write();
-        // Closed first: two cannot have it open.
-        *database = None;
-        let (opened, _) = open_database(&self.path).map_err(Refused::into_message)?;
-        *database = Some(opened);
-        Ok(())
+impl IndexLimits {
+    /// The limits for a file in a directory: the default ones, but no more than this share of its disk.
+    fn for_directory(dir: &Path) -> Self {
+        const SHARE: u64 = 20;
+        let limits = Self::default();
+        let disk = rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
+        Self {
+            bytes: limits.bytes.min(disk / SHARE),
+            ..limits
+        }
     }
 }
 
 impl RedbIndex {
     /// Opens the index at `path`, or makes it. A damaged file is put aside and a new one begun: a cache can be
-    /// rebuilt, a daemon that does not start helps nobody.
+    /// rebuilt, a daemon that does not start helps nobody. It grows to a small share of its disk.
     ///
     /// # Errors
     /// [`IndexError::Open`] if the file can neither be opened nor made, or is in use.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        Self::open_with(path, IndexLimits::for_directory(dir.unwrap_or(Path::new("."))))
+    }
+
+    /// The same with other limits.
+    ///
+    /// # Errors
+    /// As [`RedbIndex::open`].
+    pub fn open_with(path: &Path, limits: IndexLimits) -> Result<Self, IndexError> {
         let fail = |message: String| IndexError::Open {
             path: path.display().to_string(),
             message,
         };
-        let (database, last_build) = match open_database(path) {
+        let (file, last) = match File::open(path) {
             Ok(opened) => opened,
             Err(Refused::InUse(message)) => return Err(fail(message)),
             Err(Refused::Damaged(message)) if path.is_file() => {
@@ -83,76 +99,32 @@ impl RedbIndex {
                 tracing::warn!(path = %path.display(), error = message, "cache index is damaged; beginning a new one");
                 std::fs::rename(path, &aside)
                     .map_err(|rename| fail(format!("{message}; moving it aside: {rename}")))?;
-                open_database(path).map_err(|refused| fail(refused.into_message()))?
+                File::open(path).map_err(|refused| fail(refused.into_message()))?
             }
             Err(Refused::Damaged(message)) => return Err(fail(message)),
         };
-        let file = Arc::new(File {
-            path: path.to_owned(),
-            database: RwLock::new(Some(database)),
-        });
+        let file = Arc::new(file);
         let pending = Arc::<Pending>::default();
+        let writer = Writer::new(file.clone(), pending.clone(), limits);
         let writer = std::thread::Builder::new()
             .name("cache-index".to_owned())
-            .spawn({
-                let (file, pending) = (file.clone(), pending.clone());
-                move || write_loop(&file, &pending)
-            })
+            .spawn(move || writer.run())
             .map_err(|error| fail(error.to_string()))?;
         Ok(Self {
             file,
             pending,
-            last_build: AtomicU64::new(last_build),
+            last_build: AtomicU64::new(last.build),
             writer: Some(writer),
         })
     }
 
-    /// Reads one row; a row that cannot be understood is as good as none.
-    fn read<K, T>(
+    fn read<T>(
         &self,
-        table: TableDefinition<'static, K, &'static [u8]>,
-        key: K::SelfType<'_>,
-    ) -> Result<Option<T>, IndexError>
-    where
-        K: ::redb::Key + 'static,
-        T: serde::de::DeserializeOwned,
-    {
-        let read = |database: &Database| -> Result<Option<T>, ::redb::Error> {
-            let row = database.begin_read()?.open_table(table)?.get(&key)?;
-            Ok(row.and_then(|row| serde_json::from_slice(row.value()).ok()))
-        };
-        self.file.with(read).map_err(|error| access("read a record", error))
+        what: &'static str,
+        work: impl FnOnce(&Snapshot) -> Result<T, ::redb::Error>,
+    ) -> Result<T, IndexError> {
+        self.file.read(work).map_err(|error| access(what, error))
     }
-}
-
-/// Why a database file cannot be opened.
-enum Refused {
-    InUse(String),
-    Damaged(String),
-}
-
-impl Refused {
-    fn into_message(self) -> String {
-        match self {
-            Self::InUse(message) | Self::Damaged(message) => message,
-        }
-    }
-}
-
-/// Opens a file and makes its tables; tells the number of the last build in there. redb checks much of a file by assertions, so a panic means damage too.
-fn open_database(path: &Path) -> Result<(Database, u64), Refused> {
-    let open = || -> Result<(Database, u64), Refused> {
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| match error {
-                ::redb::DatabaseError::DatabaseAlreadyOpen => Refused::InUse(error.to_string()),
-                other => Refused::Damaged(other.to_string()),
-            })?;
-        let last_build = tables::prepare(&database).map_err(|error| Refused::Damaged(error.to_string()))?;
-        Ok((database, last_build))
-    };
-    std::panic::catch_unwind(open).unwrap_or_else(|_| Err(Refused::Damaged("the file is inconsistent".to_owned())))
 }
 
 fn access(what: &'static str, message: impl ToString) -> IndexError {
@@ -167,7 +139,11 @@ impl CacheIndex for RedbIndex {
         match self.pending.results(key) {
             Some(Recorded::Made(outputs, _)) => Ok(Some(Outputs::clone(&outputs))),
             Some(Recorded::Gone(_)) => Ok(None),
-            None => self.read(tables::RESULTS, key.as_bytes()),
+            None => self.read("read a record", |file| {
+                let row = file.results.get(key.as_bytes())?;
+                // A row that cannot be understood is as good as none.
+                Ok(row.and_then(|row| codec::decode_results(row.value())))
+            }),
         }
     }
 
@@ -180,7 +156,15 @@ impl CacheIndex for RedbIndex {
     fn known(&self, key: &CacheKey) -> Result<Option<Known>, IndexError> {
         match self.pending.results(key) {
             Some(Recorded::Made(_, known)) => Ok(Some(Known::clone(&known))),
-            Some(Recorded::Gone(_)) | None => self.read(tables::KNOWN, key.as_bytes()),
+            Some(Recorded::Gone(_)) | None => self.read("read what went into a key", |file| {
+                let key = key.as_bytes();
+                let Some(number) = file.known_number(key)? else {
+                    return Ok(None);
+                };
+                let row = file.known.get(number)?;
+                let row = row.filter(|row| codec::known_key(row.value()).as_ref() == Some(key));
+                Ok(row.and_then(|row| codec::decode_known(row.value())))
+            }),
         }
     }
 
@@ -188,15 +172,10 @@ impl CacheIndex for RedbIndex {
         if let Some(digest) = self.pending.content(key) {
             return Ok(Some(digest));
         }
-        let read = |database: &Database| -> Result<Option<Digest>, ::redb::Error> {
-            let table = database.begin_read()?.open_table(tables::CONTENTS)?;
-            Ok(table
-                .get(key.as_bytes())?
-                .map(|hash| Digest::from_sha256(*hash.value())))
-        };
-        self.file
-            .with(read)
-            .map_err(|error| access("read a content digest", error))
+        self.read("read a content digest", |file| {
+            let row = file.contents.get(key.as_bytes())?;
+            Ok(row.map(|hash| Digest::from_sha256(*hash.value())))
+        })
     }
 
     fn record_content(&self, key: &CacheKey, digest: &Digest) -> Result<(), IndexError> {
@@ -215,29 +194,24 @@ impl CacheIndex for RedbIndex {
             Some(Recorded::Gone(removal)) => return Ok(Some(removal)),
             None => {}
         }
-        let read = |database: &Database| -> Result<Option<Removal>, ::redb::Error> {
-            let table = database.begin_read()?.open_table(tables::GONE)?;
-            Ok(table
-                .get(key.as_bytes())?
-                .map(|row| tables::decode_removal(row.value())))
-        };
-        self.file.with(read).map_err(|error| access("read a record", error))
+        self.read("read a record", |file| {
+            let row = file.gone.get(key.as_bytes())?;
+            Ok(row.map(|row| tables::decode_removal(row.value())))
+        })
     }
 
     fn scan(&self, after: Option<&CacheKey>, limit: usize) -> Result<Vec<(CacheKey, Outputs)>, IndexError> {
-        let read = |database: &Database| -> Result<Vec<(CacheKey, Outputs)>, ::redb::Error> {
-            let table = database.begin_read()?.open_table(tables::RESULTS)?;
+        self.read("list records", |file| {
             let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_bytes()));
             let mut found = Vec::new();
-            for row in table.range::<&[u8; 32]>((from, Bound::Unbounded))?.take(limit) {
-                let (key, json) = row?;
+            for row in file.results.range::<&[u8; 32]>((from, Bound::Unbounded))?.take(limit) {
+                let (key, row) = row?;
                 // What cannot be understood has no outputs that anything could need.
-                let outputs = serde_json::from_slice(json.value()).unwrap_or_default();
+                let outputs = codec::decode_results(row.value()).unwrap_or_default();
                 found.push((CacheKey::from_bytes(*key.value()), outputs));
             }
             Ok(found)
-        };
-        self.file.with(read).map_err(|error| access("list records", error))
+        })
     }
 
     fn record_build(&self, build: BuildRecord) -> Result<(), IndexError> {
@@ -247,28 +221,31 @@ impl CacheIndex for RedbIndex {
     }
 
     fn builds(&self) -> Result<Vec<BuildSummary>, IndexError> {
-        self.file
-            .with(tables::builds)
-            .map_err(|error| access("list builds", error))
+        self.read("list builds", |file| tables::builds(&file.builds))
     }
 
     fn steps(&self, number: u64) -> Result<Vec<StepRecord>, IndexError> {
-        Ok(self.read(tables::STEPS, number)?.unwrap_or_default())
+        self.read("read the steps of a build", |file| {
+            let row = file.steps.get(number)?;
+            Ok(row
+                .and_then(|row| serde_json::from_slice(row.value()).ok())
+                .unwrap_or_default())
+        })
     }
 
     fn site(&self, site: &SiteId) -> Result<Vec<SiteKey>, IndexError> {
-        let read = |database: &Database| -> Result<Vec<SiteKey>, ::redb::Error> {
-            let table = database.begin_read()?.open_table(tables::SITES)?;
-            let row = table.get(&site.0)?;
+        self.read("read a site", |file| {
+            let row = file.sites.get(&site.0)?;
             Ok(row.map(|row| tables::decode_site(row.value())).unwrap_or_default())
-        };
-        self.file.with(read).map_err(|error| access("read a site", error))
+        })
     }
 
     fn repair(&self) -> Result<usize, IndexError> {
-        self.file
-            .with(tables::repair)
-            .map_err(|error| access("repair the index", error))
+        let repaired = repair::repair(&self.file).map_err(|error| access("repair the index", error))?;
+        if compact::is_worth_it(self.file.size(), repaired.live) {
+            self.pending.ask_compaction();
+        }
+        Ok(repaired.removed)
     }
 
     fn flush(&self) -> Result<(), IndexError> {
@@ -286,29 +263,6 @@ impl Drop for RedbIndex {
         {
             tracing::error!("the writer of the cache index panicked");
         }
-    }
-}
-
-fn write_loop(file: &File, pending: &Pending) {
-    let _ended = pending.end_on_drop();
-    let mut failed: Option<(Instant, String)> = None;
-    while let Some(batch) = pending.next() {
-        let outcome = match &failed {
-            Some((when, error)) if when.elapsed() < RETRY_AFTER => Err(error.clone()),
-            Some(_) => file
-                .reopen()
-                .and_then(|()| file.with(|database| tables::commit(database, &batch))),
-            None => file.with(|database| tables::commit(database, &batch)),
-        };
-        match &outcome {
-            Ok(()) => failed = None,
-            Err(error) if failed.as_ref().is_none_or(|(when, _)| when.elapsed() >= RETRY_AFTER) => {
-                tracing::error!(error, writes = batch.len(), "failed to write the cache index");
-                failed = Some((Instant::now(), error.clone()));
-            }
-            Err(_) => {}
-        }
-        pending.settle(&batch, outcome);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Making definitions: what frontends use.
 
-use std::collections::{BTreeMap, HashMap};
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -105,6 +105,7 @@ impl Builder {
             return Ok(None);
         };
         let received: BTreeMap<VertexDigest, &Bytes> = definition
+            .parts()
             .wire
             .def
             .iter()

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cairn_proto::pb;
 use prost::Message;
 
-use super::definition::{Definition, SourceFile, SourceLocation, SourceMap, SourceRange};
+use super::definition::{Definition, Parts, SourceFile, SourceLocation, SourceMap, SourceRange};
 use super::graph::{Edge, Graph, NodeIndex, Vertex, VertexDigest};
 use super::op::{LinuxResources, OpMetadata, ProgressGroup};
 use crate::{Digest, Platform};
@@ -83,7 +83,7 @@ pub enum DecodeError {
 /// # Errors
 /// [`DecodeError`] for anything malformed; it never panics, and its time is linear in the size of the definition.
 pub fn decode(definition: &Definition) -> Result<Option<Graph>, DecodeError> {
-    let wire = &definition.wire;
+    let Parts { wire, metadata } = definition.parts();
     let Some((terminal, ops)) = wire.def.split_last() else {
         return Ok(None);
     };
@@ -99,7 +99,7 @@ pub fn decode(definition: &Definition) -> Result<Option<Graph>, DecodeError> {
         return Err(DecodeError::NoTarget);
     }
     let target = terminal.inputs.first().ok_or(DecodeError::NoTarget)?;
-    ops.describe(&definition.metadata);
+    ops.describe(metadata);
     ops.into_graph(target, wire.source.as_ref()).map(Some)
 }
 
@@ -110,7 +110,7 @@ fn parse<M: Message + Default>(bytes: &[u8]) -> Result<M, DecodeError> {
 /// The ops of a definition, in the order in which they came.
 struct Ops<'a> {
     parsed: Vec<Parsed<'a>>,
-    by_digest: HashMap<VertexDigest, usize>,
+    by_digest: HashMap<VertexDigest, u32>,
 }
 
 /// An op that is not validated yet. Only what the search needs of it is decoded: all ops in their wire form at once
@@ -118,10 +118,14 @@ struct Ops<'a> {
 struct Parsed<'a> {
     digest: VertexDigest,
     bytes: &'a [u8],
-    inputs: Vec<pb::Input>,
+    /// Numbers of the ops it depends on; [`MISSING`] for those that are not there.
+    inputs: Box<[u32]>,
     metadata: Option<&'a Arc<OpMetadata>>,
     visit: Visit,
 }
+
+/// The number of an op that is not in the definition.
+const MISSING: u32 = u32::MAX;
 
 /// The part of [`pb::Op`] that says what it depends on.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -144,18 +148,29 @@ impl<'a> Ops<'a> {
         let mut by_digest = HashMap::with_capacity(ops.len());
         for bytes in ops {
             let digest = Digest::sha256(bytes);
-            let number = parsed.len();
+            let number = u32::try_from(parsed.len()).map_err(|_| DecodeError::TooMany(ops.len()))?;
             if *by_digest.entry(digest).or_insert(number) == number {
                 parsed.push(Parsed {
                     digest,
                     bytes,
-                    inputs: parse::<OpInputs>(bytes)?.inputs,
+                    inputs: Box::default(),
                     metadata: None,
                     visit: Visit::Unseen,
                 });
             }
         }
-        Ok(Self { parsed, by_digest })
+        let mut ops = Self { parsed, by_digest };
+        for number in 0..ops.parsed.len() {
+            let inputs = parse::<OpInputs>(ops.parsed[number].bytes)?.inputs;
+            let numbers = inputs.iter().map(|input| ops.number(&input.digest).unwrap_or(MISSING));
+            ops.parsed[number].inputs = numbers.collect();
+        }
+        Ok(ops)
+    }
+
+    fn number(&self, digest: &str) -> Option<u32> {
+        let digest = Digest::parse(digest).ok()?;
+        self.by_digest.get(&digest).copied()
     }
 
     /// Puts what is said about the ops beside them.
@@ -165,11 +180,11 @@ impl<'a> Ops<'a> {
         }
     }
 
-    fn find(&self, digest: &str) -> Result<usize, DecodeError> {
-        Digest::parse(digest)
-            .ok()
-            .and_then(|digest| self.by_digest.get(&digest).copied())
-            .ok_or_else(|| DecodeError::MissingInput(digest.to_owned()))
+    /// The error for an input that is not there.
+    fn missing(&self, number: usize, position: usize) -> DecodeError {
+        let inputs = parse::<OpInputs>(self.parsed[number].bytes).map(|op| op.inputs);
+        let input = inputs.ok().and_then(|inputs| inputs.into_iter().nth(position));
+        DecodeError::MissingInput(input.map(|input| input.digest).unwrap_or_default())
     }
 
     /// The ops that `target` depends on, inputs first. Iterative, so that depth costs no stack.
@@ -183,15 +198,19 @@ impl<'a> Ops<'a> {
             },
             source_map: source_map(source),
         };
-        let last = self.find(&target.digest)?;
+        let last = self.number(&target.digest);
+        let last = last.ok_or_else(|| DecodeError::MissingInput(target.digest.clone()))? as usize;
         let mut pending = vec![last];
         // Inputs of the op at hand that are not in the graph yet.
         let mut missing = Vec::new();
         while let Some(&number) = pending.last() {
             let op = &self.parsed[number];
             if op.visit == Visit::Unseen {
-                for input in &op.inputs {
-                    let input = self.find(&input.digest)?;
+                for (position, &input) in op.inputs.iter().enumerate() {
+                    if input == MISSING {
+                        return Err(self.missing(number, position));
+                    }
+                    let input = input as usize;
                     match self.parsed[input].visit {
                         Visit::Done(_) => {}
                         Visit::Unseen if input != number => missing.push(input),
@@ -210,19 +229,19 @@ impl<'a> Ops<'a> {
             }
         }
         let digest = self.parsed[last].digest;
-        graph.target = self.edge(&graph, digest, 0, target)?;
+        graph.target = self.edge(&graph, digest, 0, (last, target))?;
         Ok(graph)
     }
 
     /// Validates an op whose inputs are all in the graph, and puts it there.
     fn add(&mut self, number: usize, graph: &mut Graph) -> Result<(), DecodeError> {
         let Parsed { digest, metadata, .. } = self.parsed[number];
-        self.parsed[number].inputs = Vec::new();
+        let numbers = std::mem::take(&mut self.parsed[number].inputs);
         metadata.map_or(Ok(()), |metadata| check_caps(metadata))?;
         let mut wire: pb::Op = parse(self.parsed[number].bytes)?;
         let mut inputs = Vec::with_capacity(wire.inputs.len());
-        for (position, input) in wire.inputs.iter().enumerate() {
-            inputs.push(self.edge(graph, digest, position, input)?);
+        for (position, (input, &number)) in wire.inputs.iter().zip(&numbers).enumerate() {
+            inputs.push(self.edge(graph, digest, position, (number as usize, input))?);
         }
         let vertex = Vertex {
             digest,
@@ -243,9 +262,9 @@ impl<'a> Ops<'a> {
         graph: &Graph,
         vertex: VertexDigest,
         position: usize,
-        input: &pb::Input,
+        (number, input): (usize, &pb::Input),
     ) -> Result<Edge, DecodeError> {
-        let Visit::Done(node) = self.parsed[self.find(&input.digest)?].visit else {
+        let Visit::Done(node) = self.parsed[number].visit else {
             return Err(DecodeError::MissingInput(input.digest.clone()));
         };
         let out_of_range = || DecodeError::OutputIndex {

@@ -15,8 +15,13 @@ use crate::Digest;
 ///
 /// Opaque outside of [`crate::llb`]: it is made by [`super::Builder`] or comes from a client, and is turned into a
 /// [`super::Graph`] by [`super::decode`]. Its bytes are kept as they came, because digests are taken over them.
+/// Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Definition {
+pub struct Definition(Arc<Parts>);
+
+/// What a definition consists of.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Parts {
     /// Without what is said about the ops.
     pub(super) wire: pb::Definition,
     /// What is said about the ops, shared with the graphs made of this: it is much of their size.
@@ -31,31 +36,40 @@ impl Definition {
             // What is said about nothing is not kept.
             Some((Digest::parse(&digest).ok()?, Arc::new(decode::metadata(metadata))))
         });
-        Self {
+        Self(Arc::new(Parts {
             metadata: metadata.collect(),
             wire,
-        }
+        }))
+    }
+
+    pub(super) fn parts(&self) -> &Parts {
+        &self.0
+    }
+
+    /// Bytes of all ops.
+    pub fn size(&self) -> usize {
+        self.0.wire.def.iter().map(Bytes::len).sum()
     }
 
     /// Joins ops and what is known of them.
     pub(super) fn new(ops: pb::Definition, metadata: HashMap<VertexDigest, Arc<OpMetadata>>) -> Self {
-        Self { wire: ops, metadata }
+        Self(Arc::new(Parts { wire: ops, metadata }))
     }
 
     /// The wire form.
     pub fn to_wire(&self) -> pb::Definition {
-        let metadata = self.metadata.iter();
+        let metadata = self.0.metadata.iter();
         pb::Definition {
             metadata: metadata
                 .map(|(digest, metadata)| (digest.to_string(), encode::metadata(metadata)))
                 .collect(),
-            ..self.wire.clone()
+            ..self.0.wire.clone()
         }
     }
 
     /// Whether there is no op in it: this is how clients say "scratch".
     pub fn is_empty(&self) -> bool {
-        self.wire.def.is_empty()
+        self.0.wire.def.is_empty()
     }
 }
 

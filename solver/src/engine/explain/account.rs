@@ -8,7 +8,7 @@ use crate::cache_key::{self, Dependency};
 use crate::engine::build::{Build, Inner};
 use crate::engine::vertex::{Decision, Node, clipped};
 use crate::index::{BuildRecord, BuildSummary, MAX_STEPS, Millis, StepRecord, Verdict};
-use crate::llb::{Op, SourceOp, VertexDigest};
+use crate::llb::{Op, SourceOp};
 
 /// Most inputs of one step that are remembered.
 const MAX_INPUTS: usize = 1_000;
@@ -21,9 +21,9 @@ impl Build {
         let verdicts: Vec<Verdict> = nodes.iter().map(|node| inner.verdict(node)).collect();
         let ran = verdicts.iter().filter(|verdict| verdict.has_run()).count();
         let kept = chosen(&verdicts);
-        let position: HashMap<VertexDigest, u32> = (0..)
+        let position: HashMap<u32, u32> = (0..)
             .zip(&kept)
-            .map(|(position, &at)| (nodes[at].vertex.digest, position))
+            .map(|(position, &at)| (nodes[at].number, position))
             .collect();
         let mut record = BuildRecord {
             summary: BuildSummary {
@@ -52,7 +52,7 @@ impl Build {
                 key,
                 verdict,
                 has_failed: !state.error.is_empty(),
-                inputs: inputs.map(|want| position.get(&want.vertex).copied()).collect(),
+                inputs: inputs.map(|want| position.get(&want.node).copied()).collect(),
             });
         }
         record
@@ -88,9 +88,8 @@ impl Inner {
     fn fresh_input(&self, node: &Node) -> Option<u32> {
         let dependencies = cache_key::dependencies(&node.vertex);
         let mut inputs = (0..).zip(node.inputs.iter().zip(dependencies));
-        let fresh = inputs.find(|(_, (want, dependency))| {
-            *dependency == Dependency::Identity && self.node(&want.vertex).is_ok_and(|input| input.is_fresh())
-        });
+        let fresh =
+            inputs.find(|(_, (want, dependency))| *dependency == Dependency::Identity && self.at(want.node).is_fresh());
         fresh.map(|(position, _)| position)
     }
 }

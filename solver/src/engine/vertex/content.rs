@@ -14,12 +14,12 @@ use crate::{Digest, SolveError};
 
 impl Inner {
     /// What an input that is depended on by content contributes, if that is remembered of its recorded result.
-    pub(super) fn remembered_part(
+    pub(super) fn remembered_content(
         &self,
         want: Want,
         identified: &Identified,
         selectors: &[ContentSelector],
-    ) -> Option<InputPart> {
+    ) -> Option<Vec<Digest>> {
         if identified.fresh {
             return None;
         }
@@ -27,21 +27,36 @@ impl Inner {
         let result = recorded.get(want.output)?.as_ref();
         let digests = selectors.iter().map(|selector| {
             let key = cache_key::content_key(&identified.key, want.output, result, selector);
-            remembered_content(&self.engine, &key).map(|digest| digest.to_string())
+            remembered_content(&self.engine, &key)
         });
-        Some(InputPart::Content(digests.collect::<Option<_>>()?))
+        digests.collect()
     }
 
     /// What such an input contributes that has to be made for it, though it may not be needed itself.
-    pub(super) async fn content_part(
+    pub(super) async fn content_of(
         self: &Arc<Self>,
         node: &Arc<Node>,
         want: Want,
         selectors: &[ContentSelector],
-    ) -> Result<InputPart, SolveError> {
+    ) -> Result<Vec<Digest>, SolveError> {
         let input = self.made(want).await?;
-        let (part, _) = self.made_content_part(node, &input, selectors).await?;
-        Ok(part)
+        self.made_content(node, &input, selectors).await
+    }
+
+    async fn made_content(
+        &self,
+        node: &Arc<Node>,
+        input: &MadeOutput,
+        selectors: &[ContentSelector],
+    ) -> Result<Vec<Digest>, SolveError> {
+        // Most read one path.
+        if let [selector] = selectors {
+            return Ok(vec![self.content_digest(node, input, selector).await?]);
+        }
+        let digests = selectors
+            .iter()
+            .map(|selector| self.content_digest(node, input, selector));
+        try_join_all(digests).await
     }
 
     /// What an input that was made contributes, when depended on by content.
@@ -51,10 +66,7 @@ impl Inner {
         input: &MadeOutput,
         selectors: &[ContentSelector],
     ) -> Result<(InputPart, InputEvidence), SolveError> {
-        let digests = selectors
-            .iter()
-            .map(|selector| self.content_digest(node, input, selector));
-        let digests = try_join_all(digests).await?;
+        let digests = self.made_content(node, input, selectors).await?;
         let evidence = InputEvidence {
             key: input.key,
             selectors: selectors.to_vec(),

@@ -7,9 +7,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::node::{Identified, Identifying, Node};
+use super::node::{Identified, Node, Part};
 use crate::SolveError;
-use crate::cache_key::{self, Dependency, InputPart};
+use crate::cache_key::{self, Dependency};
 use crate::engine::build::Inner;
 use crate::llb::Op;
 use crate::worker::{ContentSelector, WorkerError};
@@ -119,13 +119,9 @@ impl Inner {
         };
         let dependency = node.dependency(position)?;
         let (part, is_fresh) = match dependency {
-            Dependency::Identity => {
-                let key = identified.key.to_string();
-                let output = want.output;
-                (InputPart::Identity { key, output }, identified.fresh)
-            }
-            Dependency::Content(selectors) => match self.remembered_part(want, identified, &selectors) {
-                Some(part) => (part, false),
+            Dependency::Identity => (Part::Identity(identified.key, want.output), identified.fresh),
+            Dependency::Content(selectors) => match self.remembered_content(want, identified, &selectors) {
+                Some(digests) => (Part::Content(digests), false),
                 None => {
                     self.start_content(node.clone(), position, selectors);
                     return None;
@@ -141,11 +137,11 @@ impl Inner {
         let inner = self.clone();
         self.spawn(async move {
             let want = node.inputs[position];
-            let part = inner.guard(&node, inner.content_part(&node, want, &selectors)).await;
-            let steps = match part {
+            let digests = inner.guard(&node, inner.content_of(&node, want, &selectors)).await;
+            let steps = match digests {
                 Err(error) => node.identify(Err(error)),
-                Ok(part) => {
-                    let is_whole = node.add_part(position, part, false);
+                Ok(digests) => {
+                    let is_whole = node.add_part(position, Part::Content(digests), false);
                     is_whole.then_some(Step::Whole(node.number)).into_iter().collect()
                 }
             };
@@ -155,24 +151,14 @@ impl Inner {
 }
 
 impl Node {
-    /// Whether the key is wanted for the first time; then what is to be found out about inputs is noted.
+    /// Whether the key is wanted for the first time; then it is noted how much is to be found out about inputs.
     fn want_identity(&self) -> bool {
         let mut identifying = self.identifying.lock();
         if identifying.is_wanted {
             return false;
         }
-        let dependencies = match &self.vertex.op {
-            Op::Source(_) => Vec::new(),
-            _ => cache_key::dependencies(&self.vertex),
-        };
-        *identifying = Identifying {
-            is_wanted: true,
-            missing: dependencies.len(),
-            parts: vec![None; dependencies.len()],
-            dependencies,
-            is_fresh: false,
-            users: std::mem::take(&mut identifying.users),
-        };
+        identifying.is_wanted = true;
+        identifying.missing = self.inputs.len();
         true
     }
 
@@ -192,12 +178,25 @@ impl Node {
 
     /// How this depends on an input; `None` if nobody needs to know any more.
     fn dependency(&self, position: usize) -> Option<Dependency> {
-        self.identifying.lock().dependencies.get(position).cloned()
+        let mut identifying = self.identifying.lock();
+        if self.identity.get().is_some() {
+            return None;
+        }
+        let dependencies = identifying
+            .dependencies
+            .get_or_insert_with(|| cache_key::dependencies(&self.vertex));
+        dependencies.get(position).cloned()
     }
 
     /// Adds a part of the key; `true` if it was the last one missing.
-    fn add_part(&self, position: usize, part: InputPart, is_fresh: bool) -> bool {
+    fn add_part(&self, position: usize, part: Part, is_fresh: bool) -> bool {
         let mut identifying = self.identifying.lock();
+        if self.identity.get().is_some() {
+            return false;
+        }
+        if identifying.parts.is_empty() {
+            identifying.parts.resize_with(self.inputs.len(), || None);
+        }
         let Some(place) = identifying.parts.get_mut(position) else {
             return false;
         };
@@ -210,7 +209,7 @@ impl Node {
     }
 
     /// The parts of the key, and whether one is of an input that has to run again.
-    pub(super) fn take_parts(&self) -> (Vec<InputPart>, bool) {
+    pub(super) fn take_parts(&self) -> (Vec<Part>, bool) {
         let mut identifying = self.identifying.lock();
         let parts = std::mem::take(&mut identifying.parts);
         (parts.into_iter().flatten().collect(), identifying.is_fresh)
@@ -223,7 +222,7 @@ impl Node {
             return Vec::new();
         }
         identifying.parts = Vec::new();
-        identifying.dependencies = Vec::new();
+        identifying.dependencies = None;
         let users = std::mem::take(&mut identifying.users);
         users.into_iter().map(Step::Part).collect()
     }

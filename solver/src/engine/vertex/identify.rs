@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::node::{Identified, Identity, Node};
-use crate::SolveError;
+use super::node::{Identified, Identity, Node, Part};
 use crate::cache_key::{self, CacheKey, InputPart, Preimage};
 use crate::engine::build::Inner;
 use crate::index::InputEvidence;
 use crate::llb::{Op, SourceOp, Vertex};
 use crate::worker::WorkerError;
+use crate::{Platform, SolveError};
 
 /// What an input adds of which everything counts.
 pub(super) fn identity_part(key: CacheKey, output: usize) -> (InputPart, InputEvidence) {
@@ -30,7 +30,11 @@ impl Inner {
     pub(super) fn identify(&self, node: &Node) -> Identified {
         let (parts, depends_on_fresh) = node.take_parts();
         Identified {
-            key: self.preimage(&node.vertex, parts).key(),
+            key: cache_key::op_key(
+                &node.vertex,
+                self.platform_of(&node.vertex),
+                parts.iter().map(Part::hash),
+            ),
             fresh: depends_on_fresh || node.ignore_cache.load(Ordering::Relaxed),
             resolved: None,
         }
@@ -52,8 +56,11 @@ impl Inner {
     }
 
     pub(super) fn preimage(&self, vertex: &Vertex, parts: Vec<InputPart>) -> Preimage {
-        let platform = vertex.platform.as_ref().or(self.platform.as_ref());
-        cache_key::op_preimage(vertex, platform, parts)
+        cache_key::op_preimage(vertex, self.platform_of(vertex), parts)
+    }
+
+    fn platform_of<'a>(&'a self, vertex: &'a Vertex) -> Option<&'a Platform> {
+        vertex.platform.as_ref().or(self.platform.as_ref())
     }
 
     /// Finds out what a source stands for.

@@ -51,7 +51,10 @@ impl Inner {
             return Ok(known);
         }
         let inputs = inputs.into_iter().map(|input| input.result).collect();
-        node.decide(Decision::Runs(confirmed.clone(), removal(&self.engine, &confirmed.key)));
+        node.decide(Decision::Runs(
+            Box::new(confirmed.clone()),
+            removal(&self.engine, &confirmed.key),
+        ));
         let results = if node.is_directory() {
             self.execute(node, &confirmed, inputs).await?
         } else {

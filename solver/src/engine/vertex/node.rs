@@ -1,6 +1,5 @@
 //! What a build keeps about a vertex.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -8,7 +7,8 @@ use parking_lot::Mutex;
 use tokio::sync::SetOnce;
 
 use super::flow::User;
-use crate::cache_key::{CacheKey, Dependency, InputPart, Preimage};
+use crate::Digest;
+use crate::cache_key::{CacheKey, Dependency, InputHash, InputPart, Preimage};
 use crate::engine::build::Want;
 use crate::index::{InputEvidence, Removal};
 use crate::llb::{Op, OpMetadata, SourceFile, SourceLocation, SourceOp, Vertex, VertexDigest};
@@ -33,15 +33,30 @@ pub(super) struct Identified {
 #[derive(Default)]
 pub(super) struct Identifying {
     pub(super) is_wanted: bool,
-    /// How it depends on each input, until that is known.
-    pub(super) dependencies: Vec<Dependency>,
-    /// What each input contributes, and how many of them are missing.
-    pub(super) parts: Vec<Option<InputPart>>,
+    /// How it depends on each input; only while they come in, since few do at a time.
+    pub(super) dependencies: Option<Vec<Dependency>>,
+    /// What each input contributes, from the first on, and how many of them are missing.
+    pub(super) parts: Vec<Option<Part>>,
     pub(super) missing: usize,
     /// Whether an input that counts as a whole has to run again.
     pub(super) is_fresh: bool,
     /// What waits for it.
     pub(super) users: Vec<User>,
+}
+
+/// What an input contributes to a key.
+pub(super) enum Part {
+    Identity(CacheKey, usize),
+    Content(Vec<Digest>),
+}
+
+impl Part {
+    pub(super) fn hash(&self) -> InputHash<'_> {
+        match self {
+            Self::Identity(key, output) => InputHash::Identity(*key, *output),
+            Self::Content(digests) => InputHash::Content(digests),
+        }
+    }
 }
 
 /// What a vertex is that is about to run or be recorded.
@@ -89,7 +104,7 @@ pub(in crate::engine) enum Decision {
     /// Its result was known, or is a directory that was received.
     Found(CacheKey),
     /// It runs, as this; a result that was known once may have been removed.
-    Runs(Identity, Option<Removal>),
+    Runs(Box<Identity>, Option<Removal>),
 }
 
 /// A vertex of a build.
@@ -99,7 +114,7 @@ pub(in crate::engine) struct Node {
     /// Length of the chain of vertices that wait for this one.
     pub(in crate::engine) urgency: AtomicU32,
     pub(in crate::engine) vertex: Arc<Vertex>,
-    pub(in crate::engine) inputs: Vec<Want>,
+    pub(in crate::engine) inputs: Box<[Want]>,
     pub(in crate::engine) ignore_cache: AtomicBool,
     /// The last one; `None` before there is any.
     pub(in crate::engine) decision: Mutex<Option<Decision>>,
@@ -116,7 +131,8 @@ impl Node {
         number: u32,
         vertex: Arc<Vertex>,
         name: String,
-        inputs: Vec<Want>,
+        inputs: Box<[Want]>,
+        below: Arc<[VertexDigest]>,
         places: Vec<(SourceFile, SourceLocation)>,
     ) -> Self {
         Self {
@@ -124,13 +140,13 @@ impl Node {
             urgency: AtomicU32::new(0),
             state: Mutex::new(VertexState {
                 digest: vertex.digest,
-                inputs: distinct(&inputs),
+                inputs: below,
                 name: name.into(),
                 cached: false,
                 started: None,
                 completed: None,
                 error: String::new(),
-                group: vertex.metadata.progress_group.clone(),
+                group: vertex.metadata.progress_group.clone().map(Arc::new),
             }),
             ignore_cache: AtomicBool::new(vertex.metadata.ignore_cache),
             decision: Mutex::default(),
@@ -191,21 +207,4 @@ impl Node {
             })),
         }
     }
-}
-
-/// The vertices among inputs, each once.
-fn distinct(inputs: &[Want]) -> Arc<[VertexDigest]> {
-    // Most have so few that looking at them all is the fastest.
-    if inputs.len() <= 8 {
-        let is_first = |(n, want): &(usize, &Want)| !inputs[..*n].iter().any(|other| other.node == want.node);
-        return inputs
-            .iter()
-            .enumerate()
-            .filter(is_first)
-            .map(|(_, want)| want.vertex)
-            .collect();
-    }
-    let mut seen = HashSet::with_capacity(inputs.len());
-    let first = inputs.iter().filter(|want| seen.insert(want.node));
-    first.map(|want| want.vertex).collect()
 }

@@ -11,7 +11,7 @@ use crate::Digest;
 use crate::cache_key::CacheKey;
 
 /// Most writes put into one transaction.
-const MAX_BATCH: usize = 4096;
+const MAX_BATCH: usize = 8_192;
 /// Most writes that may wait. Further ones wait for room; when nothing can be committed, they are not remembered.
 pub(super) const MAX_WAITING: usize = 16_384;
 
@@ -50,6 +50,8 @@ struct State {
     /// Number of commits attempted, and what became of the last one.
     commits: u64,
     failure: Option<String>,
+    /// Whether the file is to be written anew.
+    wants_compaction: bool,
     /// Whether the index is being closed, and whether the writer has ended.
     is_closed: bool,
     is_ended: bool,
@@ -148,6 +150,31 @@ impl Pending {
         }
     }
 
+    /// What there is to commit now, if that is anything.
+    pub(super) fn due(&self) -> Option<Batch> {
+        let mut state = self.state.lock();
+        std::mem::take(&mut state.is_due)
+            .then(|| Batch::of(&state))
+            .filter(|batch| batch.len() > 0)
+    }
+
+    /// Asks the writer to write the file anew.
+    pub(super) fn ask_compaction(&self) {
+        let mut state = self.state.lock();
+        state.wants_compaction = true;
+        state.is_due = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether somebody has asked for that since the last call.
+    pub(super) fn take_compaction(&self) -> bool {
+        std::mem::take(&mut self.state.lock().wants_compaction)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
     /// Takes note of the outcome of a commit.
     pub(super) fn settle(&self, batch: &Batch, outcome: Result<(), String>) {
         let mut state = self.state.lock();
@@ -234,8 +261,11 @@ impl Batch {
             .contents
             .iter()
             .map(|(key, (number, digest))| (*number, *key, Change::Content(*digest)));
+        let mut changes: Vec<_> = results.chain(contents).take(MAX_BATCH).collect();
+        // Neighbours are written together.
+        changes.sort_unstable_by_key(|(_, key, _)| *key);
         Self {
-            changes: results.chain(contents).take(MAX_BATCH).collect(),
+            changes,
             builds: state
                 .builds
                 .iter()

@@ -1,23 +1,28 @@
 //! The tables of the file, and how writes go into them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ::redb::{
-    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, TableHandle as _,
-    WriteTransaction,
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction,
 };
 
-use super::super::history::{BuildRecord, BuildSummary, MAX_BUILDS, Millis, Removal, Removed, SiteKey, add_to_site};
+use super::super::history::{
+    BuildRecord, BuildSummary, Known, MAX_BUILDS, Millis, Removal, Removed, SiteKey, add_to_site,
+};
 use super::pending::{Batch, Change, Recorded};
+use super::{IndexLimits, codec};
 use crate::cache_key::CacheKey;
 
 type Bytes = &'static [u8];
 type Hash = &'static [u8; 32];
 
-/// Key → JSON of the outputs.
+/// Key → the number of its row in `KNOWN`, and the outputs.
 pub(super) const RESULTS: TableDefinition<'_, Hash, Bytes> = TableDefinition::new("results");
-/// Key → JSON of what went into it; for keys with results, and for those that are in `GONE`.
-pub(super) const KNOWN: TableDefinition<'_, Hash, Bytes> = TableDefinition::new("known");
-/// Key without results → when and how they went.
-pub(super) const GONE: TableDefinition<'_, Hash, (u64, u8)> = TableDefinition::new("gone");
+/// Number → key and what went into it; for keys with results, and for those that are in `GONE`. Numbers only grow: so
+/// new rows, which are large, come side by side, and the oldest are easily found.
+pub(super) const KNOWN: TableDefinition<'_, u64, Bytes> = TableDefinition::new("known");
+/// Key without results → when and how they went, and the number of its row in `KNOWN`.
+pub(super) const GONE: TableDefinition<'_, Hash, (u64, u8, u64)> = TableDefinition::new("gone");
 /// Content key → sha256.
 pub(super) const CONTENTS: TableDefinition<'_, Hash, Hash> = TableDefinition::new("contents");
 /// Number of a build → JSON about it.
@@ -30,125 +35,236 @@ pub(super) const SITES: TableDefinition<'_, Hash, Bytes> = TableDefinition::new(
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Version of all that is in the file. A file of another version is emptied: a cache can be rebuilt.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 const FORMAT_NAME: &str = "format";
 
 /// Keys that are explained although their results are gone.
 const MAX_GONE: u64 = 50_000;
 /// Sites that are remembered.
 const MAX_SITES: u64 = 200_000;
-/// Content digests that are remembered. Each is needed for as long as its result lives, and found again by looking.
-const MAX_CONTENTS: u64 = 2_000_000;
+/// Oldest records that a commit takes out at most, beside as many as it adds.
+const MAX_TRIMMED: usize = 1_024;
+/// From this size of the file on, commits save what is free in it, so that opening it after a crash does not have to
+/// read it all.
+const LARGE_FILE: u64 = 32 << 20;
 
 type Failed = Box<dyn std::error::Error>;
 
-/// Makes the tables; empties a file of another format first. Returns the number of the last build.
-pub(super) fn prepare(database: &Database) -> Result<u64, ::redb::Error> {
-    let transaction = database.begin_write()?;
-    let format = transaction
-        .open_table(META)?
-        .get(FORMAT_NAME)?
-        .map(|format| format.value());
-    if format != Some(FORMAT) {
-        let tables: Vec<_> = transaction.list_tables()?.collect();
-        let old = tables.into_iter().filter(|table| table.name() != "meta");
-        let mut dropped = 0;
-        for table in old {
-            transaction.delete_table(table)?;
-            dropped += 1;
-        }
-        if dropped > 0 {
-            tracing::info!(
-                ?format,
-                wanted = FORMAT,
-                "the cache index has another format and is begun anew"
-            );
-        }
-        transaction.open_table(META)?.insert(FORMAT_NAME, FORMAT)?;
+/// What is in a file that was opened.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Last {
+    /// Number of the last build.
+    pub(super) build: u64,
+    /// Number of the last row of `KNOWN`.
+    pub(super) known: u64,
+}
+
+/// Makes the tables; empties a file of another format first.
+pub(super) fn prepare(database: &Database) -> Result<Last, ::redb::Error> {
+    if !is_prepared(database)? {
+        begin_anew(database)?;
     }
-    for table in [RESULTS, KNOWN, SITES] {
-        transaction.open_table(table)?;
-    }
-    transaction.open_table(GONE)?;
-    transaction.open_table(CONTENTS)?;
-    transaction.open_table(STEPS)?;
-    let last = transaction
+    let transaction = database.begin_read()?;
+    let build = transaction
         .open_table(BUILDS)?
         .last()?
         .map(|(number, _)| number.value());
-    transaction.commit()?;
-    Ok(last.unwrap_or_default())
+    let known = transaction.open_table(KNOWN)?.last()?.map(|(number, _)| number.value());
+    Ok(Last {
+        build: build.unwrap_or_default(),
+        known: known.unwrap_or_default(),
+    })
 }
 
-/// Writes a batch in one transaction.
-pub(super) fn commit(database: &Database, batch: &Batch) -> Result<(), Failed> {
+fn is_prepared(database: &Database) -> Result<bool, ::redb::Error> {
+    match database.begin_read()?.open_table(META) {
+        Ok(meta) => Ok(meta.get(FORMAT_NAME)?.is_some_and(|format| format.value() == FORMAT)),
+        Err(::redb::TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn begin_anew(database: &Database) -> Result<(), ::redb::Error> {
     let transaction = database.begin_write()?;
+    let tables: Vec<_> = transaction.list_tables()?.collect();
+    let mut dropped = 0;
+    for table in tables {
+        transaction.delete_table(table)?;
+        dropped += 1;
+    }
+    if dropped > 0 {
+        tracing::info!(wanted = FORMAT, "the cache index has another format and is begun anew");
+    }
+    transaction.open_table(META)?.insert(FORMAT_NAME, FORMAT)?;
+    transaction.open_table(RESULTS)?;
+    transaction.open_table(KNOWN)?;
+    transaction.open_table(GONE)?;
+    transaction.open_table(CONTENTS)?;
+    transaction.open_table(BUILDS)?;
+    transaction.open_table(STEPS)?;
+    transaction.open_table(SITES)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Writes a batch in one transaction, and takes out the oldest of what is too much. `size` is the file's; `last` is
+/// the number of the last row of `KNOWN`.
+pub(super) fn commit(
+    database: &Database,
+    batch: &Batch,
+    last: &AtomicU64,
+    limits: &IndexLimits,
+    size: u64,
+) -> Result<(), Failed> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(size > LARGE_FILE);
     {
-        let mut tables = Keys::open(&transaction)?;
+        let mut keys = Keys::open(&transaction, last)?;
         for (key, change) in batch.changes() {
-            tables.apply(key, change)?;
+            keys.apply(key, change)?;
         }
+        for (number, build) in batch.builds() {
+            write_build(&transaction, &mut keys, number, build)?;
+        }
+        keys.trim(limits, size, batch.len() + MAX_TRIMMED)?;
+        keys.trim_gone()?;
     }
-    for (number, build) in batch.builds() {
-        write_build(&transaction, number, build)?;
-    }
-    trim_gone(&transaction)?;
     trim_sites(&transaction)?;
     transaction.commit()?;
     Ok(())
 }
 
 /// The tables that most writes go to.
-struct Keys<'a> {
-    results: Table<'a, Hash, Bytes>,
-    known: Table<'a, Hash, Bytes>,
-    gone: Table<'a, Hash, (u64, u8)>,
-    contents: Table<'a, Hash, Hash>,
+pub(super) struct Keys<'a> {
+    pub(super) results: Table<'a, Hash, Bytes>,
+    pub(super) known: Table<'a, u64, Bytes>,
+    pub(super) gone: Table<'a, Hash, (u64, u8, u64)>,
+    pub(super) contents: Table<'a, Hash, Hash>,
+    last: &'a AtomicU64,
 }
 
 impl<'a> Keys<'a> {
-    fn open(transaction: &'a WriteTransaction) -> Result<Self, ::redb::Error> {
+    pub(super) fn open(transaction: &'a WriteTransaction, last: &'a AtomicU64) -> Result<Self, ::redb::Error> {
         Ok(Self {
             results: transaction.open_table(RESULTS)?,
             known: transaction.open_table(KNOWN)?,
             gone: transaction.open_table(GONE)?,
             contents: transaction.open_table(CONTENTS)?,
+            last,
         })
     }
 
     fn apply(&mut self, key: &CacheKey, change: &Change) -> Result<(), Failed> {
-        let key = key.as_bytes();
         match change {
             Change::Results(Recorded::Made(outputs, known)) => {
-                self.results.insert(key, serde_json::to_vec(&**outputs)?.as_slice())?;
-                self.known.insert(key, serde_json::to_vec(&**known)?.as_slice())?;
-                self.gone.remove(key)?;
+                self.forget_known(key.as_bytes())?;
+                let number = self.insert_known(key, known)?;
+                let row = codec::encode_results(number, outputs);
+                self.results.insert(key.as_bytes(), row.as_slice())?;
             }
             Change::Results(Recorded::Gone(removal)) => {
-                self.results.remove(key)?;
-                if self.known.get(key)?.is_some() {
-                    self.gone.insert(key, encode_removal(*removal))?;
+                let key = key.as_bytes();
+                let number = self.results.remove(key)?.map(|row| codec::known_number(row.value()));
+                if let Some(number) = number {
+                    self.gone.insert(key, encode_removal(*removal, number))?;
                 }
             }
             Change::Content(digest) => {
-                self.contents.insert(key, digest.as_bytes())?;
+                self.contents.insert(key.as_bytes(), digest.as_bytes())?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes what went into a key.
+    fn forget_known(&mut self, key: &[u8; 32]) -> Result<(), ::redb::Error> {
+        let made = self.results.get(key)?.map(|row| codec::known_number(row.value()));
+        let gone = self.gone.remove(key)?.map(|row| row.value().2);
+        for number in made.into_iter().chain(gone) {
+            self.known.remove(number)?;
+        }
+        Ok(())
+    }
+
+    fn insert_known(&mut self, key: &CacheKey, known: &Known) -> Result<u64, ::redb::Error> {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.known.insert(number, codec::encode_known(key, known).as_slice())?;
+        Ok(number)
+    }
+
+    /// Takes out the oldest records and some content digests, no more than `at_once` of each, while there are too many.
+    fn trim(&mut self, limits: &IndexLimits, size: u64, at_once: usize) -> Result<(), ::redb::Error> {
+        let is_large = size > limits.bytes;
+        let mut left = at_once;
+        while left > 0 && (is_large || self.known.len()? > limits.records) {
+            left -= 1;
+            let Some((number, key)) = self.known.pop_first()?.map(|(number, row)| {
+                let key = codec::known_key(row.value());
+                (number.value(), key.unwrap_or_default())
+            }) else {
+                break;
+            };
+            let made = self.results.get(&key)?.map(|row| codec::known_number(row.value()));
+            if made == Some(number) {
+                self.results.remove(&key)?;
+            }
+            let gone = self.gone.get(&key)?.map(|row| row.value().2);
+            if gone == Some(number) {
+                self.gone.remove(&key)?;
+            }
+        }
+        let limit = limits.records.saturating_mul(CONTENTS_PER_RECORD);
+        if self.contents.len()? > limit || is_large {
+            // Keys are hashes: those from a random one on are as good as any others.
+            let from = random_hash();
+            let surplus = self.contents.extract_from_if::<&[u8; 32], _>(&from.., |_, _| true)?;
+            for row in surplus.take(at_once) {
+                row?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out the oldest when there are an eighth too many, so that this is rare.
+    fn trim_gone(&mut self) -> Result<(), ::redb::Error> {
+        if self.gone.len()? <= MAX_GONE + MAX_GONE / 8 {
+            return Ok(());
+        }
+        let mut times = Vec::new();
+        for row in self.gone.iter()? {
+            times.push(row?.1.value().0);
+        }
+        let from = oldest_kept(times, MAX_GONE);
+        for row in self.gone.extract_if(|_, (at, _, _)| at < from)? {
+            self.known.remove(row?.1.value().2)?;
         }
         Ok(())
     }
 }
 
-fn write_build(transaction: &WriteTransaction, number: u64, build: &BuildRecord) -> Result<(), Failed> {
-    let mut keys = Keys::open(transaction)?;
+/// Content digests that are remembered for every record that may be. Each is needed for as long as its result lives,
+/// and found again by looking.
+const CONTENTS_PER_RECORD: u64 = 2;
+
+fn random_hash() -> [u8; 32] {
+    let seed = Millis::now().0.to_le_bytes();
+    *blake3::hash(&seed).as_bytes()
+}
+
+fn write_build(
+    transaction: &WriteTransaction,
+    keys: &mut Keys<'_>,
+    number: u64,
+    build: &BuildRecord,
+) -> Result<(), Failed> {
     let removal = Removal {
         at: Millis::now(),
         how: Removed::NotFinished,
     };
     for (key, known) in &build.unfinished {
-        let key = key.as_bytes();
-        if keys.known.get(key)?.is_none() {
-            keys.known.insert(key, serde_json::to_vec(&**known)?.as_slice())?;
-            keys.gone.insert(key, encode_removal(removal))?;
+        if keys.results.get(key.as_bytes())?.is_none() && keys.gone.get(key.as_bytes())?.is_none() {
+            let number = keys.insert_known(key, known)?;
+            keys.gone.insert(key.as_bytes(), encode_removal(removal, number))?;
         }
     }
     let mut sites = transaction.open_table(SITES)?;
@@ -174,23 +290,6 @@ fn write_build(transaction: &WriteTransaction, number: u64, build: &BuildRecord)
 }
 
 /// Takes out the oldest when there are an eighth too many, so that this is rare.
-fn trim_gone(transaction: &WriteTransaction) -> Result<(), Failed> {
-    let mut gone = transaction.open_table(GONE)?;
-    if gone.len()? <= MAX_GONE + MAX_GONE / 8 {
-        return Ok(());
-    }
-    let mut times = Vec::new();
-    for row in gone.iter()? {
-        times.push(row?.1.value().0);
-    }
-    let from = oldest_kept(times, MAX_GONE);
-    let mut known = transaction.open_table(KNOWN)?;
-    for row in gone.extract_if(|_, (at, _)| at < from)? {
-        known.remove(row?.0.value())?;
-    }
-    Ok(())
-}
-
 fn trim_sites(transaction: &WriteTransaction) -> Result<(), Failed> {
     let mut sites = transaction.open_table(SITES)?;
     if sites.len()? <= MAX_SITES + MAX_SITES / 8 {
@@ -219,66 +318,8 @@ fn oldest_kept(mut values: Vec<u64>, limit: u64) -> u64 {
     last_gone.saturating_add(1)
 }
 
-/// Removes what nothing refers to. Returns how many rows.
-pub(super) fn repair(database: &Database) -> Result<usize, ::redb::Error> {
-    let transaction = database.begin_write()?;
-    let mut removed = 0;
-    {
-        let results = transaction.open_table(RESULTS)?;
-        let mut gone = transaction.open_table(GONE)?;
-        let mut known = transaction.open_table(KNOWN)?;
-        let mut strays = Vec::new();
-        for row in known.iter()? {
-            let key = *row?.0.value();
-            if results.get(&key)?.is_none() && gone.get(&key)?.is_none() {
-                strays.push(key);
-            }
-        }
-        for key in &strays {
-            known.remove(key)?;
-        }
-        let mut left_over = Vec::new();
-        for row in gone.iter()? {
-            let key = *row?.0.value();
-            if known.get(&key)?.is_none() {
-                left_over.push(key);
-            }
-        }
-        for key in &left_over {
-            gone.remove(key)?;
-        }
-        removed += strays.len() + left_over.len();
-
-        let mut sites = transaction.open_table(SITES)?;
-        let mut dangling = Vec::new();
-        for row in sites.iter()? {
-            let (site, row) = row?;
-            let mut has_known = false;
-            for entry in decode_site(row.value()) {
-                has_known |= known.get(entry.key.as_bytes())?.is_some();
-            }
-            if !has_known {
-                dangling.push(*site.value());
-            }
-        }
-        for site in &dangling {
-            sites.remove(site)?;
-        }
-        removed += dangling.len();
-    }
-    let contents = transaction.open_table(CONTENTS)?.len()?;
-    if contents > MAX_CONTENTS {
-        transaction.delete_table(CONTENTS)?;
-        transaction.open_table(CONTENTS)?;
-        removed += usize::try_from(contents).unwrap_or(usize::MAX);
-    }
-    transaction.commit()?;
-    Ok(removed)
-}
-
 /// The builds that are remembered, newest first. Rows that cannot be read are left out.
-pub(super) fn builds(database: &Database) -> Result<Vec<BuildSummary>, ::redb::Error> {
-    let builds = database.begin_read()?.open_table(BUILDS)?;
+pub(super) fn builds(builds: &impl ReadableTable<u64, Bytes>) -> Result<Vec<BuildSummary>, ::redb::Error> {
     let mut found = Vec::new();
     for row in builds.iter()?.rev() {
         let (number, json) = row?;
@@ -290,17 +331,17 @@ pub(super) fn builds(database: &Database) -> Result<Vec<BuildSummary>, ::redb::E
     Ok(found)
 }
 
-const fn encode_removal(removal: Removal) -> (u64, u8) {
+const fn encode_removal(removal: Removal, number: u64) -> (u64, u8, u64) {
     let how = match removal.how {
         Removed::Pruned => 0,
         Removed::Collected => 1,
         Removed::Lost => 2,
         Removed::NotFinished => 3,
     };
-    (removal.at.0, how)
+    (removal.at.0, how, number)
 }
 
-pub(super) const fn decode_removal((at, how): (u64, u8)) -> Removal {
+pub(super) const fn decode_removal((at, how, _): (u64, u8, u64)) -> Removal {
     let how = match how {
         0 => Removed::Pruned,
         1 => Removed::Collected,
@@ -351,7 +392,7 @@ mod tests {
         assert!(decode_site(&[1; SITE_ENTRY - 1]).is_empty());
         for how in [Removed::Pruned, Removed::Collected, Removed::Lost, Removed::NotFinished] {
             let removal = Removal { at: Millis(7), how };
-            assert_eq!(decode_removal(encode_removal(removal)), removal);
+            assert_eq!(decode_removal(encode_removal(removal, 3)), removal);
         }
     }
 

@@ -1,3 +1,5 @@
+use ::redb::{Database, ReadableDatabase as _, TableDefinition};
+
 use super::super::{MAX_BUILDS, MAX_SITE_KEYS, MemoryIndex, Millis, Removed};
 use super::*;
 use crate::cache_key::Preimage;
@@ -187,6 +189,7 @@ fn a_file_in_use_is_an_error() {
 
 mod crash;
 mod full;
+mod growth;
 
 #[test]
 fn readers_and_writers_do_not_hurt_each_other() {
