@@ -40,6 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let shown = protox::compile(SHOWN, [&dir])?;
     std::fs::write(Path::new(&out_dir).join("shown.bin"), shown.encode_to_vec())?;
     let descriptors = protox::compile(FILES, [&dir])?;
+    std::fs::write(Path::new(&out_dir).join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
         // Encodings must not depend on the order of a hash map.

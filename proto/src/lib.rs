@@ -21,6 +21,9 @@
 pub mod canonical;
 pub mod json;
 
+/// All packages, as an encoded `google.protobuf.FileDescriptorSet`: for telling others what messages look like.
+pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Generated code refers to other packages by relative paths, so its modules nest like the packages do.
 #[allow(
     missing_docs,

@@ -17,6 +17,7 @@ mod layout;
 mod local;
 mod log;
 mod merge;
+mod platforms;
 mod results;
 mod secret;
 mod ssh;
@@ -62,6 +63,10 @@ pub struct EmbeddedConfig {
     pub root: PathBuf,
     /// Additional labels.
     pub labels: BTreeMap<String, String>,
+    /// Platforms to tell of, the default first; empty for what this machine can run.
+    pub platforms: Vec<Platform>,
+    /// Name servers of processes.
+    pub dns: DnsConfig,
     /// Path or name of the OCI runtime; `None` looks for the known ones.
     pub runtime: Option<String>,
     /// Registries.
@@ -146,7 +151,7 @@ impl EmbeddedWorker {
             layers.clone(),
             Arc::new(runtime),
             root.join("runs"),
-            DnsConfig::default(),
+            config.dns.clone(),
             Network::Host,
         );
         let http = http::HttpSources::open(&root.join("http"), layers.clone(), sessions.clone())
@@ -205,7 +210,11 @@ fn info(id: String, config: &EmbeddedConfig) -> WorkerInfo {
     WorkerInfo {
         id,
         labels,
-        platforms: vec![Platform::host()],
+        platforms: if config.platforms.is_empty() {
+            platforms::supported()
+        } else {
+            config.platforms.clone()
+        },
     }
 }
 

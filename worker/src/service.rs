@@ -10,6 +10,8 @@ use bytes::Bytes;
 use cairn_solver::worker::{CallContext, Ref, Worker, WorkerError};
 use cairn_solver::{Attestation, AttestationSource};
 
+use crate::content::ContentStore;
+
 mod container;
 
 pub use container::{
@@ -40,6 +42,9 @@ pub trait WorkerService: Worker {
 
     /// Removes what is kept, as far as it is not in use, and returns what was removed.
     async fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRecord>, WorkerError>;
+
+    /// The blobs that results and images consist of, to read.
+    fn blobs(&self) -> ContentStore;
 
     /// Size of the file system that results are kept on, in bytes.
     fn disk_size(&self) -> u64;

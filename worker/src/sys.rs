@@ -6,11 +6,13 @@
 //! - [`metadata`]: what `statx` says.
 //! - [`overlay`]: many layer directories as one file system.
 //! - [`mounts`]: mounts that end with their guard, and those a killed daemon left.
+//! - [`inherited`]: descriptors that the program was started with.
 //! - [`process`]: signals and waiting without process id races.
 
 #![allow(unsafe_code, reason = "this module is where the workspace keeps its system calls")]
 
 pub mod at;
+pub mod inherited;
 pub mod memory;
 pub mod metadata;
 pub mod mounts;

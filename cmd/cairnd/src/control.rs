@@ -21,6 +21,7 @@ use tracing::Instrument;
 
 use crate::daemon::Daemon;
 use crate::failure::Failure;
+use crate::history::HistoryError;
 use crate::{convert, jobs, solve};
 
 /// Response header by which clients correct for clocks that differ.
@@ -67,6 +68,12 @@ impl Control for ControlService {
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
         let id = request.into_inner().r#ref;
+        if !self.daemon.jobs.is_running(&id)
+            && let Some(log) = self.daemon.history.replay(&id)
+        {
+            let damaged = |error: HistoryError| Status::data_loss(error.to_string());
+            return timestamped(log.map(move |message| message.map_err(damaged)).boxed());
+        }
         let jobs = self.daemon.jobs.clone();
         // The answer's headers go out at once: clients wait for them before they do anything else.
         let events = stream::once(async move {
@@ -173,16 +180,17 @@ impl Control for ControlService {
 
     async fn listen_build_history(
         &self,
-        _: Request<BuildHistoryRequest>,
+        request: Request<BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
-        Err(Status::unimplemented("build history is not kept by this daemon"))
+        timestamped(self.daemon.history.listen(request.get_ref())?)
     }
 
     async fn update_build_history(
         &self,
-        _: Request<UpdateBuildHistoryRequest>,
+        request: Request<UpdateBuildHistoryRequest>,
     ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
-        Err(Status::unimplemented("build history is not kept by this daemon"))
+        self.daemon.history.update(request.into_inner()).await?;
+        Ok(Response::new(UpdateBuildHistoryResponse {}))
     }
 }
 

@@ -12,6 +12,7 @@ use cairn_worker::service::{PruneRequest, UsageRecord, WorkerService};
 
 use crate::config::{Config, GcPolicySection};
 use crate::frontends::BuiltInFrontends;
+use crate::history::History;
 use crate::jobs::Jobs;
 use crate::spool::SpoolDir;
 
@@ -26,6 +27,7 @@ pub(crate) struct Daemon {
     pub(crate) sessions: SessionManager,
     pub(crate) jobs: Jobs,
     pub(crate) frontends: Arc<BuiltInFrontends>,
+    pub(crate) history: History,
     pub(crate) config: Arc<Config>,
 }
 
@@ -43,6 +45,9 @@ pub enum StartError {
     /// The cache index cannot be used.
     #[error(transparent)]
     Index(#[from] cairn_solver::index::IndexError),
+    /// The history of builds cannot be used.
+    #[error("failed to open the history of builds: {0}")]
+    History(#[from] crate::history::HistoryError),
     /// The worker cannot start.
     #[error("failed to start the worker: {0}")]
     Worker(String),
@@ -54,6 +59,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// What is to secure TCP addresses cannot be used.
+    #[error("failed to set up TLS: {0}")]
+    Tls(String),
     /// Serving ended with an error.
     #[error("failed to serve: {0}")]
     Serve(String),
@@ -72,6 +80,8 @@ impl Daemon {
         let worker_config = EmbeddedConfig {
             root: config.root.join("worker"),
             labels: config.labels.clone(),
+            platforms: config.platforms.clone(),
+            dns: config.dns.clone(),
             runtime: config.runtime.clone(),
             registries: crate::registries::hosts(&config.registries),
         };
@@ -80,6 +90,7 @@ impl Daemon {
         let index_path = config.root.join("cache.redb");
         let index = tokio::task::spawn_blocking(move || RedbIndex::open(&index_path)).await;
         let index = index.map_err(|error| StartError::Worker(error.to_string()))??;
+        let history = History::open(&config.root.join("history"), config.history).await?;
         let worker = Arc::new(worker);
         let spool = config.root.join("spool");
         let spools = tokio::task::spawn_blocking(move || SpoolDir::open(spool)).await;
@@ -90,16 +101,21 @@ impl Daemon {
         };
         Ok(Self {
             engine: Engine::with_options(worker.clone(), Arc::new(index), options),
-            frontends: Arc::new(BuiltInFrontends { worker: worker.clone() }),
+            frontends: Arc::new(BuiltInFrontends {
+                worker: worker.clone(),
+                rules: config.frontends.clone(),
+            }),
             worker,
             sessions,
             jobs: Jobs::default(),
+            history,
             config: Arc::new(config),
         })
     }
 
     /// Removes what the policies say, once.
     pub(crate) async fn collect_garbage(&self) {
+        self.history.expire().await;
         for policy in &self.config.gc {
             let request = prune_request(policy, self.worker.disk_size());
             match self.prune(&request, Removed::Collected).await {
@@ -143,6 +159,7 @@ impl Daemon {
     /// Ends all builds, waits a while for what they ran to be gone, and writes everything down.
     pub(crate) async fn close(&self) {
         self.jobs.close_all();
+        self.history.close().await;
         let gone = async { tokio::join!(self.engine.finished(), self.worker.containers_gone()) };
         if tokio::time::timeout(CLEAN_UP, gone).await.is_err() {
             tracing::warn!("steps are still being ended; the next daemon will do so");

@@ -59,8 +59,8 @@ const CAPS: &[&str] = &[
     "source.metaresolver",
     "statfile",
 ];
-/// What exporters offer; announced among the capabilities of the graph language.
-const EXPORT_CAPS: &[&str] = &["exporter.multiple", "exporter.sourcedateepoch"];
+/// What exporters and the history of builds offer; announced among the capabilities of the graph language.
+const EXPORT_CAPS: &[&str] = &["exporter.multiple", "exporter.sourcedateepoch", "history.filter"];
 
 /// Serves [`LlbBridge`].
 pub(crate) struct GatewayService {

@@ -93,6 +93,11 @@ impl Jobs {
         })
     }
 
+    /// Whether there is a running build of that id now.
+    pub(crate) fn is_running(&self, id: &str) -> bool {
+        self.0.known.lock().jobs.contains_key(id)
+    }
+
     /// Finds a running build, waiting for it to appear.
     ///
     /// # Errors

@@ -10,10 +10,14 @@
 //! | [`embedded`] | a daemon inside another program |
 //! | `control`, `gateway`, `services` | the services |
 //! | `solve`, `jobs` | one build, and all of them |
+//! | `history` | builds that have ended |
+//! | `content` | blobs, to read |
 //! | [`telemetry`] | logs and traces |
+//! | [`systemd`] | sockets opened in advance, and word of the daemon's state |
 //! | `convert`, `failure` | what the wire has other types for |
 
 pub mod config;
+mod content;
 mod control;
 mod convert;
 mod daemon;
@@ -22,12 +26,14 @@ mod explain;
 mod failure;
 mod frontends;
 mod gateway;
+mod history;
 mod jobs;
 mod registries;
 mod server;
 mod services;
 mod solve;
 mod spool;
+pub mod systemd;
 pub mod telemetry;
 
 pub use daemon::StartError;

@@ -2,22 +2,26 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::AddressFamily;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, TlsFiles};
 use crate::daemon::{Daemon, StartError};
-use crate::services;
+use crate::{services, systemd};
 
 /// How long calls in progress may take to end after the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a client may take to say who it is.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the daemon waits after a build before it looks for what to remove.
 const GC_DELAY: Duration = Duration::from_secs(60);
 
@@ -25,12 +29,15 @@ const GC_DELAY: Duration = Duration::from_secs(60);
 pub struct DaemonServer {
     daemon: Daemon,
     listeners: Vec<Listener>,
+    /// For TCP; unix sockets are protected by their mode.
+    tls: Option<ServerTlsConfig>,
     /// Held for as long as the state directory is in use.
     _lock: fs::File,
 }
 
 enum Listener {
-    Unix(UnixListener, SocketFile),
+    /// With its file, unless somebody else made it.
+    Unix(UnixListener, Option<SocketFile>),
     Tcp(TcpListener),
 }
 
@@ -54,20 +61,40 @@ impl DaemonServer {
     /// [`StartError`]: the directory is in use or unusable, the worker cannot start, an address cannot be bound.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let lock = lock_root(&config.root)?;
+        let tls = config.tls.as_ref().map(tls).transpose()?;
         let mut listeners = Vec::new();
         for address in &config.addresses {
-            let listener = listen(address, config.socket_owner).await;
-            listeners.push(listener.map_err(|source| StartError::Listen {
+            let listening = listen(address, config.socket_owner).await;
+            listeners.extend(listening.map_err(|source| StartError::Listen {
                 address: address.to_string(),
                 source,
             })?);
+        }
+        if tls.is_none() && listeners.iter().any(|listener| matches!(listener, Listener::Tcp(_))) {
+            tracing::warn!("TLS is not set up: whoever reaches the TCP address can use this daemon, and read along");
         }
         let daemon = Daemon::open(config).await?;
         Ok(Self {
             daemon,
             listeners,
+            tls,
             _lock: lock,
         })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// If a socket does not know its address.
+    pub fn addresses(&self) -> io::Result<Vec<Address>> {
+        let address = |listener: &Listener| match listener {
+            Listener::Tcp(listener) => Ok(Address::Tcp(listener.local_addr()?.to_string())),
+            Listener::Unix(listener, _) => {
+                let address = listener.local_addr()?;
+                Ok(Address::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned()))
+            }
+        };
+        self.listeners.iter().map(address).collect()
     }
 
     /// Serves until `stop` fires, then lets calls end for a few seconds.
@@ -78,16 +105,22 @@ impl DaemonServer {
         let mut servers = JoinSet::new();
         let mut sockets = Vec::new();
         for listener in self.listeners {
-            let server = Server::builder().add_routes(services::routes(&self.daemon));
+            let routes = services::routes(&self.daemon);
             let stopped = stop.clone().cancelled_owned();
             match listener {
                 Listener::Unix(listener, file) => {
                     sockets.push(file);
                     let incoming = UnixListenerStream::new(listener);
+                    let server = Server::builder().add_routes(routes);
                     servers.spawn(server.serve_with_incoming_shutdown(incoming, stopped));
                 }
                 Listener::Tcp(listener) => {
                     let incoming = TcpListenerStream::new(listener);
+                    let mut server = match &self.tls {
+                        Some(tls) => secured(tls)?,
+                        None => Server::builder(),
+                    };
+                    let server = server.add_routes(routes);
                     servers.spawn(server.serve_with_incoming_shutdown(incoming, stopped));
                 }
             }
@@ -104,6 +137,7 @@ impl DaemonServer {
         let drained = async {
             stop.cancelled().await;
             self.daemon.jobs.close_all();
+            self.daemon.history.dismiss();
             tokio::time::sleep(DRAIN).await;
         };
         let outcome = tokio::select! {
@@ -144,9 +178,32 @@ pub(crate) fn lock_root(root: &Path) -> Result<fs::File, StartError> {
     }
 }
 
-async fn listen(address: &Address, owner: (Option<u32>, Option<u32>)) -> io::Result<Listener> {
+/// Reads what secures TCP addresses, and tries it.
+fn tls(files: &TlsFiles) -> Result<ServerTlsConfig, StartError> {
+    let read = |path: &Path| {
+        fs::read(path).map_err(|error| StartError::Tls(format!("failed to read {}: {error}", path.display())))
+    };
+    let identity = Identity::from_pem(read(&files.cert)?, read(&files.key)?);
+    let mut tls = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE);
+    if let Some(authority) = &files.ca {
+        // Clients without a certificate that it signed are turned away.
+        tls = tls.client_ca_root(Certificate::from_pem(read(authority)?));
+    }
+    secured(&tls)?;
+    Ok(tls)
+}
+
+fn secured(tls: &ServerTlsConfig) -> Result<Server, StartError> {
+    Server::builder().tls_config(tls.clone()).map_err(|error| {
+        let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+        StartError::Tls(format!("{error}{cause}"))
+    })
+}
+
+async fn listen(address: &Address, owner: (Option<u32>, Option<u32>)) -> io::Result<Vec<Listener>> {
     match address {
-        Address::Tcp(host) => Ok(Listener::Tcp(TcpListener::bind(host).await?)),
+        Address::Tcp(host) => Ok(vec![Listener::Tcp(TcpListener::bind(host).await?)]),
+        Address::Inherited(name) => systemd::sockets(name)?.into_iter().map(inherited).collect(),
         Address::Unix(path) => {
             if let Some(dir) = path.parent()
                 && !dir.exists()
@@ -162,9 +219,35 @@ async fn listen(address: &Address, owner: (Option<u32>, Option<u32>)) -> io::Res
             {
                 std::os::unix::fs::chown(path, uid, gid)?;
             }
-            Ok(Listener::Unix(listener, SocketFile(path.clone())))
+            Ok(vec![Listener::Unix(listener, Some(SocketFile(path.clone())))])
         }
     }
+}
+
+/// A socket that somebody else opened.
+fn inherited(socket: OwnedFd) -> io::Result<Listener> {
+    let is_listening = rustix::net::sockopt::socket_acceptconn(&socket)?;
+    let family = rustix::net::getsockname(&socket)?.address_family();
+    if !is_listening {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "nobody listens on the socket that was handed over",
+        ));
+    }
+    if family == AddressFamily::UNIX {
+        let listener = std::os::unix::net::UnixListener::from(socket);
+        listener.set_nonblocking(true)?;
+        return Ok(Listener::Unix(UnixListener::from_std(listener)?, None));
+    }
+    if family == AddressFamily::INET || family == AddressFamily::INET6 {
+        let listener = std::net::TcpListener::from(socket);
+        listener.set_nonblocking(true)?;
+        return Ok(Listener::Tcp(TcpListener::from_std(listener)?));
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "the socket that was handed over is neither unix nor TCP",
+    ))
 }
 
 /// Removes a socket that nobody listens on any more, and nothing else.

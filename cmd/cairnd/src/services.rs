@@ -3,18 +3,21 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use cairn_proto::control::control_server::ControlServer;
-use cairn_proto::explain::explain_server::ExplainServer;
-use cairn_proto::gateway::llb_bridge_server::LlbBridgeServer;
+use cairn_proto::content::content_server::{self, ContentServer};
+use cairn_proto::control::control_server::{self, ControlServer};
+use cairn_proto::explain::explain_server::{self, ExplainServer};
+use cairn_proto::gateway::llb_bridge_server::{self, LlbBridgeServer};
 use cairn_proto::health::health_check_response::ServingStatus;
-use cairn_proto::health::health_server::{Health, HealthServer};
+use cairn_proto::health::health_server::{self, Health, HealthServer};
 use cairn_proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
-use cairn_proto::otlp::trace_service_server::{TraceService, TraceServiceServer};
+use cairn_proto::otlp::trace_service_server::{self, TraceService, TraceServiceServer};
 use cairn_proto::otlp::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use futures_util::{Stream, StreamExt, stream};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
+use tonic_reflection::server::{v1, v1alpha};
 
+use crate::content::ContentService;
 use crate::control::ControlService;
 use crate::daemon::Daemon;
 use crate::explain::ExplainService;
@@ -22,6 +25,16 @@ use crate::gateway::{Forwarder, GatewayService};
 
 /// Largest message in either direction.
 const MAX_MESSAGE: usize = 16 << 20;
+
+/// The names of the services of a daemon, besides the one that tells them.
+const SERVED: &[&str] = &[
+    control_server::SERVICE_NAME,
+    llb_bridge_server::SERVICE_NAME,
+    explain_server::SERVICE_NAME,
+    content_server::SERVICE_NAME,
+    health_server::SERVICE_NAME,
+    trace_service_server::SERVICE_NAME,
+];
 
 /// The services of `daemon`.
 pub(crate) fn routes(daemon: &Daemon) -> Routes {
@@ -34,11 +47,42 @@ pub(crate) fn routes(daemon: &Daemon) -> Routes {
     let explain = ExplainServer::new(ExplainService { daemon: daemon.clone() })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    Routes::new(control)
+    let content = ContentServer::new(ContentService {
+        stores: vec![daemon.worker.blobs(), daemon.history.content().clone()],
+    });
+    let routes = match reflection() {
+        Ok((v1, v1alpha)) => Routes::new(v1).add_service(v1alpha),
+        Err(error) => {
+            tracing::error!(%error, "clients cannot ask which services there are");
+            Routes::default()
+        }
+    };
+    routes
+        .add_service(control)
         .add_service(gateway)
         .add_service(explain)
+        .add_service(content)
         .add_service(HealthServer::new(HealthService))
         .add_service(TraceServiceServer::new(NoTraces))
+}
+
+/// Tells clients which services there are, and what their messages look like; in both versions of that service.
+fn reflection() -> Result<
+    (
+        v1::ServerReflectionServer<impl v1::ServerReflection>,
+        v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection>,
+    ),
+    tonic_reflection::server::Error,
+> {
+    let builder = || {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(cairn_proto::FILE_DESCRIPTORS);
+        // What the descriptions also describe is served by clients.
+        SERVED
+            .iter()
+            .fold(builder, |builder, name| builder.with_service_name(*name))
+    };
+    Ok((builder().build_v1()?, builder().build_v1alpha()?))
 }
 
 /// What a frontend can call on the connection that is its own.

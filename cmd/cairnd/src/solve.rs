@@ -18,6 +18,7 @@ use tonic::Code;
 use crate::daemon::Daemon;
 use crate::explain::Remember;
 use crate::failure::Failure;
+use crate::history::{Made, Recorder};
 use crate::jobs::Job;
 
 /// Method by which a client offers exporters of its own.
@@ -67,16 +68,30 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     let (job, answer) = Job::new(build.clone(), inputs.clone(), daemon.frontends.clone());
     let handle = daemon.jobs.register(&request.r#ref, job)?;
     let job = &handle.job;
+    let recorder = Recorder::new(&daemon.history, build.clone(), &request);
     // Dropped before the handle and before the answer: who has the answer can ask why.
     let mut memory = Remember::new(daemon, build, &request);
     report_cache_imports(job, request.cache.as_ref());
     let outcome = work_through(job, work, inputs, answer, &exporters, &request).await;
     memory.ended(outcome.as_ref().err().map(Failure::message));
     drop(memory);
+    // Who has the answer can read the record.
+    recorder.finish(&outcome).await;
     drop(handle);
     Ok(SolveResponse {
-        exporter_response: outcome?,
+        exporter_response: response(outcome?),
     })
+}
+
+/// What the client is told of what was made.
+fn response(made: Made) -> BTreeMap<String, String> {
+    let mut response: BTreeMap<String, String> = made.exported.into_iter().flatten().collect();
+    for (key, value) in &made.metadata {
+        if key.starts_with("frontend.") || key.starts_with("result.") || key == ANSWER_VERSION {
+            response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
+        }
+    }
+    response
 }
 
 /// Makes what is wanted and hands it over.
@@ -87,7 +102,7 @@ async fn work_through(
     answer: oneshot::Receiver<Result<FrontendResult, Failure>>,
     exporters: &[Box<dyn service::Exporter>],
     request: &SolveRequest,
-) -> Result<BTreeMap<String, String>, Failure> {
+) -> Result<Made, Failure> {
     let result = match work {
         Work::Definition(definition) => {
             let reference = job.bridge.solve(definition).await?;
@@ -108,13 +123,10 @@ async fn work_through(
             .map_err(|_| Failure::new(Code::Cancelled, SolveError::Cancelled.to_string()))??,
     };
     let input = evaluate(job, result).await?;
-    let mut response = export(job, exporters, &input).await?;
-    for (key, value) in &input.metadata {
-        if key.starts_with("frontend.") || key.starts_with("result.") || key == ANSWER_VERSION {
-            response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
-        }
-    }
-    Ok(response)
+    Ok(Made {
+        exported: export(job, exporters, &input).await?,
+        metadata: input.metadata,
+    })
 }
 
 /// Has a frontend of this daemon carry out a request.
@@ -151,24 +163,23 @@ async fn evaluate(job: &Job, result: FrontendResult) -> Result<ExportInput, Fail
     })
 }
 
-/// Runs all exporters at the same time and joins what they say; later ones win.
+/// Runs all exporters at the same time, and returns what each says.
 async fn export(
     job: &Job,
     exporters: &[Box<dyn service::Exporter>],
     input: &ExportInput,
-) -> Result<BTreeMap<String, String>, Failure> {
+) -> Result<Vec<BTreeMap<String, String>>, Failure> {
     let exports = exporters.iter().enumerate().map(async |(index, exporter)| {
         let key = format!("{}-export-{index}", job.build.session());
         let step = job.build.step(&key, exporter.title());
         let context = step.context();
         step.finish(exporter.export(input, &context).await)
     });
-    let responses = try_join_all(exports).await?;
-    Ok(responses.into_iter().flatten().collect())
+    Ok(try_join_all(exports).await?)
 }
 
 fn exporters(daemon: &Daemon, request: &mut SolveRequest) -> Result<Vec<Box<dyn service::Exporter>>, Failure> {
-    let mut wanted = std::mem::take(&mut request.exporters);
+    let mut wanted = request.exporters.clone();
     if wanted.is_empty() && !request.exporter_deprecated.is_empty() {
         wanted.push(Exporter {
             r#type: std::mem::take(&mut request.exporter_deprecated),

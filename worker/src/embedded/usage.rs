@@ -10,6 +10,7 @@ use cairn_solver::worker::{CallContext, WorkerError};
 
 use super::results::tree_usage;
 use super::{EmbeddedWorker, blocking, export, failed};
+use crate::content::ContentStore;
 use crate::filter::{Filters, usage_field};
 use crate::image::{Descriptor, Document, ImageTree};
 use crate::layer::{LayerId, PruneOptions};
@@ -49,6 +50,10 @@ impl WorkerService for EmbeddedWorker {
     async fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRecord>, WorkerError> {
         let (worker, request) = (self.clone(), request.clone());
         blocking(move || worker.prune_now(&request)).await
+    }
+
+    fn blobs(&self) -> ContentStore {
+        self.0.content.clone()
     }
 
     fn disk_size(&self) -> u64 {

@@ -11,6 +11,8 @@ pub enum DiskSpace {
     Bytes(u64),
     /// Percent of the file system.
     Percent(u8),
+    /// Percent of the file system, but no more than this many bytes.
+    PercentUpTo(u8, u64),
 }
 
 /// Text that is no duration or amount.
@@ -30,6 +32,7 @@ impl DiskSpace {
         const GIGABYTE: u64 = 1_000_000_000;
         match self {
             Self::Bytes(bytes) => bytes,
+            Self::PercentUpTo(percent, most) => Self::Percent(percent).bytes(total).min(most),
             Self::Percent(percent) => (total / 100 * u64::from(percent)).div_ceil(GIGABYTE) * GIGABYTE,
         }
     }
@@ -101,19 +104,26 @@ impl<'de> Deserialize<'de> for DiskSpace {
 /// # Errors
 /// [`UnitError::Duration`] for anything else, negative ones included.
 pub(super) fn duration(text: &str) -> Result<Duration, UnitError> {
-    let fail = || UnitError::Duration(text.to_owned());
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }
+    go_duration(text).ok_or_else(|| UnitError::Duration(text.to_owned()))
+}
+
+/// Parses a duration of Go's form that is not negative.
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0.0;
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
     if rest.is_empty() {
-        return Err(fail());
+        return None;
     }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(digits);
-        let number: f64 = number.parse().map_err(|_| fail())?;
+        let number: f64 = number.parse().ok()?;
         let letters = tail
             .find(|c: char| c.is_ascii_digit() || c == '.')
             .unwrap_or(tail.len());
@@ -126,11 +136,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, UnitError> {
                 "ms" => 1e-3,
                 "us" | "µs" => 1e-6,
                 "ns" => 1e-9,
-                _ => return Err(fail()),
+                _ => return None,
             };
         rest = tail;
     }
-    Duration::try_from_secs_f64(seconds).map_err(|_| fail())
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Deserializes a duration given as text or as a number of seconds.

@@ -1,0 +1,392 @@
+use cairn_proto::control::{BuildHistoryRequest, SolveRequest};
+use cairn_proto::rpc;
+use futures_util::StreamExt as _;
+
+use super::*;
+
+fn request(id: &str) -> SolveRequest {
+    SolveRequest {
+        r#ref: id.to_owned(),
+        ..SolveRequest::default()
+    }
+}
+
+fn record(id: &str, completed: i64) -> BuildHistoryRecord {
+    let time = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    BuildHistoryRecord {
+        r#ref: id.to_owned(),
+        created_at: time(completed - 10),
+        completed_at: time(completed),
+        generation: 1,
+        ..BuildHistoryRecord::default()
+    }
+}
+
+/// A history that keeps everything.
+async fn open(root: &Path) -> History {
+    History::open(root, Limits::default()).await.unwrap()
+}
+
+impl History {
+    /// Stores a record with these blobs, as a build that ends does.
+    fn store(&self, mut record: BuildHistoryRecord, log: &[u8], error: Option<&[u8]>) {
+        let _writing = self.0.writing.lock();
+        record.logs = Some(self.0.store.put(logs::MEDIA_TYPE, log).unwrap());
+        record.external_error = error.map(|error| self.0.store.put("error", error).unwrap());
+        self.0.store.write(&record).unwrap();
+        self.insert(record);
+    }
+
+    fn blobs(&self) -> usize {
+        self.content().list().unwrap().len()
+    }
+}
+
+async fn listed(history: &History, request: BuildHistoryRequest) -> Vec<(BuildHistoryEventType, String)> {
+    let request = BuildHistoryRequest {
+        early_exit: true,
+        ..request
+    };
+    let events = history.listen(&request).unwrap();
+    events.map(|event| summary(&event.unwrap())).collect().await
+}
+
+fn summary(event: &BuildHistoryEvent) -> (BuildHistoryEventType, String) {
+    (event.r#type(), event.record.as_ref().unwrap().r#ref.clone())
+}
+
+async fn all(history: &History) -> Vec<String> {
+    let events = listed(history, BuildHistoryRequest::default()).await;
+    events.into_iter().map(|(_, id)| id).collect()
+}
+
+fn update(id: &str) -> UpdateBuildHistoryRequest {
+    UpdateBuildHistoryRequest {
+        r#ref: id.to_owned(),
+        ..UpdateBuildHistoryRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn records_survive_and_share_blobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path()).await;
+    // Ids are what clients like.
+    for (at, id) in ["a", "../b", "c/d"].into_iter().enumerate() {
+        history.store(record(id, 1000 + at as i64), b"same", Some(id.as_bytes()));
+    }
+    assert_eq!(history.blobs(), 4, "equal logs are stored once");
+    drop(history);
+
+    let history = open(dir.path()).await;
+    assert_eq!(all(&history).await, ["a", "../b", "c/d"]);
+    let delete = |id: &str| UpdateBuildHistoryRequest {
+        delete: true,
+        ..update(id)
+    };
+    history.update(delete("a")).await.unwrap();
+    assert_eq!(history.blobs(), 3, "the log is still of use");
+    history.update(delete("c/d")).await.unwrap();
+    history.update(delete("../b")).await.unwrap();
+    assert_eq!((history.blobs(), all(&history).await.len()), (0, 0));
+    assert_eq!(std::fs::read_dir(dir.path().join("records")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_is_cleared_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path()).await;
+    history.store(record("good", 1000), b"log", None);
+    history.store(record("torn", 1001), b"log", None);
+    history.store(record("short", 1002), b"a log that is lost", None);
+    history.content().put(b"stray").unwrap();
+    let lost = history
+        .replay("short")
+        .map(|_| Digest::sha256(b"a log that is lost"))
+        .unwrap();
+    let lost = history.content().path(&lost);
+    drop(history);
+    let path = |id: &str| dir.path().join("records").join(Digest::sha256(id.as_bytes()).hex());
+    let bytes = std::fs::read(path("torn")).unwrap();
+    std::fs::write(path("torn"), &bytes[..bytes.len() - 1]).unwrap();
+    std::fs::write(path("unfinished").with_extension("new"), b"cair").unwrap();
+    std::fs::copy(path("good"), path("copied")).unwrap();
+    std::fs::write(lost, b"").unwrap();
+
+    let history = open(dir.path()).await;
+    assert_eq!(all(&history).await, ["good", "short"]);
+    assert_eq!(history.blobs(), 1, "only the log of the sound one");
+    assert_eq!(history.replay("short").unwrap().count().await, 0);
+    assert_eq!(std::fs::read_dir(dir.path().join("records")).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn pins_are_remembered_and_spare() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        max_age: Duration::ZERO,
+        max_entries: 1,
+    };
+    let history = History::open(dir.path(), limits).await.unwrap();
+    history.store(record("old", 1000), b"1", None);
+    let pin = |pinned| UpdateBuildHistoryRequest {
+        pinned,
+        ..update("old")
+    };
+    history.update(pin(true)).await.unwrap();
+    history.update(pin(true)).await.unwrap();
+    history.store(record("newer", 2000), b"2", None);
+    history.store(record("newest", 3000), b"3", None);
+    history.expire().await;
+    assert_eq!(all(&history).await, ["old", "newest"]);
+    drop(history);
+
+    let history = History::open(dir.path(), limits).await.unwrap();
+    let events = history.listen(&BuildHistoryRequest {
+        r#ref: "old".to_owned(),
+        early_exit: true,
+        ..BuildHistoryRequest::default()
+    });
+    let events: Vec<_> = events
+        .unwrap()
+        .map(|event| event.unwrap().record.unwrap())
+        .collect()
+        .await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(
+        (events[0].pinned, events[0].generation),
+        (true, 2),
+        "setting it again is no change"
+    );
+    history.update(pin(false)).await.unwrap();
+    history.expire().await;
+    assert_eq!(all(&history).await, ["newest"]);
+}
+
+#[tokio::test]
+async fn unknown_records_cannot_be_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path()).await;
+    for change in [
+        update("x"),
+        UpdateBuildHistoryRequest {
+            delete: true,
+            ..update("x")
+        },
+        UpdateBuildHistoryRequest {
+            pinned: true,
+            ..update("x")
+        },
+    ] {
+        let failure = history.update(change).await.unwrap_err();
+        assert_eq!(failure.message(), "failed to retrieve ref x: file does not exist");
+    }
+    let finalize = UpdateBuildHistoryRequest {
+        finalize: true,
+        ..update("x")
+    };
+    history.update(finalize).await.unwrap();
+    history.begin(record("running", 5));
+    let delete = UpdateBuildHistoryRequest {
+        delete: true,
+        ..update("running")
+    };
+    assert!(
+        history
+            .update(delete)
+            .await
+            .unwrap_err()
+            .message()
+            .contains("is running")
+    );
+    assert!(history.replay("running").is_none());
+}
+
+#[tokio::test]
+async fn listeners_get_what_is_known_and_then_news() {
+    use BuildHistoryEventType::{Complete, Deleted, Started};
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path()).await;
+    for (at, id) in ["a", "b", "c"].into_iter().enumerate() {
+        history.store(record(id, 1000 + at as i64), b"", None);
+    }
+    let running = BuildHistoryRecord {
+        completed_at: None,
+        ..record("r", 2000)
+    };
+    history.begin(running.clone());
+    let event = |kind, id: &str| (kind, id.to_owned());
+    for (request, want) in [
+        (
+            BuildHistoryRequest::default(),
+            vec![
+                event(Started, "r"),
+                event(Complete, "a"),
+                event(Complete, "b"),
+                event(Complete, "c"),
+            ],
+        ),
+        (
+            BuildHistoryRequest {
+                limit: 2,
+                ..BuildHistoryRequest::default()
+            },
+            vec![event(Started, "r"), event(Complete, "c"), event(Complete, "b")],
+        ),
+        (
+            BuildHistoryRequest {
+                active_only: true,
+                ..BuildHistoryRequest::default()
+            },
+            vec![event(Started, "r")],
+        ),
+        (
+            BuildHistoryRequest {
+                r#ref: "b".to_owned(),
+                ..BuildHistoryRequest::default()
+            },
+            vec![event(Complete, "b")],
+        ),
+        (
+            BuildHistoryRequest {
+                r#ref: "nothing".to_owned(),
+                ..BuildHistoryRequest::default()
+            },
+            vec![],
+        ),
+        (
+            BuildHistoryRequest {
+                filter: vec!["status==running".to_owned(), "ref==c".to_owned()],
+                ..BuildHistoryRequest::default()
+            },
+            vec![event(Started, "r"), event(Complete, "c")],
+        ),
+    ] {
+        assert_eq!(listed(&history, request.clone()).await, want, "{request:?}");
+    }
+
+    let only = BuildHistoryRequest {
+        r#ref: "r".to_owned(),
+        ..BuildHistoryRequest::default()
+    };
+    let (mut news, mut of_one) = (
+        history.listen(&BuildHistoryRequest::default()).unwrap().skip(4),
+        history.listen(&only).unwrap().skip(1),
+    );
+    history.begin(record("other", 3000));
+    history.store(record("r", 4000), b"", None);
+    history.remove(&["r".to_owned(), "a".to_owned()]);
+    for want in [
+        event(Started, "other"),
+        event(Complete, "r"),
+        event(Deleted, "r"),
+        event(Deleted, "a"),
+    ] {
+        assert_eq!(summary(&news.next().await.unwrap().unwrap()), want);
+    }
+    for want in [event(Complete, "r"), event(Deleted, "r")] {
+        assert_eq!(summary(&of_one.next().await.unwrap().unwrap()), want);
+    }
+    history.close().await;
+    assert!(
+        news.next().await.is_none() && of_one.next().await.is_none(),
+        "a daemon that stops lets go"
+    );
+}
+
+#[tokio::test]
+async fn listeners_that_do_not_read_are_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path()).await;
+    let mut slow = history.listen(&BuildHistoryRequest::default()).unwrap();
+    for n in 0..=BACKLOG {
+        history.begin(record(&n.to_string(), 1));
+    }
+    assert_eq!(slow.next().await.unwrap().unwrap_err().code(), Code::DataLoss);
+    assert!(slow.next().await.is_none());
+}
+
+#[tokio::test]
+async fn nonsense_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path()).await;
+    for (request, want) in [
+        (
+            BuildHistoryRequest {
+                limit: -1,
+                ..BuildHistoryRequest::default()
+            },
+            "invalid limit -1",
+        ),
+        (
+            BuildHistoryRequest {
+                filter: vec!["=".to_owned()],
+                ..BuildHistoryRequest::default()
+            },
+            "failed to parse history filters",
+        ),
+    ] {
+        let Err(failure) = history.listen(&request) else {
+            panic!("{request:?} is accepted")
+        };
+        assert!(failure.message().contains(want), "{}", failure.message());
+    }
+}
+
+#[test]
+fn records_say_what_was_asked_for_without_passwords() {
+    let request = SolveRequest {
+        frontend: "dockerfile.v0".to_owned(),
+        frontend_attrs: [
+            ("context", "https://user:secret@example.com/a.git"),
+            ("build-arg:PROXY", "http://u:secret@proxy"),
+            ("target", "x"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into(),
+        exporters: vec![cairn_proto::control::Exporter {
+            r#type: "image".to_owned(),
+            attrs: [("name".to_owned(), "a".to_owned())].into(),
+        }],
+        ..request("r")
+    };
+    let record = recorder::begun(&request);
+    assert_eq!(record.frontend_attrs.len(), 3);
+    assert_eq!(record.exporters[0].attrs["name"], "a");
+    assert!(!format!("{record:?}").contains("secret"), "{record:?}");
+    assert!(record.created_at.is_some() && record.completed_at.is_none());
+
+    let large = SolveRequest {
+        frontend_attrs: (0..100).map(|n| (n.to_string(), "x".repeat(200_000))).collect(),
+        ..request
+    };
+    let len = prost::Message::encoded_len(&recorder::begun(&large));
+    assert!(len < 2 << 20, "{len}");
+}
+
+#[test]
+fn results_are_described_by_exporter() {
+    use base64::Engine as _;
+    let digest = Digest::sha256(b"image").to_string();
+    let json = format!(r#"{{"mediaType":"m","digest":"{digest}","size":5,"annotations":{{"a":"b"}},"platform":{{}}}}"#);
+    let facts = |text: String| {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(text);
+        std::collections::BTreeMap::from([("containerimage.descriptor".to_owned(), encoded)])
+    };
+    let made = Made {
+        exported: vec![BTreeMap::new(), facts(json), facts("{}".to_owned())],
+        metadata: [("containerimage.config".to_owned(), "{}".into())].into(),
+    };
+    let mut record = record("r", 1);
+    made.describe(&mut record);
+    let result = record.result.unwrap();
+    assert_eq!(result.results.keys().copied().collect::<Vec<_>>(), [1]);
+    assert_eq!(
+        (result.results[&1].digest.as_str(), result.results[&1].size),
+        (digest.as_str(), 5)
+    );
+    assert_eq!(result.results[&1].annotations["a"], "b");
+    assert!(result.result_deprecated.is_none(), "the first exporter made no image");
+    assert_eq!(record.exporter_response["containerimage.config"], "{}");
+    assert_eq!(record.error, None::<rpc::Status>);
+}
