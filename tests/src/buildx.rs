@@ -26,18 +26,29 @@ impl Buildx {
     /// # Errors
     /// If buildx is missing, or refuses.
     pub fn remote(lab: &Lab, daemon: &Daemon) -> anyhow::Result<Self> {
+        Self::remote_at(lab, "buildx", &daemon.address(), &[])
+    }
+
+    /// One with its configuration in a directory of that name, whose builder is at `address`, with options of the
+    /// driver.
+    ///
+    /// # Errors
+    /// If buildx is missing, or refuses.
+    pub fn remote_at(lab: &Lab, name: &str, address: &str, options: &[String]) -> anyhow::Result<Self> {
         // Nobody listens at this Docker host: the remote driver does without.
         let buildx = Self {
-            home: lab.path("buildx"),
+            home: lab.path(name),
             docker_host: format!("unix://{}", lab.path("no-docker.sock").display()),
             builder: BUILDER,
             build_options: &[],
         };
         std::fs::create_dir_all(&buildx.home)?;
-        let address = daemon.address();
+        let options = options.iter().flat_map(|option| ["--driver-opt", option]);
         buildx
             .bare()?
-            .args(["create", "--name", BUILDER, "--driver", "remote", &address])
+            .args(["create", "--name", BUILDER, "--driver", "remote"])
+            .args(options)
+            .args([address])
             .output()?;
         Ok(buildx)
     }

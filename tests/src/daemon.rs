@@ -24,6 +24,7 @@ pub struct Daemon {
     config: PathBuf,
     root: PathBuf,
     socket: PathBuf,
+    options: Vec<String>,
     answered: Duration,
 }
 
@@ -42,14 +43,24 @@ impl Daemon {
     /// # Errors
     /// If it does not become ready.
     pub fn start_with(lab: &Lab, root: &Path, config: &str) -> anyhow::Result<Self> {
+        Self::start_with_options(lab, root, config, &[])
+    }
+
+    /// The same with more options on its command line.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn start_with_options(lab: &Lab, root: &Path, config: &str, options: &[&str]) -> anyhow::Result<Self> {
         let (file, socket) = (lab.path("cairnd.toml"), lab.path("cairnd.sock"));
         std::fs::write(&file, config)?;
-        let running = spawn(&file, root, &socket)?;
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let running = spawn(&file, root, &socket, &options)?;
         let mut daemon = Self {
             running,
             config: file,
             root: root.to_owned(),
             socket,
+            options,
             answered: Duration::ZERO,
         };
         daemon.await_ready()?;
@@ -74,6 +85,20 @@ impl Daemon {
     /// Its address, for clients.
     pub fn address(&self) -> String {
         format!("unix://{}", self.socket.display())
+    }
+
+    /// The TCP address that it says it listens on.
+    ///
+    /// # Errors
+    /// If it names none.
+    pub fn tcp_address(&self) -> anyhow::Result<String> {
+        let text = self.running.stderr.text();
+        let ready = text.lines().find(|line| line.contains(READY)).unwrap_or_default();
+        let mut words = ready.split(['"', ' ']);
+        let address = words
+            .find(|word| word.starts_with("tcp://"))
+            .context("no TCP address")?;
+        Ok(address.to_owned())
     }
 
     /// Its state directory.
@@ -133,7 +158,7 @@ impl Daemon {
     /// # Errors
     /// If it does not become ready.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
-        self.running = spawn(&self.config, &self.root, &self.socket)?;
+        self.running = spawn(&self.config, &self.root, &self.socket, &self.options)?;
         self.await_ready()
     }
 
@@ -155,7 +180,7 @@ fn http2_settings(socket: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn spawn(config: &Path, root: &Path, socket: &Path) -> anyhow::Result<Running> {
+fn spawn(config: &Path, root: &Path, socket: &Path, options: &[String]) -> anyhow::Result<Running> {
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context("failed to remove the socket"),
         _ => {}
@@ -169,6 +194,7 @@ fn spawn(config: &Path, root: &Path, socket: &Path) -> anyhow::Result<Running> {
             Path::new("--addr"),
         ])
         .args([format!("unix://{}", socket.display())])
+        .args(options)
         .start()
 }
 
