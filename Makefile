@@ -1,6 +1,7 @@
 # make demo     build Cairn, build an image with it, run the image
 # make test     everything that can be tested on this machine
 # make bench    Cairn and Docker Engine side by side (release build)
+# make soak     kill the daemon in the middle of a hundred builds, and see what is there afterwards
 # make lint     formatting, clippy, licences of dependencies, shell scripts
 # make clean-state    remove what the above keep in .cairn (base images, downloaded programs)
 #
@@ -48,6 +49,12 @@ test: deps
 	$(CARGO) build --locked --profile quick --package cairn --package cairnd
 	$(CARGO) "$${test[@]}" --no-run
 	CAIRN_TEST_STRICT=1 tests/with-bases "$(TARGET)/quick" $(CARGO) "$${test[@]}"
+
+.PHONY: soak
+soak: deps
+	@$(CARGO) build --locked --profile quick --package cairn --package cairnd
+	CAIRN_TEST_STRICT=1 tests/with-bases "$(TARGET)/quick" \
+	    $(CARGO) test --locked --profile quick --package cairn-tests --test soak_crash -- --ignored --nocapture
 
 .PHONY: bench
 bench: deps

@@ -10,6 +10,7 @@
 //! | exec | all that the process can notice | read-only mounts by content, others by identity |
 //! | file | platform, every action with all its options | copied-from by content, changed by identity |
 //! | merge, diff, passthrough | order of inputs | by identity |
+//! | build | none | what the nested definition asks for, by identity |
 //!
 //! Not in any key: names, progress groups, source locations, proxies, addresses of extra hosts, secret values, control
 //! group settings, cache mount ids' contents, times of copied files.
@@ -249,7 +250,9 @@ pub fn dependencies(vertex: &Vertex) -> Vec<Dependency> {
     match &vertex.op {
         Op::Exec(exec) => exec_selectors(exec, &mut selectors),
         Op::File(file) => file_selectors(file, &mut selectors),
-        Op::Source(_) | Op::Merge { .. } | Op::Diff { .. } | Op::Passthrough { .. } => selectors.fill(None),
+        Op::Source(_) | Op::Merge { .. } | Op::Diff { .. } | Op::Passthrough { .. } | Op::Build(_) => {
+            selectors.fill(None);
+        }
     }
     selectors
         .into_iter()
@@ -379,6 +382,8 @@ fn op_fields(vertex: &Vertex, platform: Option<&Platform>) -> (&'static str, Fie
             fields.put("outputs", format!("{outputs:?}"));
             "passthrough"
         }
+        // Only what the definition asks for counts: it is its only part by identity.
+        Op::Build(_) => "build",
     };
     (kind, fields)
 }

@@ -23,6 +23,14 @@ pub enum SolveError {
     /// An op needs something that the client did not grant or the daemon does not allow.
     #[error("{0}")]
     NotAllowed(String),
+    /// An op is for a worker that there is not.
+    #[error("no worker matches the constraint {filter:?} of {name:?}")]
+    NoWorker {
+        /// Display name of the op.
+        name: String,
+        /// What the worker would have to be.
+        filter: String,
+    },
     /// A reference names nothing.
     #[error("{0}")]
     NotFound(String),

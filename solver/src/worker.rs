@@ -284,6 +284,15 @@ pub trait Worker: Send + Sync + 'static {
     /// What this worker is.
     fn info(&self) -> WorkerInfo;
 
+    /// Whether work that is only for certain workers may run here. `filter` holds filters in containerd's syntax on `id`
+    /// and `labels`, one of which must match; it is not empty.
+    ///
+    /// # Errors
+    /// [`WorkerError::Invalid`] if it is no filter.
+    fn accepts(&self, _filter: &[String]) -> Result<bool, WorkerError> {
+        Ok(false)
+    }
+
     /// Finds out what a source stands for right now. A client's directory is received here, and the result given along.
     async fn resolve_source(
         &self,

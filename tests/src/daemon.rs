@@ -21,11 +21,20 @@ const READY: &str = "cairnd is ready";
 /// A `cairnd` of its own: private root, private socket.
 pub struct Daemon {
     running: Running,
+    more: More,
     config: PathBuf,
     root: PathBuf,
     socket: PathBuf,
-    options: Vec<String>,
     answered: Duration,
+}
+
+/// What is said to a daemon besides its places.
+#[derive(Default)]
+struct More {
+    /// Options on its command line.
+    options: Vec<String>,
+    /// Variables in its environment.
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Daemon {
@@ -51,16 +60,50 @@ impl Daemon {
     /// # Errors
     /// If it does not become ready.
     pub fn start_with_options(lab: &Lab, root: &Path, config: &str, options: &[&str]) -> anyhow::Result<Self> {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let more = More {
+            options,
+            ..More::default()
+        };
+        Self::start_in(lab, root, config, more)
+    }
+
+    /// Starts a daemon as [`Daemon::start_roomy`] does, with these variables in its environment.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn start_with_variables(lab: &Lab, variables: &[(&'static str, &'static str)]) -> anyhow::Result<Self> {
+        let variables = variables.to_vec();
+        let more = More {
+            variables,
+            ..More::default()
+        };
+        Self::start_in(lab, &lab.path("root"), &Self::roomy_config(), more)
+    }
+
+    /// Starts a daemon as [`Daemon::start`] does, that runs many steps at a time however few processors there are.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn start_roomy(lab: &Lab) -> anyhow::Result<Self> {
+        Self::start_in(lab, &lab.path("root"), &Self::roomy_config(), More::default())
+    }
+
+    fn roomy_config() -> String {
+        let mirrors = lab::base_registry().map(|registry| lab::mirror_config(&registry));
+        format!("{}\n[worker.oci]\nmax-parallelism = 16\n", mirrors.unwrap_or_default())
+    }
+
+    fn start_in(lab: &Lab, root: &Path, config: &str, more: More) -> anyhow::Result<Self> {
         let (file, socket) = (lab.path("cairnd.toml"), lab.path("cairnd.sock"));
         std::fs::write(&file, config)?;
-        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let running = spawn(&file, root, &socket, &options)?;
+        let running = spawn(&file, root, &socket, &more)?;
         let mut daemon = Self {
             running,
+            more,
             config: file,
             root: root.to_owned(),
             socket,
-            options,
             answered: Duration::ZERO,
         };
         daemon.await_ready()?;
@@ -158,7 +201,7 @@ impl Daemon {
     /// # Errors
     /// If it does not become ready.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
-        self.running = spawn(&self.config, &self.root, &self.socket, &self.options)?;
+        self.running = spawn(&self.config, &self.root, &self.socket, &self.more)?;
         self.await_ready()
     }
 
@@ -180,12 +223,15 @@ fn http2_settings(socket: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn spawn(config: &Path, root: &Path, socket: &Path, options: &[String]) -> anyhow::Result<Running> {
+fn spawn(config: &Path, root: &Path, socket: &Path, more: &More) -> anyhow::Result<Running> {
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context("failed to remove the socket"),
         _ => {}
     }
-    Program::new(lab::own_program("cairnd")?)
+    let program = Program::new(lab::own_program("cairnd")?);
+    let with = |program: Program, (name, value): &(&str, &str)| program.env(name, value);
+    let program = more.variables.iter().fold(program, with);
+    program
         .args([
             Path::new("--config"),
             config,
@@ -194,7 +240,7 @@ fn spawn(config: &Path, root: &Path, socket: &Path, options: &[String]) -> anyho
             Path::new("--addr"),
         ])
         .args([format!("unix://{}", socket.display())])
-        .args(options)
+        .args(&more.options)
         .start()
 }
 

@@ -43,6 +43,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::causes::with_causes;
 use crate::content::{ContentStore, Durability};
 use crate::executor::{DnsConfig, ExecRunner, Network, OciRuntime};
+use crate::filter::{Filters, worker_field};
 use crate::git::GitStore;
 use crate::layer::LayerStore;
 use crate::registry::RegistryHosts;
@@ -266,6 +267,11 @@ impl Worker for EmbeddedWorker {
         self.0.info.clone()
     }
 
+    fn accepts(&self, filter: &[String]) -> Result<bool, WorkerError> {
+        let filters = Filters::parse(filter).map_err(|error| WorkerError::Invalid(error.to_string()))?;
+        Ok(filters.matches(|path| worker_field(&self.0.info, path)))
+    }
+
     async fn resolve_source(
         &self,
         source: &SourceOp,
@@ -330,6 +336,7 @@ impl Worker for EmbeddedWorker {
             Op::Passthrough { outputs, .. } => {
                 Ok(outputs.iter().map(|&input| execution.inputs[input].clone()).collect())
             }
+            Op::Build(_) => Err(WorkerError::Invalid("nested builds are not for workers".to_owned())),
         }
     }
 

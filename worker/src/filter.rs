@@ -4,6 +4,7 @@
 //! `field~=regex`; a field is a path such as `labels."a.b"`. Of several filters one must match.
 
 use crate::service::UsageRecord;
+use cairn_solver::worker::WorkerInfo;
 use regex::Regex;
 
 /// A list of filters. An empty one matches everything.
@@ -86,6 +87,18 @@ pub fn usage_field(record: &UsageRecord, path: &[&str]) -> Field {
         ["immutable"] => flag(!record.mutable),
         ["shared"] => flag(record.shared),
         ["private"] => flag(!record.shared),
+        _ => Field::Absent,
+    }
+}
+
+/// The fields of a worker.
+pub fn worker_field(worker: &WorkerInfo, path: &[&str]) -> Field {
+    match path {
+        ["id"] => Field::Text(worker.id.clone()),
+        ["labels", name] => {
+            let value = worker.labels.get(*name);
+            value.map_or(Field::Absent, |value| Field::Text(value.clone()))
+        }
         _ => Field::Absent,
     }
 }

@@ -126,14 +126,7 @@ impl Control for ControlService {
         let worker = &self.daemon.worker;
         let info = worker.info();
         let filters = filter::Filters::parse(&request.into_inner().filter).map_err(invalid_filter)?;
-        let matches = filters.matches(|path| match path {
-            ["id"] => filter::Field::Text(info.id.clone()),
-            ["labels", name] => info
-                .labels
-                .get(*name)
-                .map_or(filter::Field::Absent, |value| filter::Field::Text(value.clone())),
-            _ => filter::Field::Absent,
-        });
+        let matches = filters.matches(|path| filter::worker_field(&info, path));
         let record = convert::worker_record(&info, &self.daemon.config.gc, worker.disk_size());
         Ok(Response::new(ListWorkersResponse {
             record: if matches { vec![record] } else { Vec::new() },

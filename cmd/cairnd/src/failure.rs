@@ -167,6 +167,7 @@ impl From<SolveError> for Failure {
         let code = match &error {
             SolveError::Cancelled | SolveError::Worker(WorkerError::Cancelled) => Code::Cancelled,
             SolveError::Worker(WorkerError::NotFound(_)) | SolveError::NotFound(_) => Code::NotFound,
+            SolveError::NoWorker { .. } => Code::FailedPrecondition,
             _ => Code::Unknown,
         };
         let mut failure = Self::new(code, error.to_string());

@@ -103,6 +103,7 @@ fn op(op: &Op) -> String {
         Op::Merge { .. } => "merge".to_owned(),
         Op::Diff { .. } => "diff".to_owned(),
         Op::Passthrough { .. } => "passthrough".to_owned(),
+        Op::Build(_) => "build".to_owned(),
     }
 }
 

@@ -51,6 +51,9 @@ impl Entitlement {
     }
 }
 
+/// Most worker constraints that differ, in one definition: each is parsed and may hold regular expressions.
+const MAX_CONSTRAINTS: usize = 64;
+
 /// What a build is given.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
@@ -88,6 +91,8 @@ pub(super) struct Inner {
     pub(super) platform: Option<Platform>,
     id: BuildId,
     nodes: RwLock<Nodes>,
+    /// How many nested definitions were taken in.
+    pub(super) definitions: Mutex<usize>,
     /// All tasks of this build; aborted with it.
     tasks: Mutex<JoinSet<()>>,
     _counted: Counted,
@@ -113,6 +118,7 @@ impl Build {
                 options,
                 cancel: CancellationToken::new(),
                 nodes: RwLock::default(),
+                definitions: Mutex::default(),
                 tasks: Mutex::default(),
             }),
         })
@@ -252,6 +258,36 @@ impl Inner {
         self.nodes.read().in_order.clone()
     }
 
+    /// How many vertices there are.
+    pub(super) fn vertex_count(&self) -> usize {
+        self.nodes.read().in_order.len()
+    }
+
+    /// Checks that a graph's vertices are allowed, and that there is a worker for each.
+    pub(super) fn check(&self, graph: &Graph) -> Result<(), SolveError> {
+        let mut checked: HashMap<&[String], ()> = HashMap::new();
+        for index in graph.topological() {
+            let vertex = graph.vertex(index);
+            self.check_allowed(vertex)?;
+            let filter = &vertex.constraints[..];
+            if filter.is_empty() || checked.contains_key(filter) {
+                continue;
+            }
+            if checked.len() >= MAX_CONSTRAINTS {
+                let message = format!("more than {MAX_CONSTRAINTS} different worker constraints in one definition");
+                return Err(WorkerError::Invalid(message).into());
+            }
+            if !self.engine.worker.accepts(filter)? {
+                return Err(SolveError::NoWorker {
+                    name: graph.name(index),
+                    filter: filter.join(", "),
+                });
+            }
+            checked.insert(filter, ());
+        }
+        Ok(())
+    }
+
     fn check_allowed(&self, vertex: &Vertex) -> Result<(), SolveError> {
         let Op::Exec(exec) = &vertex.op else {
             return Ok(());
@@ -278,14 +314,14 @@ impl Inner {
         let Some(graph) = llb::decode(definition)? else {
             return Ok(None);
         };
-        for index in graph.topological() {
-            self.check_allowed(graph.vertex(index))?;
-        }
-        Ok(Some(self.load(&graph)))
+        self.check(&graph)?;
+        Ok(Some(self.load(&graph, 0, 0)))
     }
 
     /// Takes a graph's vertices in and announces those that are new. Returns what it asks for.
-    fn load(&self, graph: &Graph) -> Want {
+    ///
+    /// `depth` is in how many nested builds the graph is, and `urgency` the length of the chain that waits for it.
+    pub(super) fn load(&self, graph: &Graph, depth: u8, urgency: u32) -> Want {
         let mut nodes = self.nodes.write();
         let mut new = Vec::with_capacity(graph.len());
         let mut numbers = Vec::with_capacity(graph.len());
@@ -301,7 +337,7 @@ impl Inner {
                     let inputs = vertex.inputs.iter().map(|edge| want(&numbers, *edge)).collect();
                     let places = places(graph, &vertex.digest);
                     let below = distinct(graph, vertex);
-                    let node = Node::new(number, vertex.clone(), graph.name(index), inputs, below, places);
+                    let node = Node::new(number, vertex.clone(), graph.name(index), inputs, below, places, depth);
                     new.push(Event::Vertex(node.state()));
                     nodes.in_order.push(Arc::new(node));
                     nodes.by_digest.insert(vertex.digest, number);
@@ -310,6 +346,9 @@ impl Inner {
             };
             numbers.push(number);
         }
+        let target = want(&numbers, graph.target());
+        let waiting = &nodes.in_order[target.node as usize].urgency;
+        waiting.fetch_max(urgency, Ordering::Relaxed);
         // From the target down, so that the chain of what waits for a vertex is known before its inputs' turn.
         for index in graph.topological().rev() {
             let node = &nodes.in_order[numbers[index.index()] as usize];
@@ -322,7 +361,7 @@ impl Inner {
         }
         drop(nodes);
         self.events.push_all(new);
-        want(&numbers, graph.target())
+        target
     }
 
     /// What this build claims for a vertex that needs a slot.

@@ -3,6 +3,7 @@
 mod cancel;
 mod lazy;
 mod limits;
+mod nested;
 mod plan;
 mod random;
 mod schedules;

@@ -5,6 +5,7 @@
 //! | `node` | what is kept about it |
 //! | `flow` | how keys come about, from the sources on |
 //! | `identify`, `content` | its key, and what inputs add to it that count by their content |
+//! | `nested` | vertices whose result is that of a definition which another vertex made |
 //! | `materialise` | its results: found, or made |
 //! | `record` | what is remembered of it |
 //! | `follow` | work on it that builds share |
@@ -17,6 +18,7 @@ mod flow;
 mod follow;
 mod identify;
 mod materialise;
+mod nested;
 mod node;
 mod record;
 mod report;
@@ -32,6 +34,8 @@ use super::build::{Inner, Want};
 use crate::SolveError;
 use crate::worker::{Ref, WorkerError};
 
+#[cfg(test)]
+pub(super) use self::nested::MAX_DEPTH;
 pub(super) use self::node::{Decision, Node};
 pub(super) use self::record::clipped;
 

@@ -234,6 +234,9 @@ impl OpMetadata {
             }
         }
         self.caps.extend(other.caps.iter().cloned());
+        if self.export_cache.is_none() {
+            self.export_cache = other.export_cache;
+        }
         if self.progress_group.is_none() {
             self.progress_group = other.progress_group.clone();
         }

@@ -38,6 +38,7 @@ pub const SUPPORTED: &[&str] = &[
     "passthroughop",
     "platform",
     "soruce.http.uidgid",
+    "source.buildop.llbfilename",
     "source.git",
     "source.git.checksum",
     "source.git.fetchbycommit",

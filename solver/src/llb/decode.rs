@@ -21,6 +21,10 @@ use crate::{Digest, Platform};
 /// Most ops a definition may hold.
 const MAX_VERTICES: usize = 200_000;
 
+/// Most filters on workers that one op may have, and the most bytes of each.
+const MAX_FILTERS: usize = 16;
+const MAX_FILTER_LEN: usize = 4096;
+
 /// Why a definition is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -73,6 +77,9 @@ pub enum DecodeError {
         /// What is not supported.
         what: String,
     },
+    /// What an op says about workers is malformed.
+    #[error("invalid worker constraints of vertex {0}: at most {MAX_FILTERS} of {MAX_FILTER_LEN} bytes are accepted")]
+    Constraints(VertexDigest),
     /// A platform is malformed.
     #[error("invalid platform of vertex {0}")]
     Platform(VertexDigest),
@@ -247,6 +254,7 @@ impl<'a> Ops<'a> {
             digest,
             platform: wire.platform.as_ref().map(|wire| platform(digest, wire)).transpose()?,
             op: ops::decode(digest, inputs.len(), wire.op.take())?,
+            constraints: constraints(digest, wire.constraints.take())?,
             metadata: metadata.cloned().unwrap_or_default(),
             inputs,
         };
@@ -278,6 +286,15 @@ impl<'a> Ops<'a> {
         }
         Ok(Edge { vertex: node, output })
     }
+}
+
+fn constraints(vertex: VertexDigest, wire: Option<pb::WorkerConstraints>) -> Result<Box<[String]>, DecodeError> {
+    let filter = wire.unwrap_or_default().filter;
+    let is_sound = |filter: &String| filter.len() <= MAX_FILTER_LEN && !filter.contains('\0');
+    if filter.len() > MAX_FILTERS || !filter.iter().all(is_sound) {
+        return Err(DecodeError::Constraints(vertex));
+    }
+    Ok(filter.into())
 }
 
 fn platform(vertex: VertexDigest, wire: &pb::Platform) -> Result<Platform, DecodeError> {

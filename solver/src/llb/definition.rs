@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_proto::pb;
+use prost::Message as _;
 
+use super::decode::DecodeError;
 use super::graph::VertexDigest;
 use super::op::OpMetadata;
 use super::{decode, encode};
@@ -54,6 +56,15 @@ impl Definition {
     /// Joins ops and what is known of them.
     pub(super) fn new(ops: pb::Definition, metadata: HashMap<VertexDigest, Arc<OpMetadata>>) -> Self {
         Self(Arc::new(Parts { wire: ops, metadata }))
+    }
+
+    /// Takes a serialized definition, unchecked.
+    ///
+    /// # Errors
+    /// If the bytes are no definition at all.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
+        let wire = pb::Definition::decode(bytes).map_err(|error| DecodeError::Parse(error.to_string()))?;
+        Ok(Self::from_wire(wire))
     }
 
     /// The wire form.

@@ -53,6 +53,22 @@ fn op_kind(op: &Op, input_count: usize) -> pb::op::Op {
                 input: optional(*upper),
             }),
         }),
+        Op::Build(op) => {
+            let filename = Some(op.filename()).filter(|name| !name.is_empty());
+            pb::op::Op::Build(pb::BuildOp {
+                builder: -1,
+                inputs: op
+                    .inputs()
+                    .iter()
+                    .map(|(name, &input)| (name.clone(), pb::BuildInput { input: index(input) }))
+                    .collect(),
+                def: None,
+                attrs: filename
+                    .map(|name| ("llbbuild.filename".to_owned(), name.to_owned()))
+                    .into_iter()
+                    .collect(),
+            })
+        }
         Op::Passthrough { id, outputs } => pb::op::Op::Passthrough(pb::PassthroughOp {
             id: id.clone(),
             outputs: outputs.iter().map(|&output| index(output)).collect(),

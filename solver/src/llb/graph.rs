@@ -21,6 +21,8 @@ pub struct Vertex {
     pub inputs: Vec<Edge>,
     /// What it runs on; `None` for the worker's default.
     pub platform: Option<Platform>,
+    /// Filters on workers, one of which must match; empty for any worker.
+    pub constraints: Box<[String]>,
     /// Everything that does not change its result.
     pub metadata: Arc<OpMetadata>,
 }
@@ -214,13 +216,14 @@ impl Op {
             Self::Merge { .. } => "merge".to_owned(),
             Self::Diff { .. } => "diff".to_owned(),
             Self::Passthrough { id, .. } => format!("passthrough {id}"),
+            Self::Build(_) => "build".to_owned(),
         }
     }
 
     /// How many outputs a vertex with this op has.
     pub fn output_count(&self) -> usize {
         match self {
-            Self::Source(_) | Self::Merge { .. } | Self::Diff { .. } => 1,
+            Self::Source(_) | Self::Merge { .. } | Self::Diff { .. } | Self::Build(_) => 1,
             Self::Exec(exec) => exec.mounts.iter().filter(|mount| mount.output.is_some()).count(),
             Self::File(file) => file.actions.iter().filter(|action| action.output.is_some()).count(),
             Self::Passthrough { outputs, .. } => outputs.len(),

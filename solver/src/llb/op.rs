@@ -34,6 +34,51 @@ pub enum Op {
         /// For each output, the input it is.
         outputs: Vec<usize>,
     },
+    /// Builds a definition that is in a file of an input.
+    Build(BuildOp),
+}
+
+/// A definition to build, by where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildOp {
+    inputs: BTreeMap<String, usize>,
+    filename: String,
+}
+
+impl BuildOp {
+    /// The input that holds the definition, by its name among the inputs.
+    pub const DEFINITION: &str = "buildkit.llb.definition";
+
+    /// A build of the definition in `filename` of the input [`BuildOp::DEFINITION`]; empty for a file of that name.
+    /// `None` if there is no such input.
+    pub fn new(inputs: BTreeMap<String, usize>, filename: String) -> Option<Self> {
+        let has_definition = inputs.contains_key(Self::DEFINITION);
+        has_definition.then_some(Self { inputs, filename })
+    }
+
+    /// Index of the input that holds the definition.
+    pub fn definition(&self) -> usize {
+        self.inputs[Self::DEFINITION]
+    }
+
+    /// Indexes of all inputs, by name.
+    pub fn inputs(&self) -> &BTreeMap<String, usize> {
+        &self.inputs
+    }
+
+    /// The file name that was asked for; empty for the default.
+    pub fn filename(&self) -> &str {
+        &self.filename
+    }
+
+    /// The file that holds the definition.
+    pub fn file(&self) -> &str {
+        if self.filename.is_empty() {
+            Self::DEFINITION
+        } else {
+            &self.filename
+        }
+    }
 }
 
 /// A source, by its scheme.

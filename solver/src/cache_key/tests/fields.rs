@@ -15,6 +15,7 @@ pub(super) fn vertex(op: Op, inputs: usize) -> Vertex {
         op,
         inputs: (0..inputs).map(|output| Edge { vertex, output }).collect(),
         platform: None,
+        constraints: Box::default(),
         metadata: OpMetadata::default().into(),
     }
 }

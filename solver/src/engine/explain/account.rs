@@ -104,6 +104,7 @@ const fn kind(op: &Op) -> &'static str {
         Op::Merge { .. } => "merge",
         Op::Diff { .. } => "diff",
         Op::Passthrough { .. } => "passthrough",
+        Op::Build(_) => "build",
     }
 }
 

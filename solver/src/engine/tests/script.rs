@@ -34,6 +34,7 @@ pub(in crate::engine) struct Script {
     /// What comparing results comes to.
     pub(in crate::engine) comparison: Mutex<Option<Comparison>>,
     missing_paths: Mutex<Vec<String>>,
+    files: Mutex<HashMap<String, Bytes>>,
     /// Whether resolving a source makes its result, as receiving a directory does.
     pub(super) makes_on_resolve: AtomicBool,
     store: Mutex<HashMap<ResultId, String>>,
@@ -82,6 +83,11 @@ impl Script {
         self.missing_paths.lock().push(path.to_owned());
     }
 
+    /// Lets the file of results that are `value` hold something else.
+    pub(super) fn file(&self, value: &str, bytes: impl Into<Bytes>) {
+        self.files.lock().insert(value.to_owned(), bytes.into());
+    }
+
     pub(super) fn runs(&self, name: &str) -> usize {
         self.runs.lock().get(name).copied().unwrap_or_default()
     }
@@ -123,6 +129,10 @@ impl Worker for Script {
             platforms: vec![Platform::new("linux", "amd64", "")],
             ..WorkerInfo::default()
         }
+    }
+
+    fn accepts(&self, filter: &[String]) -> Result<bool, WorkerError> {
+        Ok(filter.iter().any(|filter| filter == "id==script"))
     }
 
     async fn resolve_source(
@@ -203,7 +213,9 @@ impl Worker for Script {
     }
 
     async fn read_file(&self, input: Option<&Ref>, _: &str, _: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
-        Ok(self.read(input).into())
+        let value = self.read(input);
+        let file = self.files.lock().get(&value).cloned();
+        Ok(file.unwrap_or_else(|| value.into()))
     }
 
     async fn read_dir(&self, _: Option<&Ref>, _: &str, _: Option<&str>) -> Result<Vec<FileStat>, WorkerError> {

@@ -41,8 +41,8 @@ impl Inner {
             if !node.want_identity() {
                 continue;
             }
-            if matches!(node.vertex.op, Op::Source(_)) {
-                self.start_source(node);
+            if matches!(node.vertex.op, Op::Source(_) | Op::Build(_)) {
+                self.start_alone(node);
                 continue;
             }
             if node.inputs.is_empty() {
@@ -64,10 +64,14 @@ impl Inner {
         self.start_flow(steps);
     }
 
-    fn start_source(self: &Arc<Self>, node: Arc<Node>) {
+    /// Starts to identify a vertex whose key is not made of its inputs' keys.
+    fn start_alone(self: &Arc<Self>, node: Arc<Node>) {
         let inner = self.clone();
         self.spawn(async move {
-            let outcome = inner.guard(&node, inner.identify_source(&node)).await;
+            let outcome = match &node.vertex.op {
+                Op::Build(op) => inner.guard(&node, inner.identify_nested(&node, op)).await,
+                _ => inner.guard(&node, inner.identify_source(&node)).await,
+            };
             inner.flow(node.identify(outcome)).await;
         });
     }

@@ -21,6 +21,9 @@ impl Inner {
         if let Op::Passthrough { outputs, .. } = &node.vertex.op {
             return self.pass_through(node, outputs).await;
         }
+        if let Op::Build(_) = &node.vertex.op {
+            return self.materialise_nested(node).await;
+        }
         if let Some(known) = self.lookup(node, identified.key, identified.fresh).await? {
             return Ok(known);
         }

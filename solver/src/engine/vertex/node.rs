@@ -1,7 +1,7 @@
 //! What a build keeps about a vertex.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::SetOnce;
@@ -115,6 +115,10 @@ pub(in crate::engine) struct Node {
     pub(in crate::engine) urgency: AtomicU32,
     pub(in crate::engine) vertex: Arc<Vertex>,
     pub(in crate::engine) inputs: Box<[Want]>,
+    /// What a nested build asks for, once that is known.
+    pub(in crate::engine) nested: OnceLock<Box<Want>>,
+    /// In how many nested builds it is.
+    pub(in crate::engine) depth: u8,
     pub(in crate::engine) ignore_cache: AtomicBool,
     /// The last one; `None` before there is any.
     pub(in crate::engine) decision: Mutex<Option<Decision>>,
@@ -134,9 +138,12 @@ impl Node {
         inputs: Box<[Want]>,
         below: Arc<[VertexDigest]>,
         places: Vec<(SourceFile, SourceLocation)>,
+        depth: u8,
     ) -> Self {
         Self {
             number,
+            nested: OnceLock::new(),
+            depth,
             urgency: AtomicU32::new(0),
             state: Mutex::new(VertexState {
                 digest: vertex.digest,
@@ -180,14 +187,17 @@ impl Node {
         look(&self.places.lock())
     }
 
-    /// Whether nothing has been done to make its results. A source that was only resolved counts, but not a
-    /// directory: it was received then.
+    /// Whether nothing has been done to make its results. A source that was only resolved counts, and a nested build
+    /// that was only loaded, but not a directory: it was received then.
     pub(super) fn is_unneeded(&self) -> bool {
         let state = self.state.lock();
-        let is_image = matches!(self.vertex.op, Op::Source(SourceOp::Image(_) | SourceOp::OciLayout(_)));
+        let is_looked_at = matches!(
+            self.vertex.op,
+            Op::Source(SourceOp::Image(_) | SourceOp::OciLayout(_)) | Op::Build(_)
+        );
         !state.cached
             && state.error.is_empty()
-            && (state.started.is_none() || (is_image && state.completed.is_some()))
+            && (state.started.is_none() || (is_looked_at && state.completed.is_some()))
             && !self.results_wanted.load(Ordering::Acquire)
     }
 

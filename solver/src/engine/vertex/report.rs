@@ -45,7 +45,8 @@ impl Inner {
         while let Some(node) = pending.pop() {
             if let Some(state) = node.mark_cached(now) {
                 news.push(Event::Vertex(state));
-                let inputs = node.inputs.iter().map(|want| self.at(want.node));
+                let below = node.inputs.iter().chain(node.nested.get().map(|want| &**want));
+                let inputs = below.map(|want| self.at(want.node));
                 pending.extend(inputs.filter(|input| input.is_unneeded()));
             }
         }

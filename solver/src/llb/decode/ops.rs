@@ -1,12 +1,13 @@
 //! Decoding of single ops.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use cairn_proto::pb;
 
 use super::super::graph::VertexDigest;
 use super::super::op::{
-    CacheSharing, CdiDevice, ContentCache, ExecOp, FileGrant, HostIp, Mount, MountKind, NetMode, Op, ProxyEnv,
+    BuildOp, CacheSharing, CdiDevice, ContentCache, ExecOp, FileGrant, HostIp, Mount, MountKind, NetMode, Op, ProxyEnv,
     SecretEnv, SecurityMode, Ulimit,
 };
 use super::{DecodeError, file, source};
@@ -24,7 +25,7 @@ pub(super) fn decode(vertex: VertexDigest, inputs: usize, wire: Option<pb::op::O
         Some(pb::op::Op::Merge(wire)) => merge(vertex, inputs, &wire),
         Some(pb::op::Op::Diff(wire)) => diff(vertex, inputs, &wire),
         Some(pb::op::Op::Passthrough(wire)) => passthrough(vertex, inputs, wire),
-        Some(pb::op::Op::Build(_)) => Err(unsupported(vertex, "a nested build")),
+        Some(pb::op::Op::Build(wire)) => build(vertex, inputs, wire).map(Op::Build),
     }
 }
 
@@ -306,6 +307,38 @@ fn passthrough(vertex: VertexDigest, inputs: usize, wire: pb::PassthroughOp) -> 
         })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Op::Passthrough { id: wire.id, outputs })
+}
+
+/// What says that a definition is to be built by the daemon itself; nothing else can be said.
+const LLB_BUILDER: i64 = -1;
+/// Name of the attribute with the name of a definition's file.
+const LLB_FILENAME: &str = "llbbuild.filename";
+
+fn build(vertex: VertexDigest, inputs: usize, wire: pb::BuildOp) -> Result<BuildOp, DecodeError> {
+    let fail = |message: String| invalid("build", vertex, message);
+    if wire.builder != LLB_BUILDER {
+        return Err(fail("only LLB builder is currently allowed".to_owned()));
+    }
+    if wire.def.is_some_and(|def| !def.def.is_empty()) {
+        return Err(unsupported(vertex, "a definition inside of a build op"));
+    }
+    let mut attrs = wire.attrs;
+    let filename = attrs.remove(LLB_FILENAME).unwrap_or_default();
+    if let Some(attr) = attrs.keys().next() {
+        return Err(unsupported(vertex, format!("attribute {attr:?} of a build op")));
+    }
+    if filename.contains('\0') {
+        return Err(fail("a NUL byte in a path".to_owned()));
+    }
+    let mut indexes = BTreeMap::new();
+    for (name, input) in wire.inputs {
+        match index(input.input, inputs) {
+            Ok(Some(index)) => indexes.insert(name, index),
+            _ => return Err(fail(format!("input {name:?}: missing input {}", input.input))),
+        };
+    }
+    BuildOp::new(indexes, filename)
+        .ok_or_else(|| fail(format!("no llb definition input {} found", BuildOp::DEFINITION)))
 }
 
 /// An index on the wire: -1 is none, anything else must be below `limit`.

@@ -430,6 +430,15 @@ fn op(inputs: usize) -> BoxedStrategy<Op> {
         (side(), side()).prop_map(|(lower, upper)| Op::Diff { lower, upper }),
         ("[a-z]{1,4}", prop::collection::vec(0..inputs, 1..4))
             .prop_map(|(id, outputs)| Op::Passthrough { id, outputs }),
+        (
+            prop::collection::btree_map("[a-z]{1,4}", 0..inputs, 0..3),
+            0..inputs,
+            text()
+        )
+            .prop_map(|(mut inputs, definition, filename)| {
+                inputs.insert(BuildOp::DEFINITION.to_owned(), definition);
+                Op::Build(BuildOp::new(inputs, filename).expect("there is a definition"))
+            }),
     ]
     .boxed()
 }
@@ -616,7 +625,18 @@ pub(super) fn wild_op() -> impl Strategy<Value = pb::Op> {
         prop::collection::btree_map("local[.]differ|image[.]layerlimit", text(), 0..2),
     )
         .prop_map(|(identifier, attrs)| pb::op::Op::Source(pb::SourceOp { identifier, attrs }));
-    let kind = prop::option::of(prop_oneof![exec, file, merge, diff, pass, source]);
+    let names = prop_oneof![text(), Just(BuildOp::DEFINITION.to_owned())];
+    let inputs = prop::collection::btree_map(names, number().prop_map(|input| pb::BuildInput { input }), 0..3);
+    let attrs = prop::collection::btree_map("llbbuild.filename|other", text(), 0..2);
+    let build = (-2_i64..1, inputs, attrs).prop_map(|(builder, inputs, attrs)| {
+        pb::op::Op::Build(pb::BuildOp {
+            builder,
+            inputs,
+            def: None,
+            attrs,
+        })
+    });
+    let kind = prop::option::of(prop_oneof![exec, file, merge, diff, pass, source, build]);
     let input = (any::<bool>(), number()).prop_map(|(is_image, index)| pb::Input {
         digest: Digest::sha256(&golden(if is_image { IMAGE } else { LOCAL })).to_string(),
         // Mostly right, so that what comes after is reached.

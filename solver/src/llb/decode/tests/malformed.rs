@@ -573,10 +573,72 @@ fn other_ops() {
     };
     refused(&pass("", vec![0]), "invalid passthrough op %: no id");
     refused(&pass("p", vec![]), "invalid passthrough op %: no outputs");
+}
+
+#[test]
+fn nested_builds() {
+    let good = || pb::BuildOp {
+        builder: -1,
+        inputs: [("buildkit.llb.definition".to_owned(), pb::BuildInput { input: 0 })].into(),
+        ..pb::BuildOp::default()
+    };
+    let change = |change: fn(&mut pb::BuildOp)| {
+        let mut wire = good();
+        change(&mut wire);
+        op(pb::op::Op::Build(wire), 1)
+    };
     refused(
-        &op(pb::op::Op::Build(pb::BuildOp::default()), 1),
-        "a nested build is not supported by this daemon (vertex %)",
+        &change(|wire| wire.builder = 0),
+        "invalid build op %: only LLB builder is currently allowed",
     );
+    refused(
+        &change(|wire| wire.inputs.clear()),
+        "invalid build op %: no llb definition input buildkit.llb.definition found",
+    );
+    refused(
+        &change(|wire| {
+            wire.inputs.insert("x".to_owned(), pb::BuildInput { input: 1 });
+        }),
+        "invalid build op %: input \"x\": missing input 1",
+    );
+    refused(
+        &change(|wire| {
+            wire.attrs.insert("llbbuild.filename".to_owned(), "a\0".to_owned());
+        }),
+        "invalid build op %: a NUL byte in a path",
+    );
+    refused(
+        &change(|wire| {
+            wire.attrs.insert("other".to_owned(), String::new());
+        }),
+        "attribute \"other\" of a build op is not supported by this daemon (vertex %)",
+    );
+    refused(
+        &change(|wire| {
+            let def = vec![bytes::Bytes::new()];
+            wire.def = Some(pb::Definition {
+                def,
+                ..pb::Definition::default()
+            });
+        }),
+        "a definition inside of a build op is not supported by this daemon (vertex %)",
+    );
+}
+
+#[test]
+fn worker_constraints() {
+    let with = |filter: Vec<String>| pb::Op {
+        constraints: Some(pb::WorkerConstraints { filter }),
+        ..op(
+            pb::op::Op::Merge(pb::MergeOp {
+                inputs: vec![pb::MergeInput { input: 0 }],
+            }),
+            1,
+        )
+    };
+    let message = "invalid worker constraints of vertex %: at most 16 of 4096 bytes are accepted";
+    refused(&with(vec![String::new(); 17]), message);
+    refused(&with(vec!["x".repeat(4097)]), message);
 }
 
 #[test]
