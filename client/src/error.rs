@@ -45,6 +45,14 @@ pub enum ClientError {
     /// The stream over which the daemon asks for files and credentials failed.
     #[error("failed to serve the build's session")]
     Session(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A cache in a directory of this machine cannot be written.
+    #[error("failed to write {what}")]
+    LocalCache {
+        /// What of it.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
     /// What the build needs from this machine cannot be offered.
     #[error("failed to offer {what} to the daemon")]
     Offer {

@@ -1,5 +1,7 @@
 //! Running one build: the session that serves it, the stream of its progress, and the call that ends with it.
 
+mod caches;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
+use self::caches::LocalCaches;
 use crate::client::Client;
 use crate::error::{ClientError, DaemonError};
 use crate::id::Id;
@@ -69,9 +72,11 @@ pub struct SolveOptions {
     pub shared_key: String,
     /// Privileges granted to the build.
     pub entitlements: Vec<String>,
-    /// Where the build's cache goes.
+    /// Where the build's cache goes. One of type `local` goes to the directory `dest` of this machine, whose
+    /// `index.json` names it when the build has succeeded.
     pub cache_exports: Vec<CacheOptionsEntry>,
-    /// Where known results may come from.
+    /// Where known results may come from. One of type `local` comes from the directory `src` of this machine; which
+    /// manifest there is meant is looked up in its `index.json` unless `digest` says.
     pub cache_imports: Vec<CacheOptionsEntry>,
 }
 
@@ -117,7 +122,8 @@ impl Client {
             None => Id::random().map_err(ClientError::Id)?,
         };
         let session = Id::random().map_err(ClientError::Id)?;
-        let services = services(&mut options).await?;
+        let caches = LocalCaches::find(&mut options).await?;
+        let services = services(&mut options, &caches).await?;
         let shared_key = options.shared_key.clone();
         let request = request(options, &reference, &session);
 
@@ -131,6 +137,7 @@ impl Client {
             cancel,
         };
         let response = run.drive().await?;
+        caches.enter(&response.exporter_response).await?;
         Ok(Solved {
             reference,
             response: response.exporter_response,
@@ -297,7 +304,7 @@ fn request(options: SolveOptions, reference: &Id, session: &Id) -> SolveRequest 
 }
 
 /// What this machine offers to the build, and nothing else.
-async fn services(options: &mut SolveOptions) -> Result<Services, ClientError> {
+async fn services(options: &mut SolveOptions, caches: &LocalCaches) -> Result<Services, ClientError> {
     let mut services = Services::new();
     if !options.local_dirs.is_empty() {
         filesync::serve(&mut services, options.local_dirs.clone());
@@ -308,10 +315,14 @@ async fn services(options: &mut SolveOptions) -> Result<Services, ClientError> {
     if !targets.is_empty() {
         filesend::serve(&mut services, targets);
     }
-    if !options.layouts.is_empty() {
+    if !options.layouts.is_empty() || !caches.is_empty() {
         let layouts = options.layouts.iter();
         let stores = layouts.map(|(id, path)| (content::layout_store(id), LayoutDir(path.clone())));
-        content::serve(&mut services, stores.collect());
+        content::serve(
+            &mut services,
+            stores.chain(caches.sources()).collect(),
+            caches.targets(),
+        );
     }
     if !options.uploads.is_empty() {
         upload::serve(&mut services, std::mem::take(&mut options.uploads));

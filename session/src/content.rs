@@ -1,9 +1,10 @@
 //! Content stores of the client: blobs by digest, in directories that it offers by name.
 //!
 //! The service is containerd's. [`remote`] is the daemon's half, [`layout`] the client's, for the directories of
-//! OCI layouts, which it only reads.
+//! OCI layouts.
 
 mod layout;
+mod receive;
 mod remote;
 mod write;
 
@@ -26,4 +27,10 @@ pub const EXPORT_STORE: &str = "export";
 #[must_use]
 pub fn layout_store(id: &str) -> String {
     format!("oci:{id}")
+}
+
+/// The name under which a directory with a local cache is offered.
+#[must_use]
+pub fn cache_store(dir: &str) -> String {
+    format!("local:{dir}")
 }

@@ -23,6 +23,8 @@
 mod bridge;
 mod build;
 mod explain;
+mod export;
+mod imports;
 mod slots;
 mod sweep;
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! | [`llb`] | the graph: decoding (which is validating), encoding, building |
 //! | [`engine`] | builds: identify, look up, execute |
 //! | [`cache_key`], [`index`] | what results depend on, and where they are remembered |
+//! | [`imported`] | results that were made elsewhere |
 //! | [`flight`] | running the same work once for everyone |
 //! | [`worker`] | what is asked of workers |
 //! | [`frontend`] | what frontends are, and what they may ask |
@@ -23,6 +24,7 @@ pub mod engine;
 mod error;
 pub mod flight;
 pub mod frontend;
+pub mod imported;
 pub mod index;
 pub mod llb;
 mod platform;

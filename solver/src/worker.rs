@@ -323,6 +323,18 @@ pub trait Worker: Send + Sync + 'static {
         Ok(self.open(id).await?.is_some())
     }
 
+    /// Whether files of a result are still elsewhere: it was taken over from an imported cache, and nobody has needed
+    /// to look into it.
+    fn is_remote(&self, _result: &Ref) -> Result<bool, WorkerError> {
+        Ok(false)
+    }
+
+    /// Gets the files of a result that are still elsewhere. It is no failure of the build if they cannot be had: what
+    /// made the result is run instead.
+    async fn fetch(&self, _result: &Ref, _context: &CallContext) -> Result<(), WorkerError> {
+        Ok(())
+    }
+
     /// Compares what `selector` names under two results; a side without a result is scratch.
     ///
     /// `Ok(None)` if a result is not there any more. The worker bounds what it looks at, and gives at most `limit`

@@ -4,6 +4,7 @@
 //! a content store ([`crate::content`]), processes by an OCI runtime ([`crate::executor`]). A result is either a list
 //! of layers or a tree; [`results`] knows which.
 
+mod cache;
 mod container;
 mod credentials;
 mod exec;
@@ -18,6 +19,7 @@ mod local;
 mod log;
 mod merge;
 mod platforms;
+mod remote;
 mod results;
 mod secret;
 mod ssh;
@@ -364,6 +366,15 @@ impl Worker for EmbeddedWorker {
 
     async fn has(&self, id: &ResultId) -> Result<bool, WorkerError> {
         self.knows(id)
+    }
+
+    fn is_remote(&self, result: &Ref) -> Result<bool, WorkerError> {
+        let is_whole = self.0.layers.is_whole(result.id());
+        is_whole.map(|is_whole| !is_whole).map_err(|error| failed(&error))
+    }
+
+    async fn fetch(&self, result: &Ref, context: &CallContext) -> Result<(), WorkerError> {
+        self.fetch_result(result, context).await
     }
 
     async fn compare(

@@ -38,7 +38,7 @@ pub use list::LayerList;
 pub use mounted::Mounted;
 pub use prune::PruneOptions;
 pub(crate) use record::random_hex as random_name;
-pub use record::{Blob, Describe, LayerId, LayerRecord, ResultRecord};
+pub use record::{Blob, BlobOrigin, Describe, LayerId, LayerRecord, ResultRecord};
 pub use store::LayerStore;
 pub use unpack::{Unpacked, Unpacker};
 pub use usage::UsageRecord;

@@ -15,6 +15,7 @@
 //! | [`fileop`] | file operations on a root file system |
 //! | [`executor`] | running processes in containers |
 //! | `git` | commits of git repositories |
+//! | [`remote_cache`] | the format of caches that are exported and imported |
 //! | [`service`] | what a daemon asks of a worker |
 //! | [`sys`] | system calls; the only module where `unsafe` is allowed |
 
@@ -31,6 +32,7 @@ mod git;
 pub mod image;
 pub mod layer;
 pub mod registry;
+pub mod remote_cache;
 pub mod service;
 pub mod sys;
 pub mod tree;

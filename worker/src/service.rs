@@ -7,13 +7,16 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cairn_solver::imported::CacheRecord;
 use cairn_solver::worker::{CallContext, Ref, Worker, WorkerError};
 use cairn_solver::{Attestation, AttestationSource};
 
 use crate::content::ContentStore;
 
+mod cache;
 mod container;
 
+pub use cache::{CacheExport, CacheExporter, CacheImporter, CacheMode, CacheRequest};
 pub use container::{
     Container, ContainerRequest, OwnDir, Process, ProcessControl, ProcessError, ProcessRequest, Streams, signal_by_name,
 };
@@ -26,6 +29,18 @@ pub trait WorkerService: Worker {
     /// # Errors
     /// [`WorkerError::Invalid`] for an unknown kind or attribute values that make no sense.
     fn exporter(&self, request: &ExporterRequest) -> Result<Box<dyn Exporter>, WorkerError>;
+
+    /// Sets up an importer of a cache; nobody is asked yet.
+    ///
+    /// # Errors
+    /// [`WorkerError`] for an unknown kind or attribute values that make no sense.
+    fn cache_importer(&self, request: &CacheRequest) -> Result<Box<dyn CacheImporter>, WorkerError>;
+
+    /// Sets up an exporter of a cache; nothing is done yet.
+    ///
+    /// # Errors
+    /// As [`WorkerService::cache_importer`].
+    fn cache_exporter(&self, request: &CacheRequest) -> Result<Box<dyn CacheExporter>, WorkerError>;
 
     /// Makes a container, in which nothing runs yet. It is released when `context` is cancelled.
     async fn container(
@@ -84,6 +99,8 @@ pub struct ExportInput {
     /// What is stated about them, by platform id. A single result's platform is the one that the metadata name, or the
     /// one of its config.
     pub attestations: BTreeMap<String, Vec<Attestation<AttestationSource>>>,
+    /// What images are to say about how they were built, so that they can serve as a cache.
+    pub inline_cache: Option<Arc<Vec<CacheRecord>>>,
 }
 
 /// The results of a build, made.

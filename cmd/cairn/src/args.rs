@@ -112,6 +112,15 @@ pub(crate) struct BuildArgs {
     #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
 
+    /// Cache whose results may be used: type=registry,ref=NAME (or just NAME) or type=local,src=DIR; may be repeated.
+    #[arg(long = "cache-from", value_name = "CACHE")]
+    pub(crate) cache_from: Vec<String>,
+
+    /// Cache to make of the build: type=registry,ref=NAME[,mode=max], type=local,dest=DIR[,mode=max] or type=inline; may
+    /// be repeated.
+    #[arg(long = "cache-to", value_name = "CACHE")]
+    pub(crate) cache_to: Vec<String>,
+
     /// Say why each step ran, after the build.
     #[arg(long)]
     pub(crate) explain: bool,

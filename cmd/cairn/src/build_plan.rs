@@ -8,6 +8,7 @@ use crate::csv;
 use crate::error::CliError;
 use crate::surroundings::Surroundings;
 
+mod cache;
 mod call;
 mod input;
 mod named;
@@ -15,6 +16,7 @@ mod output;
 mod secret;
 mod ssh;
 
+pub(crate) use cache::CachePlan;
 pub(crate) use call::{Call, Format};
 pub(crate) use input::{Context, Dockerfile};
 pub(crate) use named::NamedContexts;
@@ -40,6 +42,10 @@ pub(crate) struct BuildPlan {
     pub(crate) secrets: Vec<SecretPlan>,
     /// The ssh agents that RUN steps and git may use, by id.
     pub(crate) agents: BTreeMap<String, PathBuf>,
+    /// Caches that may know results.
+    pub(crate) cache_from: Vec<CachePlan>,
+    /// Caches that are made of the build.
+    pub(crate) cache_to: Vec<CachePlan>,
     /// Whether to say why each step ran.
     pub(crate) explain: bool,
     /// How progress is shown; never [`ProgressMode::Auto`].
@@ -75,11 +81,17 @@ impl BuildPlan {
             outputs,
             secrets: secret::distinct(secrets.collect::<Result<_, _>>()?)?,
             agents: ssh::agents(&args.ssh, surroundings)?,
+            cache_from: caches(&args.cache_from, |text| CachePlan::from(text, surroundings))?,
+            cache_to: caches(&args.cache_to, |text| CachePlan::to(text, surroundings))?,
             explain: args.explain,
             progress: progress_mode(args.progress, surroundings)?,
             metadata_file: args.metadata_file.as_ref().map(|path| surroundings.path(path)),
         })
     }
+}
+
+fn caches(texts: &[String], parse: impl Fn(&str) -> Result<CachePlan, CliError>) -> Result<Vec<CachePlan>, CliError> {
+    texts.iter().map(|text| parse(text)).collect()
 }
 
 fn frontend_attrs(args: &BuildArgs, surroundings: &Surroundings) -> Result<BTreeMap<String, String>, CliError> {

@@ -16,6 +16,7 @@
 //! | [`systemd`] | sockets opened in advance, and word of the daemon's state |
 //! | `convert`, `failure` | what the wire has other types for |
 
+mod caches;
 pub mod config;
 mod content;
 mod control;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cairn_proto::control::{CacheOptions, Exporter, SolveRequest, SolveResponse};
+use cairn_proto::control::{Exporter, SolveRequest, SolveResponse};
 use cairn_proto::exporter::exporter_server;
 use cairn_solver::llb::Definition;
 use cairn_solver::{
@@ -15,6 +15,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 use tonic::Code;
 
+use crate::caches::{self, CacheExports};
 use crate::daemon::Daemon;
 use crate::explain::Remember;
 use crate::failure::Failure;
@@ -44,7 +45,10 @@ enum Work {
 /// Dropping the future gives the build up.
 pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<SolveResponse, Failure> {
     refuse_unsupported(daemon, &request).await?;
-    let exporters = exporters(daemon, &mut request)?;
+    let outputs = Outputs {
+        exporters: exporters(daemon, &mut request)?,
+        caches: CacheExports::of(daemon.worker.as_ref(), request.cache.as_ref())?,
+    };
     let entitlements = entitlements(daemon, &request.entitlements)?;
     let work = match (request.definition.take(), request.frontend.as_str()) {
         (Some(_), frontend) if !frontend.is_empty() => {
@@ -71,8 +75,9 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     let recorder = Recorder::new(&daemon.history, build.clone(), &request);
     // Dropped before the handle and before the answer: who has the answer can ask why.
     let mut memory = Remember::new(daemon, build, &request);
-    report_cache_imports(job, request.cache.as_ref());
-    let outcome = work_through(job, work, inputs, answer, &exporters, &request).await;
+    let imports = caches::import_entries(request.cache.as_ref());
+    caches::import(&job.build, daemon.worker.as_ref(), &imports);
+    let outcome = work_through(job, work, inputs, answer, &outputs, &request).await;
     memory.ended(outcome.as_ref().err().map(Failure::message));
     drop(memory);
     // Who has the answer can read the record.
@@ -85,7 +90,8 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
 
 /// What the client is told of what was made.
 fn response(made: Made) -> BTreeMap<String, String> {
-    let mut response: BTreeMap<String, String> = made.exported.into_iter().flatten().collect();
+    let exported = made.exported.into_iter().flatten();
+    let mut response: BTreeMap<String, String> = made.cached.into_iter().chain(exported).collect();
     for (key, value) in &made.metadata {
         if key.starts_with("frontend.") || key.starts_with("result.") || key == ANSWER_VERSION {
             response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
@@ -100,7 +106,7 @@ async fn work_through(
     work: Work,
     inputs: BTreeMap<String, Definition>,
     answer: oneshot::Receiver<Result<FrontendResult, Failure>>,
-    exporters: &[Box<dyn service::Exporter>],
+    outputs: &Outputs,
     request: &SolveRequest,
 ) -> Result<Made, Failure> {
     let result = match work {
@@ -122,9 +128,21 @@ async fn work_through(
             .await
             .map_err(|_| Failure::new(Code::Cancelled, SolveError::Cancelled.to_string()))??,
     };
-    let input = evaluate(job, result).await?;
+    let definitions: Vec<Arc<Definition>> = result.refs.iter().map(|made| made.definition.clone()).collect();
+    let mut input = evaluate(job, result, !outputs.exporters.is_empty()).await?;
+    let records = outputs.caches.records(&job.build, &definitions).await?;
+    input.inline_cache = outputs.caches.inline(&records);
+    let targets = match &input.refs {
+        ExportRefs::Single(result) => result.iter().cloned().collect(),
+        ExportRefs::Platforms(results) => results.values().flatten().cloned().collect(),
+    };
+    let (exported, cached) = tokio::try_join!(
+        export(job, &outputs.exporters, &input),
+        outputs.caches.run(&job.build, records, targets),
+    )?;
     Ok(Made {
-        exported: export(job, exporters, &input).await?,
+        exported,
+        cached,
         metadata: input.metadata,
     })
 }
@@ -134,10 +152,17 @@ pub(crate) async fn run_frontend(job: &Job, name: &str, request: FrontendRequest
     Ok(job.bridge.clone().solve_frontend(name, request).await?)
 }
 
-/// Makes all results of a frontend, at the same time.
-async fn evaluate(job: &Job, result: FrontendResult) -> Result<ExportInput, Failure> {
+/// What a build hands over.
+struct Outputs {
+    exporters: Vec<Box<dyn service::Exporter>>,
+    caches: CacheExports,
+}
+
+/// Makes all results of a frontend, at the same time; with all their files if they are to be looked into.
+async fn evaluate(job: &Job, result: FrontendResult, are_whole: bool) -> Result<ExportInput, Failure> {
     let make = async |reference: Option<cairn_solver::BridgeRef>| match reference {
         None => Ok(None),
+        Some(reference) if are_whole => job.bridge.evaluate_whole(&reference).await,
         Some(reference) => job.bridge.evaluate(&reference).await,
     };
     let refs = match result.refs {
@@ -160,6 +185,7 @@ async fn evaluate(job: &Job, result: FrontendResult) -> Result<ExportInput, Fail
         refs,
         metadata: result.metadata,
         attestations: try_join_all(attestations).await?.into_iter().collect(),
+        inline_cache: None,
     })
 }
 
@@ -253,13 +279,6 @@ async fn refuse_unsupported(daemon: &Daemon, request: &SolveRequest) -> Result<(
     if request.proxy_network {
         return unsupported("proxied networking is");
     }
-    if let Some(cache) = &request.cache {
-        let kind = cache.exports.first().map(|entry| entry.r#type.as_str());
-        if kind.is_some() || !cache.export_ref_deprecated.is_empty() {
-            let kind = kind.unwrap_or("registry");
-            return Err(Failure::unknown(format!("unknown cache exporter: {kind:?}")));
-        }
-    }
     let attestation = request
         .frontend_attrs
         .iter()
@@ -277,21 +296,4 @@ async fn refuse_unsupported(daemon: &Daemon, request: &SolveRequest) -> Result<(
         }
     }
     Ok(())
-}
-
-/// A cache that cannot be imported does not fail the build, but the user is told.
-fn report_cache_imports(job: &Arc<Job>, cache: Option<&CacheOptions>) {
-    let Some(cache) = cache else { return };
-    let legacy = cache.import_refs_deprecated.iter().cloned();
-    let named = cache.imports.iter().map(|entry| {
-        let name = entry.attrs.get("ref").or_else(|| entry.attrs.get("src"));
-        name.cloned().unwrap_or_else(|| entry.r#type.clone())
-    });
-    for name in legacy.chain(named).collect::<BTreeSet<_>>() {
-        let title = format!("importing cache manifest from {name}");
-        let step = job.build.step(&title, &title);
-        let error = WorkerError::Unsupported("importing caches is not supported by this daemon".to_owned());
-        // The step carries the error; the build goes on.
-        let _reported = step.finish::<()>(Err(error));
-    }
 }

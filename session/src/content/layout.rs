@@ -1,4 +1,4 @@
-//! The client's half: directories with OCI layouts, to be read.
+//! The client's half: directories with OCI layouts, to be read and, where the client says so, written.
 
 use std::collections::BTreeMap;
 use std::io::{self, SeekFrom};
@@ -18,7 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{INFO, READ, STORE};
+use super::receive::answer_writes;
+use super::{INFO, READ, STORE, WRITE};
 use crate::metadata_values;
 use crate::packets::Answer;
 use crate::services::Services;
@@ -32,7 +33,7 @@ pub struct LayoutDir(pub PathBuf);
 
 impl LayoutDir {
     /// Where a blob is, or would be; `None` for what is no digest and could lead anywhere.
-    fn blob(&self, digest: &str) -> Option<PathBuf> {
+    pub(super) fn blob(&self, digest: &str) -> Option<PathBuf> {
         let (algorithm, hash) = digest.split_once(':')?;
         let length = match algorithm {
             "sha256" => 64,
@@ -46,15 +47,25 @@ impl LayoutDir {
 }
 
 /// Offers OCI layouts by the names of their stores; see [`super::layout_store`].
-pub fn serve(services: &mut Services, stores: BTreeMap<String, LayoutDir>) {
+///
+/// Blobs can be added to those in `writable`, which must exist; what is in both can be read too.
+pub fn serve(services: &mut Services, stores: BTreeMap<String, LayoutDir>, writable: BTreeMap<String, LayoutDir>) {
+    let mut methods = vec![INFO, READ];
+    if !writable.is_empty() {
+        methods.push(WRITE);
+    }
+    let mut all = writable.clone();
+    all.extend(stores);
     let stores = Layouts {
-        stores: Arc::new(stores),
+        stores: Arc::new(all),
+        writable: Arc::new(writable),
     };
-    services.add(ContentServer::new(stores), &[INFO, READ]);
+    services.add(ContentServer::new(stores), &methods);
 }
 
 struct Layouts {
     stores: Arc<BTreeMap<String, LayoutDir>>,
+    writable: Arc<BTreeMap<String, LayoutDir>>,
 }
 
 impl Layouts {
@@ -144,8 +155,17 @@ impl Content for Layouts {
         Ok(Response::new(ListStatusesResponse::default()))
     }
 
-    async fn write(&self, _: Request<Streaming<WriteContentRequest>>) -> Result<Response<Self::WriteStream>, Status> {
-        Ok(Response::new(Box::pin(stream::iter([Err(read_only())]))))
+    async fn write(
+        &self,
+        request: Request<Streaming<WriteContentRequest>>,
+    ) -> Result<Response<Self::WriteStream>, Status> {
+        let (metadata, _, messages) = request.into_parts();
+        let name = metadata_values::read(&metadata, STORE).pop().unwrap_or_default();
+        let Some(store) = self.writable.get(&name).cloned() else {
+            return Ok(Response::new(Box::pin(stream::iter([Err(read_only())]))));
+        };
+        let answers = Answer::start(move |answers| answer_writes(store, messages, answers));
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn abort(&self, _: Request<AbortRequest>) -> Result<Response<()>, Status> {

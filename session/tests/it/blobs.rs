@@ -88,7 +88,7 @@ async fn blobs_of_layouts_are_read_from_anywhere_in_them() {
     for transport in TRANSPORTS {
         let mut services = Services::new();
         let stores = [(content::layout_store("base"), LayoutDir(dir.path().to_owned()))];
-        content::serve(&mut services, BTreeMap::from(stores));
+        content::serve(&mut services, BTreeMap::from(stores), BTreeMap::new());
         let connected = connect(transport, services).await;
         let store = RemoteContent::new(&connected.session, "oci:base");
         assert_eq!(store.size(&digest).await.unwrap(), Some(big().len() as u64));
@@ -113,5 +113,47 @@ async fn blobs_of_layouts_are_read_from_anywhere_in_them() {
         }
         let other = RemoteContent::new(&connected.session, "oci:other");
         assert_eq!(other.size(&digest).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn blobs_are_written_only_where_the_client_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = big();
+    let hash = ring::digest::digest(&ring::digest::SHA256, &data);
+    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = format!("sha256:{hex}");
+    for transport in TRANSPORTS {
+        let mut services = Services::new();
+        let readable = [(content::layout_store("base"), LayoutDir(dir.path().to_owned()))];
+        let writable = [(content::cache_store("/c"), LayoutDir(dir.path().join("cache")))];
+        content::serve(&mut services, BTreeMap::from(readable), BTreeMap::from(writable));
+        let connected = connect(transport, services).await;
+        let refused = RemoteContent::new(&connected.session, "oci:base");
+        let refused = refused.write(&digest, data.len() as u64).await.err().unwrap();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+
+        let store = RemoteContent::new(&connected.session, "local:/c");
+        for escape in ["../../x", "sha256:../x", "", "sha512:00"] {
+            assert!(store.write(escape, 1).await.is_err(), "{escape}");
+        }
+        // Other bytes than promised leave nothing behind.
+        let mut writer = store.write(&digest, 3).await.unwrap().unwrap();
+        writer.send(bytes::Bytes::from_static(b"abc")).await.unwrap();
+        assert!(writer.commit().await.is_err());
+        assert_eq!(store.size(&digest).await.unwrap(), None);
+        // So does a daemon that gives up.
+        let mut writer = store.write(&digest, data.len() as u64).await.unwrap().unwrap();
+        writer.send(bytes::Bytes::from_static(b"abc")).await.unwrap();
+        drop(writer);
+
+        let mut writer = store.write(&digest, data.len() as u64).await.unwrap().unwrap();
+        for chunk in data.chunks(1 << 20) {
+            writer.send(bytes::Bytes::copy_from_slice(chunk)).await.unwrap();
+        }
+        writer.commit().await.unwrap();
+        assert_eq!(store.size(&digest).await.unwrap(), Some(data.len() as u64));
+        assert!(store.write(&digest, data.len() as u64).await.unwrap().is_none());
+        std::fs::remove_dir_all(dir.path().join("cache")).unwrap();
     }
 }

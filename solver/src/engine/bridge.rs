@@ -83,6 +83,8 @@ pub trait Frontends: Send + Sync + 'static {
 struct LazyRef {
     definition: Arc<Definition>,
     result: OnceCell<Option<Ref>>,
+    /// The same with all its files here.
+    whole: OnceCell<Option<Ref>>,
 }
 
 impl BuildBridge {
@@ -172,6 +174,24 @@ impl BuildBridge {
             .cloned()
     }
 
+    /// Makes a named result whose files are needed: none of them is elsewhere afterwards.
+    ///
+    /// # Errors
+    /// The build's.
+    pub async fn evaluate_whole(&self, reference: &BridgeRef) -> Result<Option<Ref>, SolveError> {
+        let Some(result) = self.evaluate(reference).await? else {
+            return Ok(None);
+        };
+        let lazy = self.refs.lock().get(&reference.id).cloned();
+        let Some(lazy) = lazy.filter(|_| self.worker().is_remote(&result).unwrap_or(true)) else {
+            return Ok(Some(result));
+        };
+        lazy.whole
+            .get_or_try_init(|| self.common.build.solve_whole(&lazy.definition))
+            .await
+            .cloned()
+    }
+
     fn worker(&self) -> &Arc<dyn Worker> {
         self.common.build.engine().worker()
     }
@@ -202,6 +222,7 @@ impl Bridge for BuildBridge {
         let lazy = LazyRef {
             definition: definition.clone(),
             result: OnceCell::new(),
+            whole: OnceCell::new(),
         };
         refs.insert(id.clone(), Arc::new(lazy));
         Ok(Some(BridgeRef { id, definition }))
@@ -213,7 +234,7 @@ impl Bridge for BuildBridge {
         path: &str,
         range: Option<(u64, u64)>,
     ) -> Result<Bytes, SolveError> {
-        let result = self.evaluate(reference).await?;
+        let result = self.evaluate_whole(reference).await?;
         Ok(self.worker().read_file(result.as_ref(), path, range).await?)
     }
 
@@ -223,12 +244,12 @@ impl Bridge for BuildBridge {
         path: &str,
         include: Option<&str>,
     ) -> Result<Vec<FileStat>, SolveError> {
-        let result = self.evaluate(reference).await?;
+        let result = self.evaluate_whole(reference).await?;
         Ok(self.worker().read_dir(result.as_ref(), path, include).await?)
     }
 
     async fn stat_file(&self, reference: &BridgeRef, path: &str) -> Result<FileStat, SolveError> {
-        let result = self.evaluate(reference).await?;
+        let result = self.evaluate_whole(reference).await?;
         Ok(self.worker().stat_file(result.as_ref(), path).await?)
     }
 

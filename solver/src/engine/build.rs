@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::imports::Imports;
 use super::slots::{BuildId, Claim};
-use super::vertex::Node;
+use super::vertex::{Fetches, Node};
 use crate::count::Counted;
 use crate::llb::{
     self, Definition, Edge, Graph, NetMode, Op, SecurityMode, SourceFile, SourceLocation, Vertex, VertexDigest,
@@ -89,6 +90,9 @@ pub(super) struct Inner {
     pub(super) cancel: CancellationToken,
     /// What ops without a platform run on.
     pub(super) platform: Option<Platform>,
+    pub(super) imports: Imports,
+    /// Results whose files are being brought here, by the place of their vertex.
+    pub(super) fetches: Fetches,
     id: BuildId,
     nodes: RwLock<Nodes>,
     /// How many nested definitions were taken in.
@@ -117,6 +121,8 @@ impl Build {
                 sessions: SessionGroup::of(&options.session),
                 options,
                 cancel: CancellationToken::new(),
+                imports: Imports::default(),
+                fetches: Fetches::default(),
                 nodes: RwLock::default(),
                 definitions: Mutex::default(),
                 tasks: Mutex::default(),
@@ -154,7 +160,15 @@ impl Build {
     /// # Errors
     /// The definition's, or that of the first vertex that failed.
     pub async fn solve(&self, definition: &Definition) -> Result<Option<Ref>, SolveError> {
-        let want = if definition.size() > LARGE_DEFINITION {
+        match self.load(definition).await? {
+            None => Ok(None),
+            Some(want) => self.inner.result(want).await,
+        }
+    }
+
+    /// Takes a definition's vertices in; `None` is scratch.
+    pub(super) async fn load(&self, definition: &Definition) -> Result<Option<Want>, SolveError> {
+        if definition.size() > LARGE_DEFINITION {
             // This takes a while, in which the tasks of others would have to wait.
             let (inner, definition) = (self.inner.clone(), definition.clone());
             let load = tokio::task::spawn_blocking(move || inner.decode_and_load(&definition));
@@ -166,10 +180,17 @@ impl Build {
             }
         } else {
             self.inner.decode_and_load(definition)
-        };
-        match want? {
+        }
+    }
+
+    /// The same, and all files of the result are here afterwards: it can be looked into.
+    ///
+    /// # Errors
+    /// As [`Build::solve`].
+    pub async fn solve_whole(&self, definition: &Definition) -> Result<Option<Ref>, SolveError> {
+        match self.load(definition).await? {
             None => Ok(None),
-            Some(want) => self.inner.result(want).await,
+            Some(want) => self.inner.whole_result(want).await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The engine, on a worker in memory.
 
 mod cancel;
+mod imports;
 mod lazy;
 mod limits;
 mod nested;

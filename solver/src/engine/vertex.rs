@@ -7,6 +7,7 @@
 //! | `identify`, `content` | its key, and what inputs add to it that count by their content |
 //! | `nested` | vertices whose result is that of a definition which another vertex made |
 //! | `materialise` | its results: found, or made |
+//! | `remote` | results that are known elsewhere |
 //! | `record` | what is remembered of it |
 //! | `follow` | work on it that builds share |
 //! | `report` | what clients are told |
@@ -21,15 +22,18 @@ mod materialise;
 mod nested;
 mod node;
 mod record;
+mod remote;
 mod report;
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 
-use self::node::{Identified, MadeOutput, Outcome};
+use self::node::{Identified, Made, MadeOutput, Outcome};
 use super::build::{Inner, Want};
 use crate::SolveError;
 use crate::worker::{Ref, WorkerError};
@@ -38,6 +42,9 @@ use crate::worker::{Ref, WorkerError};
 pub(super) use self::nested::MAX_DEPTH;
 pub(super) use self::node::{Decision, Node};
 pub(super) use self::record::clipped;
+
+/// Results whose files are being brought here, by the place of their vertex.
+pub(super) type Fetches = Mutex<HashMap<u32, Arc<Outcome<Made>>>>;
 
 /// Waits for an outcome that some task of the same build will set.
 ///

@@ -18,7 +18,7 @@ use cairn_solver::worker::WorkerError;
 use super::EmbeddedWorker;
 use crate::service::{Exporter, ExporterRequest};
 
-pub(super) use blobs::LayerBlobs;
+pub(super) use blobs::{BlobOptions, LayerBlobs};
 
 /// Sets up the exporter that a request names.
 pub(super) fn exporter(worker: &EmbeddedWorker, request: &ExporterRequest) -> Result<Box<dyn Exporter>, WorkerError> {

@@ -284,7 +284,7 @@ fn layout_digest(reference: &str) -> Result<Digest, WorkerError> {
         .map_err(|error| WorkerError::Invalid(format!("could not parse oci-layout reference {reference:?}: {error}")))
 }
 
-fn layout_error(error: &LayoutError) -> WorkerError {
+pub(super) fn layout_error(error: &LayoutError) -> WorkerError {
     match error {
         LayoutError::NotFound { .. } => WorkerError::NotFound(with_causes(error)),
         error => failed(error),
@@ -298,7 +298,7 @@ pub(super) fn parse_reference(text: &str) -> Result<Reference, WorkerError> {
 }
 
 /// An error as clients get it. Which servers were asked in vain is for the log: clients know the short words.
-fn registry_error(error: &RegistryError) -> WorkerError {
+pub(super) fn registry_error(error: &RegistryError) -> WorkerError {
     match error {
         RegistryError::NotFound { reference, .. } => {
             tracing::debug!("{}", with_causes(error));
@@ -370,7 +370,7 @@ impl Unpacker for ImageUnpacker {
 }
 
 /// Unpacks a blob and verifies what the config says of it.
-fn unpack(
+pub(super) fn unpack(
     content: &ContentStore,
     digest: Digest,
     diff_id: Digest,

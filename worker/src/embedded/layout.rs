@@ -69,7 +69,10 @@ pub(super) struct Layout {
     sessions: SessionManager,
     /// Asked in this order.
     candidates: Vec<String>,
+    /// For messages.
     store: String,
+    /// What clients call it.
+    name: String,
     content: ContentStore,
 }
 
@@ -93,7 +96,24 @@ impl Layout {
                 Some(session) => vec![session.clone()],
                 None => context.sessions.ids(),
             },
+            name: layout_store(&store.store),
             store: store.store.clone(),
+            content: content.clone(),
+        }
+    }
+
+    /// A layout that clients who wait for something call `name`.
+    pub(super) fn of_store(
+        sessions: &SessionManager,
+        name: String,
+        content: &ContentStore,
+        context: &CallContext,
+    ) -> Self {
+        Self {
+            sessions: sessions.clone(),
+            candidates: context.sessions.ids(),
+            store: name.clone(),
+            name,
             content: content.clone(),
         }
     }
@@ -154,7 +174,8 @@ impl Layout {
             .await
     }
 
-    async fn document(&self, digest: Digest, media_type: Option<&str>) -> Result<Document, LayoutError> {
+    /// Gets a manifest or index.
+    pub(super) async fn document(&self, digest: Digest, media_type: Option<&str>) -> Result<Document, LayoutError> {
         let content = self.content.clone();
         let stored = self.blocking(digest, move || content.contains(&digest)).await?;
         if !stored {
@@ -276,7 +297,7 @@ impl Layout {
         let mut failure = SessionError::NoSessions;
         for id in &self.candidates {
             let answer = match self.sessions.get(id, LOOKUP_TIMEOUT).await {
-                Ok(session) => question(RemoteContent::new(&session, &layout_store(&self.store))).await,
+                Ok(session) => question(RemoteContent::new(&session, &self.name)).await,
                 Err(error) => Err(error),
             };
             match answer {

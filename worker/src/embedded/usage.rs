@@ -9,13 +9,14 @@ use cairn_solver::Digest;
 use cairn_solver::worker::{CallContext, WorkerError};
 
 use super::results::tree_usage;
-use super::{EmbeddedWorker, blocking, export, failed};
+use super::{EmbeddedWorker, blocking, cache, export, failed};
 use crate::content::ContentStore;
 use crate::filter::{Filters, usage_field};
 use crate::image::{Descriptor, Document, ImageTree};
 use crate::layer::{LayerId, PruneOptions};
 use crate::service::{
-    Container, ContainerRequest, Exporter, ExporterRequest, PruneRequest, UsageRecord, WorkerService,
+    CacheExporter, CacheImporter, CacheRequest, Container, ContainerRequest, Exporter, ExporterRequest, PruneRequest,
+    UsageRecord, WorkerService,
 };
 use crate::tree::TreeRecord;
 
@@ -28,6 +29,14 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 impl WorkerService for EmbeddedWorker {
     fn exporter(&self, request: &ExporterRequest) -> Result<Box<dyn Exporter>, WorkerError> {
         export::exporter(self, request)
+    }
+
+    fn cache_importer(&self, request: &CacheRequest) -> Result<Box<dyn CacheImporter>, WorkerError> {
+        cache::importer(self, request)
+    }
+
+    fn cache_exporter(&self, request: &CacheRequest) -> Result<Box<dyn CacheExporter>, WorkerError> {
+        cache::exporter(self, request)
     }
 
     async fn container(

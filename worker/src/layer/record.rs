@@ -82,6 +82,24 @@ pub struct Blob {
     pub size: u64,
 }
 
+/// Where a blob is to be had that is not here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlobOrigin {
+    /// In a repository of a registry.
+    Registry {
+        /// A reference into the repository.
+        reference: String,
+        /// Whether unverified https and plain http will do.
+        insecure: bool,
+    },
+    /// In a content store that clients offer under this name.
+    Client {
+        /// The name.
+        store: String,
+    },
+}
+
 /// What a layer or result is to a person who looks at disk usage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Describe {
@@ -99,6 +117,9 @@ pub struct LayerRecord {
     pub describe: Describe,
     /// The content as a blob, if it is known.
     pub blob: Option<Blob>,
+    /// Where the blob is, if it was never brought here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<BlobOrigin>,
     /// Whether there is a directory.
     pub unpacked: bool,
     /// Boot of the host in which the directory was made, until it is durable.

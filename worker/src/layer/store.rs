@@ -15,7 +15,7 @@ use super::cache_dir::CacheDirs;
 use super::error::LayerError;
 use super::list::{Holds, LayerList};
 use super::metadata::{CACHE_DIRS, Changes, LAYERS, Metadata, RESULTS};
-use super::record::{Blob, CacheDirRecord, Describe, LayerId, LayerRecord, ResultRecord};
+use super::record::{Blob, BlobOrigin, CacheDirRecord, Describe, LayerId, LayerRecord, ResultRecord};
 use super::unpack::{StageOutcome, Staged};
 use crate::sys::mounts::{self, MountGuard};
 use crate::sys::root::create_private_dirs;
@@ -176,8 +176,28 @@ impl LayerStore {
         self.inner.holds.hold(Vec::new())
     }
 
-    /// Makes layers of blobs known, bottom first. Nothing is fetched; blobs of known layers are left as they are.
+    /// Makes layers of blobs known, bottom first. Nothing is fetched; layers that have a directory, and so are known to
+    /// be what they are called, are left as they are.
     pub fn add_blobs(&self, blobs: &[Blob], describe: &Describe) -> Result<LayerList, LayerError> {
+        self.add_blobs_of(blobs, describe, None)
+    }
+
+    /// The same for blobs that stay at `origin` until somebody needs them.
+    pub fn add_remote_blobs(
+        &self,
+        blobs: &[Blob],
+        describe: &Describe,
+        origin: &BlobOrigin,
+    ) -> Result<LayerList, LayerError> {
+        self.add_blobs_of(blobs, describe, Some(origin))
+    }
+
+    fn add_blobs_of(
+        &self,
+        blobs: &[Blob],
+        describe: &Describe,
+        origin: Option<&BlobOrigin>,
+    ) -> Result<LayerList, LayerError> {
         let ids = blobs.iter().map(|blob| LayerId::of_diff(&blob.diff_id)).collect();
         // Held before recorded, so that no pruning comes between. A layer twice in an image counts once.
         let list = self.inner.holds.hold(Vec::new()).merge(&[self.inner.holds.hold(ids)]);
@@ -187,14 +207,24 @@ impl LayerStore {
                 let known: Option<LayerRecord> = changes.get(LAYERS, id.as_str())?;
                 let now = Timestamp::now();
                 let record = match known {
-                    Some(record) if record.blob.is_some() => continue,
+                    Some(record) if record.blob.is_some() && record.unpacked => continue,
+                    // Somebody is getting it, from where he trusts; what is said elsewhere of the layer does not count.
+                    Some(record)
+                        if origin.is_some()
+                            && record.origin.is_none()
+                            && record.blob.as_ref().is_some_and(|known| known != blob) =>
+                    {
+                        continue;
+                    }
                     Some(record) => LayerRecord {
                         blob: Some(blob.clone()),
+                        origin: origin.cloned(),
                         ..record
                     },
                     None => LayerRecord {
                         describe: describe.clone(),
                         blob: Some(blob.clone()),
+                        origin: origin.cloned(),
                         unpacked: false,
                         unsynced: None,
                         size: None,
@@ -300,6 +330,19 @@ impl LayerStore {
     /// Whether a result is there; unlike [`LayerStore::pin`], this is no use of it.
     pub fn has(&self, id: &ResultId) -> Result<bool, LayerError> {
         Ok(self.inner.db.get::<ResultRecord>(RESULTS, id.as_str())?.is_some())
+    }
+
+    /// Whether every layer of a result has its directory; what is no result of this store has.
+    pub fn is_whole(&self, id: &ResultId) -> Result<bool, LayerError> {
+        let Some(record) = self.inner.db.get::<ResultRecord>(RESULTS, id.as_str())? else {
+            return Ok(true);
+        };
+        for layer in &record.layers {
+            if self.layer(layer)?.is_some_and(|layer| !layer.unpacked) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Makes every finished layer durable. Needed before telling anything outside that a result exists for good.

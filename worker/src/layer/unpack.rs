@@ -24,6 +24,9 @@ use crate::sys::{Root, at};
 /// Layers of one list that are unpacked at the same time.
 const PARALLEL: usize = 4;
 
+/// How often a layer is tried again after somebody else has failed to get it.
+const MAX_OTHERS: usize = 16;
+
 /// What became of a blob.
 #[derive(Debug)]
 pub enum Unpacked {
@@ -96,25 +99,30 @@ impl LayerStore {
         if record.unpacked {
             return Ok(None);
         }
-        let (ticket, _) = self.inner.staging.join(
-            id.clone(),
-            || (),
-            |(), cancel| {
-                let (store, id, unpacker, held) = (self.clone(), id.clone(), unpacker.clone(), list.clone());
-                async move {
-                    let outcome = tokio::select! {
-                        outcome = store.unpack_alone(&id, unpacker.as_ref()) => outcome,
-                        () = cancel.cancelled() => Err(LayerError::Interrupted(id)),
-                    };
-                    drop(held);
-                    outcome.map_err(Arc::new)
-                }
-            },
-        );
-        match ticket.wait().await {
-            Ok(outcome) => outcome.map_err(LayerError::Shared),
-            Err(_) => Err(LayerError::Interrupted(id.clone())),
+        for _ in 0..MAX_OTHERS {
+            let (ticket, is_own) = self.inner.staging.join(
+                id.clone(),
+                || (),
+                |(), cancel| {
+                    let (store, id, unpacker, held) = (self.clone(), id.clone(), unpacker.clone(), list.clone());
+                    async move {
+                        let outcome = tokio::select! {
+                            outcome = store.unpack_alone(&id, unpacker.as_ref()) => outcome,
+                            () = cancel.cancelled() => Err(LayerError::Interrupted(id)),
+                        };
+                        drop(held);
+                        outcome.map_err(Arc::new)
+                    }
+                },
+            );
+            match ticket.wait().await {
+                // Where others looked for it in vain, this caller may not have to.
+                Ok(Err(error)) if !is_own => tracing::debug!(%error, layer = %id, "trying a layer again"),
+                Ok(outcome) => return outcome.map_err(LayerError::Shared),
+                Err(_) => return Err(LayerError::Interrupted(id.clone())),
+            }
         }
+        Err(LayerError::Interrupted(id.clone()))
     }
 
     async fn unpack_alone(&self, id: &LayerId, unpacker: &dyn Unpacker) -> Result<Option<Arc<Staged>>, LayerError> {

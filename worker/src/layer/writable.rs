@@ -168,6 +168,7 @@ impl WritableLayer {
         let record = LayerRecord {
             describe: describe.clone(),
             blob: None,
+            origin: None,
             unpacked: true,
             unsynced: Some(inner.boot_id.clone()),
             size: None,

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use cairn_client::{
     ClientError, Id, LocalDir, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput, Solved,
 };
+use cairn_proto::control::CacheOptionsEntry;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Answer;
 use super::{Failure, why};
 use crate::args::ProgressMode;
-use crate::build_plan::{BuildPlan, Call, Context, Destination, Dockerfile, Output, SecretOrigin};
+use crate::build_plan::{BuildPlan, CachePlan, Call, Context, Destination, Dockerfile, Output, SecretOrigin};
 use crate::daemon::Daemon;
 use crate::error::CliError;
 use crate::exit::ExitCode;
@@ -190,7 +191,16 @@ fn solve_options(plan: &BuildPlan, typed: &mut Typed, surroundings: &Surrounding
         };
         (secret.id.clone(), source)
     });
+    let caches = |plans: &[CachePlan]| -> Vec<CacheOptionsEntry> {
+        let entries = plans.iter().map(|plan| CacheOptionsEntry {
+            r#type: plan.kind.clone(),
+            attrs: plan.attrs.clone(),
+        });
+        entries.collect()
+    };
     SolveOptions {
+        cache_imports: caches(&plan.cache_from),
+        cache_exports: caches(&plan.cache_to),
         frontend: FRONTEND.to_owned(),
         frontend_attrs,
         outputs: plan.outputs.iter().map(solve_output).collect(),

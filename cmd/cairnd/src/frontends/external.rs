@@ -58,7 +58,7 @@ pub(super) async fn solve(
     image.check_caps(&request)?;
     let root = bridge.solve(image.definition.clone()).await?;
     let root = match &root {
-        Some(root) => bridge.evaluate(root).await?,
+        Some(root) => bridge.evaluate_whole(root).await?,
         None => None,
     };
     let child = bridge.child()?;

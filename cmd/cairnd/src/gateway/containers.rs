@@ -183,7 +183,7 @@ async fn input(caller: &Forwarder, id: &str, dest: &str) -> Result<Option<Ref>, 
     }
     let found = caller.bridge.find(id);
     let found = found.ok_or_else(|| Failure::unknown(format!("failed to find ref {id} for {dest:?} mount")))?;
-    Ok(caller.bridge.evaluate(&found).await?)
+    Ok(caller.bridge.evaluate_whole(&found).await?)
 }
 
 /// Containers run on the worker's own platforms.

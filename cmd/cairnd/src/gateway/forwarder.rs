@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cairn_proto::control::CacheOptionsEntry;
 use cairn_solver::llb::Definition;
 use cairn_solver::{Bridge as _, BridgeRef, BuildBridge, FrontendRefs, FrontendRequest, FrontendResult};
 use cairn_worker::service::WorkerService;
@@ -13,6 +14,7 @@ use tonic::Status;
 
 use super::containers::Containers;
 use super::wire;
+use crate::caches;
 use crate::failure::Failure;
 
 /// Where the answer of a driver arrives.
@@ -78,6 +80,13 @@ impl Forwarder {
         if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
             return Err(Failure::unknown("source policies are not supported by this daemon"));
         }
+        // Clients name them here too; those that the build imports already are not imported again.
+        let imports = request.cache_imports.iter().map(|entry| CacheOptionsEntry {
+            r#type: entry.r#type.clone(),
+            attrs: entry.attrs.clone(),
+        });
+        let imports: Vec<CacheOptionsEntry> = imports.collect();
+        caches::import(self.bridge.build(), self.worker.as_ref(), &imports);
         let result = match (request.definition, request.frontend.as_str()) {
             (Some(_), frontend) if !frontend.is_empty() => {
                 return Err(Failure::unknown(

@@ -36,6 +36,8 @@ const MAX_VALUES: usize = 1 << 20;
 pub(crate) struct Made {
     /// What each exporter says, in their order.
     pub(crate) exported: Vec<BTreeMap<String, String>>,
+    /// What there is to say about caches that were exported.
+    pub(crate) cached: BTreeMap<String, String>,
     /// What the frontend says of the result.
     pub(crate) metadata: BTreeMap<String, Bytes>,
 }

@@ -375,6 +375,7 @@ fn results_are_described_by_exporter() {
     };
     let made = Made {
         exported: vec![BTreeMap::new(), facts(json), facts("{}".to_owned())],
+        cached: BTreeMap::new(),
         metadata: [("containerimage.config".to_owned(), "{}".into())].into(),
     };
     let mut record = record("r", 1);

@@ -1,6 +1,6 @@
 //! A worker in memory that does what a test tells it, and a small way to write graphs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -43,6 +43,11 @@ pub(in crate::engine) struct Script {
     made: AtomicUsize,
     pub(super) digests: AtomicUsize,
     pub(super) opens: AtomicUsize,
+    /// Results whose files are elsewhere.
+    elsewhere: Mutex<HashSet<ResultId>>,
+    /// Whether files that are elsewhere cannot be had.
+    pub(super) is_cut_off: AtomicBool,
+    pub(super) fetches: AtomicUsize,
 }
 
 /// What an op makes by default.
@@ -112,6 +117,13 @@ impl Script {
 
     pub(super) fn read(&self, result: Option<&Ref>) -> String {
         result.map_or_else(String::new, |result| self.store.lock()[result.id()].clone())
+    }
+
+    /// Makes a result known whose files are elsewhere.
+    pub(super) fn put_elsewhere(&self, value: String) -> Ref {
+        let result = self.put(value);
+        self.elsewhere.lock().insert(result.id().clone());
+        result
     }
 
     fn put(&self, value: String) -> Ref {
@@ -189,6 +201,19 @@ impl Worker for Script {
         self.opens.fetch_add(1, Ordering::SeqCst);
         let known = self.store.lock().contains_key(id);
         Ok(known.then(|| Ref::new(id.clone(), Arc::new(()))))
+    }
+
+    fn is_remote(&self, result: &Ref) -> Result<bool, WorkerError> {
+        Ok(self.elsewhere.lock().contains(result.id()))
+    }
+
+    async fn fetch(&self, result: &Ref, _: &CallContext) -> Result<(), WorkerError> {
+        self.fetches.fetch_add(1, Ordering::SeqCst);
+        if self.is_cut_off.load(Ordering::SeqCst) {
+            return Err(WorkerError::Failed("nobody answers".to_owned()));
+        }
+        self.elsewhere.lock().remove(result.id());
+        Ok(())
     }
 
     async fn compare(

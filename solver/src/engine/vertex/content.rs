@@ -39,7 +39,18 @@ impl Inner {
         want: Want,
         selectors: &[ContentSelector],
     ) -> Result<Vec<Digest>, SolveError> {
-        let input = self.made(want).await?;
+        if self.may_import_any()
+            && let Some(digests) = self.imported_content(want, selectors).await
+        {
+            return Ok(digests);
+        }
+        let mut input = self.made(want).await?;
+        for selector in selectors {
+            if self.known_content(&input, selector).await.is_none() {
+                input = self.whole(want).await?;
+                break;
+            }
+        }
         self.made_content(node, &input, selectors).await
     }
 
@@ -85,7 +96,7 @@ impl Inner {
         let engine = &self.engine;
         let id = input.result.as_ref().map(Ref::id);
         let key = cache_key::content_key(&input.key, input.output, id, selector);
-        if let Some(known) = remembered_content(engine, &key) {
+        if let Some(known) = self.known_content(input, selector).await {
             return Ok(known);
         }
         let (ticket, _) = engine.digesting.join(

@@ -29,6 +29,10 @@ impl Inner {
     /// Identifies a vertex of whose key all parts are there.
     pub(super) fn identify(&self, node: &Node) -> Identified {
         let (parts, depends_on_fresh) = node.take_parts();
+        let preimage = self.may_import_any().then(|| {
+            let parts = parts.iter().map(Part::to_preimage).collect();
+            Arc::new(self.preimage(&node.vertex, parts))
+        });
         Identified {
             key: cache_key::op_key(
                 &node.vertex,
@@ -37,6 +41,7 @@ impl Inner {
             ),
             fresh: depends_on_fresh || node.ignore_cache.load(Ordering::Relaxed),
             resolved: None,
+            preimage,
         }
     }
 
@@ -91,10 +96,12 @@ impl Inner {
         let resolved = self.follow(node, ticket.shared(), ticket.wait()).await;
         self.report_completed(node, resolved.as_ref().err());
         let resolved = resolved?;
+        let preimage = cache_key::source_preimage(&resolved);
         Ok(Identified {
-            key: cache_key::source_preimage(&resolved).key(),
+            key: preimage.key(),
             fresh: node.ignore_cache.load(Ordering::Relaxed),
             resolved: Some(Arc::new(resolved)),
+            preimage: (!self.imports.is_empty()).then(|| Arc::new(preimage)),
         })
     }
 }

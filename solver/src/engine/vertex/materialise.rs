@@ -27,11 +27,18 @@ impl Inner {
         if let Some(known) = self.lookup(node, identified.key, identified.fresh).await? {
             return Ok(known);
         }
+        if self.may_import(&identified.key) && !identified.fresh && !has_result(&identified) {
+            let identity = || self.identity_elsewhere(node, &identified);
+            if let Some(known) = Box::pin(self.adopt(node, identity, identified.key)).await {
+                return Ok(known);
+            }
+        }
         // Most vertices of a large build need no more than this: what follows is kept out of their tasks.
         Box::pin(self.make(node, identified)).await
     }
 
-    async fn make(self: &Arc<Self>, node: &Arc<Node>, identified: Identified) -> Result<Made, SolveError> {
+    /// Makes a vertex whose results are not known, or are not to be used.
+    pub(super) async fn make(self: &Arc<Self>, node: &Arc<Node>, identified: Identified) -> Result<Made, SolveError> {
         if let Some(result) = identified
             .resolved
             .as_ref()
@@ -46,13 +53,30 @@ impl Inner {
                 results: results.into(),
             });
         }
-        let inputs = try_join_all(node.inputs.iter().map(|want| self.made(*want))).await?;
-        let confirmed = self.confirm(node, &identified, &inputs).await?;
-        if confirmed.key != identified.key
-            && let Some(known) = self.lookup(node, confirmed.key, confirmed.fresh).await?
-        {
-            return Ok(known);
-        }
+        let mut inputs = try_join_all(node.inputs.iter().map(|want| self.made(*want))).await?;
+        // Layers are put together without looking into them.
+        let needs_files = identified.fresh || !matches!(node.vertex.op, Op::Merge { .. } | Op::Diff { .. });
+        let confirmed = loop {
+            let confirmed = self.confirm(node, &identified, &inputs).await?;
+            if confirmed.key != identified.key && !confirmed.fresh {
+                if let Some(known) = self.lookup(node, confirmed.key, false).await? {
+                    return Ok(known);
+                }
+                if let Some(known) = self.adopt(node, || confirmed.clone(), confirmed.key).await {
+                    return Ok(known);
+                }
+            }
+            if !needs_files {
+                break confirmed;
+            }
+            // What cannot be brought here is made again, and may come out differently.
+            let whole = try_join_all(node.inputs.iter().map(|want| self.whole(*want))).await?;
+            let is_same = inputs.iter().zip(&whole).all(|(input, whole)| input.is_same(whole));
+            inputs = whole;
+            if is_same {
+                break confirmed;
+            }
+        };
         let inputs = inputs.into_iter().map(|input| input.result).collect();
         node.decide(Decision::Runs(
             Box::new(confirmed.clone()),
@@ -178,6 +202,14 @@ impl Inner {
         let _claim = slot.map(|request| request.claim(self.claim(node)));
         self.follow(node, ticket.shared(), ticket.wait()).await
     }
+}
+
+/// Whether finding out what a source stands for has made its result.
+fn has_result(identified: &Identified) -> bool {
+    identified
+        .resolved
+        .as_ref()
+        .is_some_and(|resolved| resolved.result.is_some())
 }
 
 /// Executes a vertex and records its results. Runs once for all who want it.

@@ -43,6 +43,7 @@ impl Inner {
                 key: self.preimage(&node.vertex, Vec::new()).key(),
                 fresh: node.ignore_cache.load(Ordering::Relaxed),
                 resolved: None,
+                preimage: None,
             });
         };
         let target = self.identified(&self.at(want.node)).await?;
@@ -54,12 +55,13 @@ impl Inner {
             key: self.preimage(&node.vertex, vec![part]).key(),
             fresh: target.fresh || node.ignore_cache.load(Ordering::Relaxed),
             resolved: None,
+            preimage: None,
         })
     }
 
     /// Reads a definition and takes its vertices in; `None` is scratch.
     async fn load_nested(self: &Arc<Self>, node: &Arc<Node>, op: &BuildOp) -> Result<Option<Want>, SolveError> {
-        let input = self.made(node.inputs[op.definition()]).await?;
+        let input = self.whole(node.inputs[op.definition()]).await?;
         self.report_started(node);
         let refuse = |message: String| node.error(WorkerError::Invalid(message));
         if node.depth >= MAX_DEPTH {

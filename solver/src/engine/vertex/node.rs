@@ -17,7 +17,7 @@ use crate::worker::{Ref, ResolvedSource, WorkerError};
 use crate::{SolveError, VertexError};
 
 /// What some task will set, for all who wait for it.
-pub(super) type Outcome<T> = SetOnce<Result<T, SolveError>>;
+pub(in crate::engine) type Outcome<T> = SetOnce<Result<T, SolveError>>;
 
 /// What a vertex was identified as: no more of it than is needed for as many vertices as there are.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ pub(super) struct Identified {
     pub(super) fresh: bool,
     /// For sources: what it stands for.
     pub(super) resolved: Option<Arc<ResolvedSource>>,
+    /// What its key is made of; kept only where results may be taken over from elsewhere.
+    pub(super) preimage: Option<Arc<Preimage>>,
 }
 
 /// How far finding out what it is has come.
@@ -51,6 +53,17 @@ pub(super) enum Part {
 }
 
 impl Part {
+    /// The same, to be read.
+    pub(super) fn to_preimage(&self) -> InputPart {
+        match self {
+            Self::Identity(key, output) => InputPart::Identity {
+                key: key.to_string(),
+                output: *output,
+            },
+            Self::Content(digests) => InputPart::Content(digests.iter().map(ToString::to_string).collect()),
+        }
+    }
+
     pub(super) fn hash(&self) -> InputHash<'_> {
         match self {
             Self::Identity(key, output) => InputHash::Identity(*key, *output),
@@ -74,7 +87,7 @@ pub(in crate::engine) struct Identity {
 
 /// What a vertex was made into.
 #[derive(Clone)]
-pub(super) struct Made {
+pub(in crate::engine) struct Made {
     /// The key of the results. It differs from the one the vertex was identified by when an input had to be made
     /// again and came out otherwise than it was remembered.
     pub(super) key: CacheKey,
@@ -90,6 +103,11 @@ pub(super) struct MadeOutput {
 }
 
 impl MadeOutput {
+    /// Whether it is the same result, known by the same key.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.key == other.key && self.result.as_ref().map(Ref::id) == other.result.as_ref().map(Ref::id)
+    }
+
     pub(super) fn identity_part(&self) -> InputPart {
         InputPart::Identity {
             key: self.key.to_string(),

@@ -58,7 +58,7 @@ pub(in super::super) struct PackedLayer {
 
 /// What layers are to be like.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct BlobOptions {
+pub(in super::super) struct BlobOptions {
     pub(super) form: LayerForm,
     /// Whether layers that are blobs already are compressed anew.
     pub(super) force: bool,
@@ -66,7 +66,40 @@ pub(super) struct BlobOptions {
     pub(super) keep_foreign: bool,
 }
 
+impl BlobOptions {
+    /// Layers compressed as clients call it; `None` if there is no such way.
+    pub(in super::super) fn named(compression: &str, level: Option<i32>, force: bool) -> Option<Self> {
+        let format = match compression {
+            "gzip" => LayerFormat::Tar(Compression::Gzip),
+            "zstd" => LayerFormat::Tar(Compression::Zstd),
+            "estargz" => LayerFormat::Estargz,
+            "uncompressed" => LayerFormat::Tar(Compression::None),
+            _ => return None,
+        };
+        Some(Self {
+            form: LayerForm {
+                format,
+                level,
+                times: Times::Keep,
+            },
+            force,
+            keep_foreign: false,
+        })
+    }
+}
+
 impl EmbeddedWorker {
+    /// A layer by itself, with the digest of its tar. Its blob is in the content store then.
+    pub(in super::super) async fn layer_blob(
+        &self,
+        id: &LayerId,
+        record: &LayerRecord,
+        options: BlobOptions,
+    ) -> Result<(Descriptor, Digest), WorkerError> {
+        let packed = self.blob(id, record, options).await?;
+        Ok((describe(&packed, options)?, packed.blob.diff_id))
+    }
+
     /// The layers of a result as an image has them; those without a blob get one, all at the same time. `base` has the
     /// base image's layers, whose contents stay as they are.
     pub(super) async fn image_layers(

@@ -167,6 +167,7 @@ mod tests {
         ExportInput {
             refs,
             metadata: BTreeMap::new(),
+            inline_cache: None,
             attestations: BTreeMap::new(),
         }
     }

@@ -1,14 +1,17 @@
 //! Making the documents of an image.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_solver::Digest;
+use cairn_solver::imported::CacheRecord;
 use cairn_solver::progress::VertexProgress;
 use cairn_solver::worker::WorkerError;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::super::super::cache::inline_records;
 use super::super::super::{blocking, failed};
 use super::super::annotations::{Annotations, Levels};
 use super::super::parts::{Part, parts};
@@ -74,10 +77,13 @@ impl ImageExporter {
         if self.settings.rewrites_times && epoch.is_none() {
             warn(progress, "rewrite-timestamp does nothing without source-date-epoch");
         }
+        if input.inline_cache.is_some() {
+            drop(progress.begin("preparing layers for inline cache"));
+        }
         let status = progress.begin("exporting layers");
         let images = parts.iter().map(|part| {
             let levels = annotations.of(&part.platform);
-            self.single(part, media_types, levels)
+            self.single(part, media_types, levels, input.inline_cache.clone())
         });
         let images = futures_util::future::try_join_all(images).await?;
         drop(status);
@@ -165,7 +171,13 @@ impl ImageExporter {
     }
 
     /// Makes the image of one platform.
-    async fn single(&self, part: &Part, media_types: MediaTypes, levels: Levels) -> Result<Single, WorkerError> {
+    async fn single(
+        &self,
+        part: &Part,
+        media_types: MediaTypes,
+        levels: Levels,
+        records: Option<Arc<Vec<CacheRecord>>>,
+    ) -> Result<Single, WorkerError> {
         let (worker, result) = (self.target.worker.clone(), part.result.clone());
         let list = blocking(move || worker.layers_of(result.as_ref())).await?;
         let epoch = self.settings.epoch.or(part.epoch);
@@ -175,8 +187,11 @@ impl ImageExporter {
         }
         let base = part.base_config.as_deref().map(diff_ids).unwrap_or_default();
         let layers = self.target.worker.image_layers(&list, &base, options).await?;
-        let (content, part) = (self.target.worker.0.content.clone(), part.clone());
+        let (worker, part, below) = (self.target.worker.clone(), part.clone(), list.clone());
         let made = blocking(move || {
+            let content = &worker.0.content;
+            let cache = records.map(|records| inline_records(&worker, &records, &below));
+            let cache = cache.transpose()?;
             let parts = ImageParts {
                 config: part.config.as_deref(),
                 platform: &part.platform,
@@ -184,12 +199,12 @@ impl ImageExporter {
                 options: ConfigOptions {
                     epoch,
                     base: part.base_config.as_deref(),
-                    inline_cache: None,
+                    inline_cache: cache.as_deref(),
                 },
                 media_types,
                 annotations: &levels.manifest,
             };
-            let mut made = image::assemble_image(&parts, &content).map_err(|error| failed(&error))?;
+            let mut made = image::assemble_image(&parts, content).map_err(|error| failed(&error))?;
             made.manifest.descriptor.platform = Some(part.platform);
             made.manifest.descriptor.annotations = levels.manifest_descriptor;
             Ok(made)
