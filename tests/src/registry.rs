@@ -8,7 +8,7 @@ use walkdir::WalkDir;
 use crate::lab::{self, Lab};
 use crate::process::Program;
 
-/// A private `docker-registry`; stopped when dropped.
+/// A private `docker-registry`; stopped when dropped, which has to be before its lab.
 pub struct Registry {
     dir: PathBuf,
     address: String,

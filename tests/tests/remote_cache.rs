@@ -24,10 +24,11 @@ RUN cat /a /b > /ab
 
 /// A context, a registry, and daemons that know both, one after another.
 struct Scene {
-    lab: Lab,
     registry: Registry,
     context: PathBuf,
     buildx: OnceCell<Buildx>,
+    // Goes last: what runs in it has to end first.
+    lab: Lab,
 }
 
 impl Scene {

@@ -10,11 +10,12 @@ use serde_json::Value;
 
 /// A daemon, and a directory that is built on it again and again.
 struct Bench {
-    lab: Lab,
     daemon: Daemon,
     registry: Registry,
     cairn: Cairn,
     context: PathBuf,
+    // Goes last: what runs in it has to end first.
+    lab: Lab,
 }
 
 impl Bench {
