@@ -19,7 +19,8 @@ fn what_refers_to_nothing_is_refused() {
     };
     for (json, fits) in [
         (String::new(), false),
-        ("[]".to_owned(), false),
+        ("[7]".to_owned(), false),
+        ("7".to_owned(), false),
         ("{}".to_owned(), true),
         (r#"{"layers":null,"records":null}"#.to_owned(), true),
         (r#"{"layers":{}}"#.to_owned(), false),
