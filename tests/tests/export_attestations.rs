@@ -11,7 +11,7 @@ use cairn_proto::gateway::{
     ReturnRequest, SolveRequest, result,
 };
 use cairn_proto::pb;
-use cairn_tests::llb::Graph;
+use cairn_tests::llb::{Graph, make_file};
 use cairn_tests::{Daemon, Lab, Need, Program, Registry};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -24,23 +24,8 @@ const PLATFORM: &str = "linux/s390x";
 
 /// A definition of one file.
 fn file(path: &str, text: &str) -> pb::Definition {
-    let action = pb::FileAction {
-        input: -1,
-        secondary_input: -1,
-        output: 0,
-        action: Some(pb::file_action::Action::Mkfile(pb::FileActionMkFile {
-            path: path.to_owned(),
-            mode: 0o644,
-            data: text.as_bytes().to_vec().into(),
-            timestamp: -1,
-            ..pb::FileActionMkFile::default()
-        })),
-    };
     let mut graph = Graph::default();
-    let digest = graph.add(&pb::Op {
-        op: Some(pb::op::Op::File(pb::FileOp { actions: vec![action] })),
-        ..pb::Op::default()
-    });
+    let digest = graph.add(&make_file(path, text));
     graph.asking_for(&digest, 0)
 }
 

@@ -21,7 +21,7 @@ mod tests;
 
 pub use assemble::{AssembleError, AssembledImage, ImageParts, Manifest, assemble_image, assemble_index};
 pub use attestation::{AttestationForm, STATEMENT_TYPE, Statement, Subject, assemble_attestations};
-pub use config::{ConfigError, ConfigOptions, ImageLayer, complete_config};
+pub use config::{ConfigError, ConfigOptions, ImageLayer, complete_config, diff_ids};
 pub use descriptor::Descriptor;
 pub use document::{Content, Document, DocumentError};
 pub use layout::{LayoutError, LayoutKind, familiar_name, write_layout};

@@ -16,7 +16,7 @@ use crate::archive::{self, ApplyOptions, ArchiveError};
 use crate::causes::with_causes;
 use crate::compression::{self, Limits};
 use crate::content::{ContentStore, HashingReader};
-use crate::image::Descriptor;
+use crate::image::{self, Descriptor};
 use crate::layer::{Blob, Describe, Unpacked, Unpacker};
 use crate::registry::{Reference, Registry, RegistryError, with_digest};
 use crate::sys::Root;
@@ -309,22 +309,13 @@ pub(super) fn registry_error(error: &RegistryError) -> WorkerError {
 }
 
 fn diff_ids(reference: &str, config: &[u8]) -> Result<Vec<Digest>, WorkerError> {
-    #[derive(serde::Deserialize)]
-    struct Config {
-        rootfs: RootFs,
-    }
-    #[derive(serde::Deserialize)]
-    struct RootFs {
-        #[serde(default)]
-        diff_ids: Vec<Digest>,
-    }
     let malformed =
         |error: String| WorkerError::Failed(format!("the config of image {reference} is malformed: {error}"));
-    let config: Config = serde_json::from_slice(config).map_err(|error| malformed(error.to_string()))?;
-    if config.rootfs.diff_ids.len() > MAX_LAYERS {
+    let diff_ids = image::diff_ids(config).map_err(|error| malformed(error.to_string()))?;
+    if diff_ids.len() > MAX_LAYERS {
         return Err(malformed(format!("more than {MAX_LAYERS} layers")));
     }
-    Ok(config.rootfs.diff_ids)
+    Ok(diff_ids)
 }
 
 /// Where an image's layers come from.

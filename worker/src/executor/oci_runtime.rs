@@ -113,13 +113,15 @@ impl Executor for OciRuntime {
     async fn exec(
         &self,
         container: &ContainerId,
+        ended: &CancellationToken,
         process: &ProcessSpec,
         io: ProcessIo,
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, ExecutorError> {
         let (inner, container, process) = (self.inner.clone(), container.clone(), process.clone());
+        let ended = ended.clone();
         detached(cancel, async move |cancel| {
-            inner.exec(&container, &process, io, &cancel).await
+            inner.exec(&container, &ended, &process, io, &cancel).await
         })
         .await
     }

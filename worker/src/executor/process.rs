@@ -199,8 +199,8 @@ impl ExecutorError {
 /// Runs processes in containers.
 #[async_trait]
 pub trait Executor: Send + Sync + 'static {
-    /// Runs a process to its end, in a container of its own that is known by `container` meanwhile. When `cancel` fires, it and all its descendants are killed and cleaned up before
-    /// [`ExecutorError::Cancelled`] is returned.
+    /// Runs a process to its end, in a container of its own that is known by `container` meanwhile. When `cancel` fires,
+    /// it and all its descendants are killed and cleaned up before [`ExecutorError::Cancelled`] is returned.
     ///
     /// # Cancel safety
     /// Dropping the future also kills and cleans up, but nobody waits for it then.
@@ -212,8 +212,9 @@ pub trait Executor: Send + Sync + 'static {
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, ExecutorError>;
 
-    /// Runs one more process in a container whose first process runs, or is about to. Of `process`, only what concerns
-    /// the process itself counts; the root file system, mounts, network and limits are the container's.
+    /// Runs one more process in a container whose first process runs, or is about to; `ended` fires when that one has
+    /// ended. Of `process`, only what concerns the process itself counts; the root file system, mounts, network and
+    /// limits are the container's.
     ///
     /// # Errors
     /// [`ExecutorError::NotRunning`] once the container's first process has ended.
@@ -223,6 +224,7 @@ pub trait Executor: Send + Sync + 'static {
     async fn exec(
         &self,
         container: &ContainerId,
+        ended: &CancellationToken,
         process: &ProcessSpec,
         io: ProcessIo,
         cancel: &CancellationToken,

@@ -112,6 +112,23 @@ fn fill_platform(config: &mut Object, platform: &Platform) -> Result<(), ConfigE
     Ok(())
 }
 
+/// The uncompressed digests of the layers that a config lists, lowest first.
+///
+/// # Errors
+/// If the bytes are no config.
+pub fn diff_ids(config: &[u8]) -> Result<Vec<Digest>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Config {
+        rootfs: Listed,
+    }
+    #[derive(Deserialize)]
+    struct Listed {
+        #[serde(default)]
+        diff_ids: Vec<Digest>,
+    }
+    serde_json::from_slice::<Config>(config).map(|config| config.rootfs.diff_ids)
+}
+
 /// Whether a field is missing or says nothing.
 fn is_absent(config: &Object, key: &str) -> bool {
     config.get(key).is_none_or(|raw| matches!(raw.get(), "null" | "\"\""))

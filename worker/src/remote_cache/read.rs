@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::config::{CacheConfig, ConfigError, Contents, LayerEntry};
 use super::{CONFIG_TYPE, DIFF_ID};
 use crate::image::media_type::layer_compression;
-use crate::image::{Content, Descriptor, Document};
+use crate::image::{self, Content, Descriptor, Document};
 use crate::layer::Blob;
 
 /// Why a cache cannot be read.
@@ -213,17 +213,7 @@ pub fn read_inline(image_config: &Bytes, layers: &[Descriptor]) -> Result<Option
 
 /// An image's layers with what its config says of them.
 fn image_layers(image_config: &Bytes, layers: &[Descriptor]) -> Result<Vec<Option<CacheLayer>>, ReadError> {
-    #[derive(Deserialize)]
-    struct Config {
-        rootfs: RootFs,
-    }
-    #[derive(Deserialize)]
-    struct RootFs {
-        #[serde(default)]
-        diff_ids: Vec<Digest>,
-    }
-    let config: Config = serde_json::from_slice(image_config)?;
-    let diff_ids = config.rootfs.diff_ids;
+    let diff_ids = image::diff_ids(image_config)?;
     if diff_ids.len() != layers.len() {
         return Err(ReadError::Layers {
             layers: layers.len(),

@@ -16,12 +16,13 @@ impl Inner {
     pub(super) async fn exec(
         &self,
         container: &ContainerId,
+        ended: &CancellationToken,
         process: &ProcessSpec,
         io: ProcessIo,
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, ExecutorError> {
         let bundle = self.runs.join(container.as_str());
-        self.started(&bundle, cancel).await?;
+        started(&bundle, ended, cancel).await?;
         // Goes with the bundle, if not before.
         let dir = bundle.join(format!("exec-{}", crate::layer::random_name()));
         std::fs::create_dir(&dir).map_err(|error| match error.kind() {
@@ -40,20 +41,6 @@ impl Inner {
             Err(ExecutorError::Start { .. }) if !bundle.exists() => Err(ExecutorError::NotRunning),
             outcome => outcome,
         }
-    }
-
-    /// Waits until the container's first process runs.
-    async fn started(&self, bundle: &Path, cancel: &CancellationToken) -> Result<(), ExecutorError> {
-        while !bundle.join(PID_FILE).exists() {
-            if !bundle.exists() {
-                return Err(ExecutorError::NotRunning);
-            }
-            tokio::select! {
-                () = tokio::time::sleep(KILL_EVERY / 10) => {}
-                () = cancel.cancelled() => return Err(ExecutorError::Cancelled),
-            }
-        }
-        Ok(())
     }
 
     async fn exec_in(
@@ -106,4 +93,17 @@ impl Inner {
             tracing::warn!(%error, "could not wait for the runtime");
         }
     }
+}
+
+/// Waits until the container's first process runs. A bundle that is not there tells nothing: it may not have been made
+/// yet, or be gone already.
+async fn started(bundle: &Path, ended: &CancellationToken, cancel: &CancellationToken) -> Result<(), ExecutorError> {
+    while !bundle.join(PID_FILE).exists() {
+        tokio::select! {
+            () = tokio::time::sleep(KILL_EVERY / 10) => {}
+            () = ended.cancelled() => return Err(ExecutorError::NotRunning),
+            () = cancel.cancelled() => return Err(ExecutorError::Cancelled),
+        }
+    }
+    Ok(())
 }

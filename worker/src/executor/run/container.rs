@@ -35,6 +35,8 @@ struct Shared {
     state: Mutex<State>,
     /// Processes that are running, or being ended.
     processes: TaskTracker,
+    /// Fires when the first process has ended.
+    ended: CancellationToken,
     /// Fires when everything is to end.
     release: CancellationToken,
     /// Fires when everything has ended.
@@ -81,6 +83,7 @@ impl ExecRunner {
                 first: First::Awaited,
             }),
             processes: TaskTracker::new(),
+            ended: CancellationToken::new(),
             release: release.clone(),
             released: CancellationToken::new(),
         });
@@ -131,6 +134,7 @@ impl Container {
             let outcome = shared.run(stage, request, terminal, io, is_first).await;
             if is_first {
                 shared.state.lock().first = First::Ended;
+                shared.ended.cancel();
             }
             // Whoever started it may not care any more.
             drop(sender.send(outcome));
@@ -186,7 +190,8 @@ impl Shared {
         let run = if is_first {
             self.executor.run(&self.id, &process, io, &self.release).await
         } else {
-            self.executor.exec(&self.id, &process, io, &self.release).await
+            let exec = self.executor.exec(&self.id, &self.ended, &process, io, &self.release);
+            exec.await
         };
         run.map_err(|error| of_process(error.into()))
     }

@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_solver::Digest;
 use cairn_solver::imported::CacheRecord;
 use cairn_solver::progress::VertexProgress;
 use cairn_solver::worker::WorkerError;
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::super::super::cache::inline_records;
 use super::super::super::{blocking, failed};
@@ -185,7 +183,9 @@ impl ImageExporter {
         if let Some(epoch) = epoch.filter(|_| self.settings.rewrites_times) {
             options.form.times = Times::AtMost(epoch.as_second());
         }
-        let base = part.base_config.as_deref().map(diff_ids).unwrap_or_default();
+        let base = part.base_config.as_deref().map(image::diff_ids);
+        // One in another form says nothing of its layers.
+        let base = base.and_then(Result::ok).unwrap_or_default();
         let layers = self.target.worker.image_layers(&list, &base, options).await?;
         let (worker, part, below) = (self.target.worker.clone(), part.clone(), list.clone());
         let made = blocking(move || {
@@ -247,19 +247,4 @@ impl ImageExporter {
         })
         .await
     }
-}
-
-/// The layers that a config lists; none if it lists them in another form.
-fn diff_ids(config: &[u8]) -> Vec<Digest> {
-    #[derive(Deserialize)]
-    struct Config {
-        rootfs: RootFs,
-    }
-    #[derive(Deserialize)]
-    struct RootFs {
-        #[serde(default)]
-        diff_ids: Vec<Digest>,
-    }
-    let config: Option<Config> = serde_json::from_slice(config).ok();
-    config.map(|config| config.rootfs.diff_ids).unwrap_or_default()
 }
