@@ -289,9 +289,16 @@ impl ImageConfig {
         self.root.entry("config").or_insert_with(|| json!({})).as_object_mut()
     }
 
+    /// Sets a member of `config`; one that is empty is left out, as the image specification has it.
     fn set(&mut self, key: &str, value: Value) {
+        let is_empty = match &value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            _ => false,
+        };
         if let Some(config) = self.config() {
-            if value.is_null() {
+            if is_empty {
                 config.remove(key);
             } else {
                 config.insert(key.to_owned(), value);
