@@ -125,7 +125,7 @@ fn layers_stack_and_deletions_hide() {
 }
 
 #[test]
-fn no_change_adds_no_layer() {
+fn no_change_is_an_empty_layer() {
     if !is_root_or_skip() {
         return;
     }
@@ -136,7 +136,16 @@ fn no_change_adds_no_layer() {
         std::fs::write(root.join("t"), "").unwrap();
         std::fs::remove_file(root.join("t")).unwrap();
     });
-    assert_eq!(same, base);
+    assert_eq!(same.ids().len(), 2);
+    assert_ne!(same, base);
+    assert!(
+        store
+            .layer_root(same.top().unwrap())
+            .unwrap()
+            .read_dir("")
+            .unwrap()
+            .is_empty()
+    );
     let chmod = layer(&store, &base, |root| {
         std::fs::set_permissions(root, PermissionsExt::from_mode(0o700)).unwrap()
     });

@@ -28,15 +28,13 @@ pub struct WritableLayer {
     id: LayerId,
     dir: PathBuf,
     upper: Root,
-    /// Attributes of `/` as they were taken over from below.
-    initial: RootAttributes,
     mounts: AtomicUsize,
     in_use: Arc<()>,
     done: bool,
 }
 
 /// What `/` itself looks like, apart from its times.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct RootAttributes {
     mode: u32,
     uid: u32,
@@ -93,14 +91,12 @@ impl LayerStore {
             None => at::chmod_fd(&upper, 0o755),
         };
         taken.map_err(LayerError::io("set attributes of", &fs))?;
-        let initial = RootAttributes::of(&upper).map_err(LayerError::io("read attributes of", &fs))?;
         Ok(WritableLayer {
             store: self.clone(),
             parents: parents.clone(),
             id,
             dir,
             upper,
-            initial,
             mounts: AtomicUsize::new(0),
             in_use: Arc::new(()),
             done: false,
@@ -143,7 +139,8 @@ impl WritableLayer {
     }
 
     /// Finishes the layer: what it holds is immutable from now on, and nothing of it is the same in the parents.
-    /// Returns the parents with it on top, or just the parents if nothing was changed.
+    /// Returns the parents with it on top, also if nothing was changed: an image has a layer for every step that can
+    /// change files, so that its history says which step made which.
     ///
     /// # Errors
     /// [`LayerError::StillMounted`] while a mount of it exists.
@@ -152,9 +149,6 @@ impl WritableLayer {
             return Err(LayerError::StillMounted(self.id.clone()));
         }
         self.trim()?;
-        if self.is_unchanged()? {
-            return Ok(self.parents.clone());
-        }
         let inner = &self.store.inner;
         for count in 0..self.mounts.load(Ordering::Relaxed) {
             inner.background.discard(&self.dir.join(format!("work{count}")))?;
@@ -194,14 +188,6 @@ impl WritableLayer {
         let below = self.store.mount_readonly(&self.parents)?;
         trim::trim(&self.upper, below.root()).map_err(failed())?;
         below.unmount()
-    }
-
-    /// Whether there is nothing to commit.
-    fn is_unchanged(&self) -> Result<bool, LayerError> {
-        let failed = LayerError::io("look for changes in", &self.dir);
-        let unchanged = at::is_empty_dir(&self.upper)
-            .and_then(|empty| Ok(empty && RootAttributes::of(&self.upper)? == self.initial));
-        unchanged.map_err(failed)
     }
 }
 

@@ -103,11 +103,19 @@ impl Pair {
             };
             let ours = at::stat(&self.upper, &name)?;
             let is_needless = match below {
+                None if ours.is_dir() => {
+                    self.hide_nothing(&name)?;
+                    continue;
+                }
                 None => ours.is_whiteout(),
                 Some(below) if ours.is_dir() && below.is_dir() => {
                     if at::xattr(&self.upper, &name, OPAQUE.as_ref())?.as_deref() != Some(b"y") {
                         level.pending.push(name);
                     }
+                    continue;
+                }
+                Some(_) if ours.is_dir() => {
+                    self.hide_nothing(&name)?;
                     continue;
                 }
                 Some(below) => !ours.is_whiteout() && self.are_same(&name, &ours, &below)?,
@@ -118,6 +126,15 @@ impl Pair {
             }
         }
         Ok(level)
+    }
+
+    /// Takes the mark from a directory that has none below it: overlay also marks those that were moved, or that
+    /// replace a file.
+    fn hide_nothing(&self, name: &OsStr) -> io::Result<()> {
+        match at::xattr(&self.upper, name, OPAQUE.as_ref())? {
+            Some(_) => at::remove_xattr(&self.upper, name, OPAQUE.as_ref()),
+            None => Ok(()),
+        }
     }
 
     fn are_same_dir(&self, name: &OsStr) -> io::Result<bool> {
