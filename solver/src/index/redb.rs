@@ -1,8 +1,8 @@
 //! The index on disk: one redb file.
 //!
 //! Reads share a snapshot of the file, which is made anew after each commit. Rows are in a form of their own ([`codec`]).
-//! The index is bounded: each commit takes the oldest records out while there are too many. A file that is mostly empty
-//! is written anew beside itself while it is used ([`compact`]).
+//! The index is bounded: each commit takes the least recently used records out while there are too many ([`uses`]). A
+//! file that is mostly empty is written anew beside itself while it is used ([`compact`]).
 //!
 //! Writes gather in memory, where reads find them at once; a thread of its own commits whatever has gathered in one
 //! transaction. redb's commits are atomic, so a crash loses at most the writes of the last moment. What cannot be
@@ -11,10 +11,12 @@
 
 mod codec;
 mod compact;
+mod disk;
 mod file;
 mod pending;
 mod repair;
 mod tables;
+mod uses;
 mod writer;
 
 use std::ops::Bound;
@@ -23,8 +25,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use self::disk::{Disk, FileSystem, directory};
 use self::file::{File, Refused, Snapshot};
 use self::pending::{Change, Pending, Recorded};
+use self::uses::Uses;
 use self::writer::Writer;
 use super::history::{BuildRecord, BuildSummary, Known, Removal, SiteId, SiteKey, StepRecord};
 use super::{CacheIndex, IndexError, Outputs};
@@ -35,12 +39,13 @@ use crate::cache_key::CacheKey;
 pub struct RedbIndex {
     file: Arc<File>,
     pending: Arc<Pending>,
+    uses: Arc<Uses>,
     /// Number of the last build.
     last_build: AtomicU64,
     writer: Option<JoinHandle<()>>,
 }
 
-/// What an index on disk may grow to. Beyond that its oldest records go.
+/// What an index on disk may grow to. Beyond that the records go that were used least recently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexLimits {
     /// Keys of which it is remembered what went into them, with results or without.
@@ -78,8 +83,7 @@ impl RedbIndex {
     /// # Errors
     /// [`IndexError::Open`] if the file can neither be opened nor made, or is in use.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        Self::open_with(path, IndexLimits::for_directory(dir.unwrap_or(Path::new("."))))
+        Self::open_with(path, IndexLimits::for_directory(directory(path)))
     }
 
     /// The same with other limits.
@@ -87,25 +91,33 @@ impl RedbIndex {
     /// # Errors
     /// As [`RedbIndex::open`].
     pub fn open_with(path: &Path, limits: IndexLimits) -> Result<Self, IndexError> {
+        let disk: Arc<dyn Disk> = Arc::new(FileSystem);
+        Self::open_on(&disk, path, limits)
+    }
+
+    fn open_on(disk: &Arc<dyn Disk>, path: &Path, limits: IndexLimits) -> Result<Self, IndexError> {
         let fail = |message: String| IndexError::Open {
             path: path.display().to_string(),
             message,
         };
-        let (file, last) = match File::open(path) {
+        let (file, last) = match File::open(disk, path) {
             Ok(opened) => opened,
-            Err(Refused::InUse(message)) => return Err(fail(message)),
-            Err(Refused::Damaged(message)) if path.is_file() => {
+            Err(Refused::Damaged(message)) if disk.size(path).is_some() => {
                 let aside = path.with_extension("damaged");
-                tracing::warn!(path = %path.display(), error = message, "cache index is damaged; beginning a new one");
-                std::fs::rename(path, &aside)
+                tracing::warn!(
+                    path = %path.display(), error = message, aside = %aside.display(),
+                    "the cache index is damaged; it is put aside, and a new one begun"
+                );
+                disk.rename(path, &aside)
                     .map_err(|rename| fail(format!("{message}; moving it aside: {rename}")))?;
-                File::open(path).map_err(|refused| fail(refused.into_message()))?
+                File::open(disk, path).map_err(|refused| fail(refused.into_message()))?
             }
-            Err(Refused::Damaged(message)) => return Err(fail(message)),
+            Err(refused) => return Err(fail(refused.into_message())),
         };
         let file = Arc::new(file);
         let pending = Arc::<Pending>::default();
-        let writer = Writer::new(file.clone(), pending.clone(), limits);
+        let uses = Arc::<Uses>::default();
+        let writer = Writer::new(file.clone(), pending.clone(), uses.clone(), limits);
         let writer = std::thread::Builder::new()
             .name("cache-index".to_owned())
             .spawn(move || writer.run())
@@ -113,6 +125,7 @@ impl RedbIndex {
         Ok(Self {
             file,
             pending,
+            uses,
             last_build: AtomicU64::new(last.build),
             writer: Some(writer),
         })
@@ -139,11 +152,17 @@ impl CacheIndex for RedbIndex {
         match self.pending.results(key) {
             Some(Recorded::Made(outputs, _)) => Ok(Some(Outputs::clone(&outputs))),
             Some(Recorded::Gone(_)) => Ok(None),
-            None => self.read("read a record", |file| {
-                let row = file.results.get(key.as_bytes())?;
-                // A row that cannot be understood is as good as none.
-                Ok(row.and_then(|row| codec::decode_results(row.value())))
-            }),
+            None => {
+                let found = self.read("read a record", |file| {
+                    let row = file.results.get(key.as_bytes())?;
+                    // A row that cannot be understood is as good as none.
+                    Ok(row.and_then(|row| codec::decode_results(row.value())))
+                })?;
+                if found.is_some() && self.uses.note(key, &self.file.last_known) {
+                    self.pending.wake();
+                }
+                Ok(found)
+            }
         }
     }
 
@@ -196,6 +215,12 @@ impl CacheIndex for RedbIndex {
         }
         self.read("read a record", |file| {
             let row = file.gone.get(key.as_bytes())?;
+            // A compaction may leave both behind.
+            let row = if file.results.get(key.as_bytes())?.is_some() {
+                None
+            } else {
+                row
+            };
             Ok(row.map(|row| tables::decode_removal(row.value())))
         })
     }

@@ -8,9 +8,10 @@ use crate::Digest;
 use crate::cache_key::{CacheKey, InputPart, Preimage};
 use crate::worker::{ContentSelector, ResultId};
 
-/// The row of a record: the number of the row of what went into it, and its outputs.
+/// The row of a record that was just made: the number of the row of what went into it, the same as its stamp, and its
+/// outputs.
 pub(super) fn encode_results(number: u64, outputs: &Outputs) -> Vec<u8> {
-    let mut row = number.to_le_bytes().to_vec();
+    let mut row = [number.to_le_bytes(); 2].concat();
     row.number(outputs.len());
     for output in outputs {
         row.option(output.as_ref(), |row, id| row.text(id.as_str()));
@@ -23,8 +24,20 @@ pub(super) fn known_number(row: &[u8]) -> u64 {
     row.first_chunk().map_or(u64::MAX, |number| u64::from_le_bytes(*number))
 }
 
+/// The number that a record got when it was used last; an unreadable one never was.
+pub(super) fn stamp(row: &[u8]) -> u64 {
+    let stamp = row.get(8..).and_then(<[u8]>::first_chunk);
+    stamp.map_or(0, |stamp| u64::from_le_bytes(*stamp))
+}
+
+/// The row of a record with another number and stamp.
+pub(super) fn restamp(row: &[u8], number: u64, stamp: u64) -> Vec<u8> {
+    let outputs = row.get(16..).unwrap_or_default();
+    [&number.to_le_bytes()[..], &stamp.to_le_bytes(), outputs].concat()
+}
+
 pub(super) fn decode_results(row: &[u8]) -> Option<Outputs> {
-    let mut row = Row(row.get(8..)?);
+    let mut row = Row(row.get(16..)?);
     row.list(|row| row.option(|row| row.text().map(ResultId::new)))
 }
 

@@ -4,7 +4,8 @@ use std::ops::Bound;
 
 use ::redb::{Database, Durability, Key, ReadOnlyTable, TableDefinition, Value};
 
-use super::file::{Refused, Snapshot, open_database};
+use super::file::Snapshot;
+use super::pending::Batch;
 use super::tables;
 use super::writer::Writer;
 
@@ -23,10 +24,9 @@ pub(super) const fn is_worth_it(size: u64, live: u64) -> bool {
 /// Writes the file anew. Ends early, and leaves the file as it is, if the index is closed meanwhile.
 pub(super) fn compact(writer: &mut Writer) -> Result<(), String> {
     let before = writer.file.size();
-    let path = writer.file.compacted();
     let outcome = copy(writer);
     if !matches!(outcome, Ok(true)) {
-        let _missing = std::fs::remove_file(&path);
+        writer.file.remove_compacted();
         return outcome.map(drop);
     }
     writer.file.replace()?;
@@ -35,20 +35,19 @@ pub(super) fn compact(writer: &mut Writer) -> Result<(), String> {
 }
 
 fn copy(writer: &mut Writer) -> Result<bool, String> {
-    let path = writer.file.compacted();
-    let _missing = std::fs::remove_file(&path);
-    let (copy, _) = open_database(&path).map_err(Refused::into_message)?;
-    // What is committed meanwhile is written to both. A row that is copied later is the file's, which is as new.
+    let copy = writer.file.begin_compacted()?;
+    // What is committed meanwhile is written to both. A row that is copied later is the file's, which is as new. Rows
+    // of what is known come after those that tell their numbers: what is replaced meanwhile is found by its number.
     let is_whole = table(writer, &copy, tables::RESULTS, |from| &from.results)?
-        && table(writer, &copy, tables::KNOWN, |from| &from.known)?
         && table(writer, &copy, tables::GONE, |from| &from.gone)?
+        && table(writer, &copy, tables::KNOWN, |from| &from.known)?
         && table(writer, &copy, tables::CONTENTS, |from| &from.contents)?
         && table(writer, &copy, tables::BUILDS, |from| &from.builds)?
         && table(writer, &copy, tables::STEPS, |from| &from.steps)?
         && table(writer, &copy, tables::SITES, |from| &from.sites)?;
     // Nothing was safe until now.
-    let safe = || -> Result<(), ::redb::Error> { Ok(copy.begin_write()?.commit()?) };
-    safe().map_err(|error| error.to_string())?;
+    let nothing = Batch::default();
+    tables::commit(&copy, &writer.writes_to_both(&nothing), 0).map_err(|error| error.to_string())?;
     Ok(is_whole)
 }
 

@@ -1,5 +1,7 @@
 //! The open file, and the state of it that reads see.
 
+use std::io::ErrorKind;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -8,6 +10,7 @@ use ::redb::{Database, ReadOnlyTable, ReadableDatabase};
 use parking_lot::{FairMutex, RwLock};
 
 use super::codec;
+use super::disk::Disk;
 use super::tables::{self, Last};
 
 /// Memory for pages of the file; the system caches the file besides.
@@ -15,9 +18,10 @@ const CACHE_BYTES: usize = 4 << 20;
 
 /// The file, open unless writing to it failed and it could not be opened again since.
 pub(super) struct File {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     open: RwLock<Option<Open>>,
-    /// Number of the last row of what is known about keys.
+    /// The last number that was given to a row of what is known about keys, or to a use of a record.
     pub(super) last_known: AtomicU64,
     /// Held while writing: there is one writer at a time, and each gets its turn.
     writing: FairMutex<()>,
@@ -88,11 +92,12 @@ impl Open {
 const CLOSED: &str = "the file is closed after a failed write";
 
 impl File {
-    pub(super) fn open(path: &Path) -> Result<(Self, Last), Refused> {
+    pub(super) fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, Last), Refused> {
         // Left by a crash.
-        let _missing = std::fs::remove_file(compacted_path(path));
-        let (database, last) = open_database(path)?;
+        let _missing = disk.remove(&compacted_path(path));
+        let (database, last) = open_database(&**disk, path)?;
         let file = Self {
+            disk: disk.clone(),
             path: path.to_owned(),
             open: RwLock::new(Some(Open {
                 snapshot: RwLock::default(),
@@ -145,9 +150,8 @@ impl File {
     /// Puts the compacted file in place of this one, and opens it.
     pub(super) fn replace(&self) -> Result<(), String> {
         self.reopen_after(|| {
-            std::fs::rename(compacted_path(&self.path), &self.path)?;
-            let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
-            std::fs::File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+            self.disk.rename(&self.compacted(), &self.path)?;
+            self.disk.sync_names(&self.path)
         })
     }
 
@@ -156,7 +160,7 @@ impl File {
         // Closed first: two cannot have it open.
         *open = None;
         let outcome = work().map_err(|error| error.to_string());
-        let (database, _) = open_database(&self.path).map_err(Refused::into_message)?;
+        let (database, _) = open_database(&*self.disk, &self.path).map_err(Refused::into_message)?;
         *open = Some(Open {
             snapshot: RwLock::default(),
             database,
@@ -166,11 +170,21 @@ impl File {
 
     /// Bytes of the file, as far as can be told.
     pub(super) fn size(&self) -> u64 {
-        std::fs::metadata(&self.path).map_or(0, |meta| meta.len())
+        self.disk.size(&self.path).unwrap_or_default()
     }
 
-    /// Where the file is written anew.
-    pub(super) fn compacted(&self) -> PathBuf {
+    /// Begins the file that is to be a compacted one.
+    pub(super) fn begin_compacted(&self) -> Result<Database, String> {
+        self.remove_compacted();
+        let opened = open_database(&*self.disk, &self.compacted());
+        opened.map(|(database, _)| database).map_err(Refused::into_message)
+    }
+
+    pub(super) fn remove_compacted(&self) {
+        let _missing = self.disk.remove(&self.compacted());
+    }
+
+    fn compacted(&self) -> PathBuf {
         compacted_path(&self.path)
     }
 }
@@ -181,30 +195,60 @@ fn compacted_path(path: &Path) -> PathBuf {
 
 /// Why a database file cannot be opened.
 pub(super) enum Refused {
-    InUse(String),
+    /// By what is not the file's fault: it may be as good as ever.
+    Unavailable(String),
+    /// What is in it makes no sense.
     Damaged(String),
 }
 
 impl Refused {
     pub(super) fn into_message(self) -> String {
         match self {
-            Self::InUse(message) | Self::Damaged(message) => message,
+            Self::Unavailable(message) | Self::Damaged(message) => message,
+        }
+    }
+
+    fn of(error: &::redb::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            ::redb::Error::DatabaseAlreadyOpen => Self::Unavailable(message),
+            // A file that ends too early is read beyond its end.
+            ::redb::Error::Io(error) => match error.kind() {
+                ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => Self::Damaged(message),
+                _ => Self::Unavailable(message),
+            },
+            _ => Self::Damaged(message),
         }
     }
 }
 
 /// Opens a file and makes its tables. redb checks much of a file by assertions, so a panic means damage too.
-pub(super) fn open_database(path: &Path) -> Result<(Database, Last), Refused> {
-    let open = || -> Result<(Database, Last), Refused> {
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| match error {
-                ::redb::DatabaseError::DatabaseAlreadyOpen => Refused::InUse(error.to_string()),
-                other => Refused::Damaged(other.to_string()),
-            })?;
-        let last = tables::prepare(&database).map_err(|error| Refused::Damaged(error.to_string()))?;
+fn open_database(disk: &dyn Disk, path: &Path) -> Result<(Database, Last), Refused> {
+    let is_new = disk.size(path).is_none();
+    let shown = path.display().to_string();
+    let open = || -> Result<(Database, Last), ::redb::Error> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        builder.set_repair_callback(move |session| {
+            if session.progress() == 0.0 {
+                tracing::warn!(
+                    path = shown,
+                    "the cache index was not closed; checking and repairing it"
+                );
+            }
+        });
+        let database = disk.open(&builder, path)?;
+        let last = tables::prepare(&database)?;
         Ok((database, last))
     };
-    std::panic::catch_unwind(open).unwrap_or_else(|_| Err(Refused::Damaged("the file is inconsistent".to_owned())))
+    // What is in use is given back when this ends, so nothing broken is seen after a panic.
+    let opened = std::panic::catch_unwind(AssertUnwindSafe(open));
+    let opened = opened.map_err(|_| Refused::Damaged("the file is inconsistent".to_owned()))?;
+    let opened = opened.map_err(|error| Refused::of(&error))?;
+    if is_new {
+        // Otherwise all that is committed to it may go with its name.
+        disk.sync_names(path)
+            .map_err(|error| Refused::Unavailable(error.to_string()))?;
+    }
+    Ok(opened)
 }

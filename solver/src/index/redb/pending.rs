@@ -64,6 +64,7 @@ impl State {
 }
 
 /// Writes to be committed together.
+#[derive(Default)]
 pub(super) struct Batch {
     changes: Vec<(u64, CacheKey, Change)>,
     builds: Vec<(u64, Arc<BuildRecord>)>,
@@ -72,6 +73,12 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn len(&self) -> usize {
         self.changes.len() + self.builds.len()
+    }
+
+    /// Rows of what is known that it may add.
+    pub(super) fn known_rows(&self) -> u64 {
+        let unfinished = self.builds.iter().map(|(_, build)| build.unfinished.len());
+        (self.changes.len() + unfinished.sum::<usize>()) as u64
     }
 
     pub(super) fn changes(&self) -> impl Iterator<Item = (&CacheKey, &Change)> {
@@ -166,7 +173,13 @@ impl Pending {
         self.changed.notify_all();
     }
 
-    /// Whether somebody has asked for that since the last call.
+    /// Has the writer look whether there is anything to do.
+    pub(super) fn wake(&self) {
+        self.state.lock().is_due = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether somebody has asked for a compaction since the last call.
     pub(super) fn take_compaction(&self) -> bool {
         std::mem::take(&mut self.state.lock().wants_compaction)
     }

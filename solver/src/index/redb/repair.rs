@@ -32,14 +32,11 @@ pub(super) fn repair(file: &File) -> Result<Repaired, String> {
         Ok(file.known_number(&key)? != Some(number))
     };
     walk(file, tables::KNOWN, |of| &of.known, &mut repaired, is_stray)?;
-    // Keys without results of which nothing is known.
-    walk(
-        file,
-        tables::GONE,
-        |of| &of.gone,
-        &mut repaired,
-        |file, _, row| Ok(file.known.get(row.2)?.is_none()),
-    )?;
+    // Keys without results of which nothing is known, and such that have results after all.
+    let is_stray = |file: &Snapshot, key: &[u8; 32], row: (u64, u8, u64)| {
+        Ok(file.known.get(row.2)?.is_none() || file.results.get(key)?.is_some())
+    };
+    walk(file, tables::GONE, |of| &of.gone, &mut repaired, is_stray)?;
     // Sites that had only keys of which nothing is known.
     let is_stray = |file: &Snapshot, _: &[u8; 32], row: &[u8]| {
         for entry in tables::decode_site(row) {

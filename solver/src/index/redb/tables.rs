@@ -1,6 +1,6 @@
 //! The tables of the file, and how writes go into them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::RangeFrom;
 
 use ::redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction,
@@ -16,10 +16,10 @@ use crate::cache_key::CacheKey;
 type Bytes = &'static [u8];
 type Hash = &'static [u8; 32];
 
-/// Key → the number of its row in `KNOWN`, and the outputs.
+/// Key → the number of its row in `KNOWN`, the number that it got when it was used last, and the outputs.
 pub(super) const RESULTS: TableDefinition<'_, Hash, Bytes> = TableDefinition::new("results");
 /// Number → key and what went into it; for keys with results, and for those that are in `GONE`. Numbers only grow: so
-/// new rows, which are large, come side by side, and the oldest are easily found.
+/// new rows, which are large, come side by side, and the least recently used are easily found (see [`super::uses`]).
 pub(super) const KNOWN: TableDefinition<'_, u64, Bytes> = TableDefinition::new("known");
 /// Key without results → when and how they went, and the number of its row in `KNOWN`.
 pub(super) const GONE: TableDefinition<'_, Hash, (u64, u8, u64)> = TableDefinition::new("gone");
@@ -35,15 +35,19 @@ pub(super) const SITES: TableDefinition<'_, Hash, Bytes> = TableDefinition::new(
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Version of all that is in the file. A file of another version is emptied: a cache can be rebuilt.
-const FORMAT: u64 = 3;
+const FORMAT: u64 = 4;
 const FORMAT_NAME: &str = "format";
+/// The last number that was given to a row of `KNOWN` or to a record that was used.
+const LAST_NAME: &str = "last";
 
 /// Keys that are explained although their results are gone.
 const MAX_GONE: u64 = 50_000;
 /// Sites that are remembered.
 const MAX_SITES: u64 = 200_000;
-/// Oldest records that a commit takes out at most, beside as many as it adds.
+/// Records that a commit takes out at most, beside as many as it adds.
 const MAX_TRIMMED: usize = 1_024;
+/// Records that may be found to have been used for each that is taken out.
+const LOOKS_PER_RECORD: usize = 4;
 /// From this size of the file on, commits save what is free in it, so that opening it after a crash does not have to
 /// read it all.
 const LARGE_FILE: u64 = 32 << 20;
@@ -55,7 +59,7 @@ type Failed = Box<dyn std::error::Error>;
 pub(super) struct Last {
     /// Number of the last build.
     pub(super) build: u64,
-    /// Number of the last row of `KNOWN`.
+    /// The last number that a row of `KNOWN` or a use of a record has.
     pub(super) known: u64,
 }
 
@@ -70,30 +74,35 @@ pub(super) fn prepare(database: &Database) -> Result<Last, ::redb::Error> {
         .last()?
         .map(|(number, _)| number.value());
     let known = transaction.open_table(KNOWN)?.last()?.map(|(number, _)| number.value());
+    let last = transaction.open_table(META)?.get(LAST_NAME)?.map(|last| last.value());
     Ok(Last {
         build: build.unwrap_or_default(),
-        known: known.unwrap_or_default(),
+        known: known.max(last).unwrap_or_default(),
     })
 }
 
 fn is_prepared(database: &Database) -> Result<bool, ::redb::Error> {
-    match database.begin_read()?.open_table(META) {
-        Ok(meta) => Ok(meta.get(FORMAT_NAME)?.is_some_and(|format| format.value() == FORMAT)),
-        Err(::redb::TableError::TableDoesNotExist(_)) => Ok(false),
-        Err(error) => Err(error.into()),
+    let found = match database.begin_read()?.open_table(META) {
+        Ok(meta) => meta.get(FORMAT_NAME)?.map(|format| format.value()),
+        Err(::redb::TableError::TableDoesNotExist(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(found) = found.filter(|found| *found != FORMAT) {
+        let age = if found > FORMAT { "a newer" } else { "an older" };
+        tracing::warn!(
+            found,
+            known = FORMAT,
+            "the cache index has {age} format; it is begun anew"
+        );
     }
+    Ok(found == Some(FORMAT))
 }
 
 fn begin_anew(database: &Database) -> Result<(), ::redb::Error> {
     let transaction = database.begin_write()?;
     let tables: Vec<_> = transaction.list_tables()?.collect();
-    let mut dropped = 0;
     for table in tables {
         transaction.delete_table(table)?;
-        dropped += 1;
-    }
-    if dropped > 0 {
-        tracing::info!(wanted = FORMAT, "the cache index has another format and is begun anew");
     }
     transaction.open_table(META)?.insert(FORMAT_NAME, FORMAT)?;
     transaction.open_table(RESULTS)?;
@@ -107,31 +116,48 @@ fn begin_anew(database: &Database) -> Result<(), ::redb::Error> {
     Ok(())
 }
 
-/// Writes a batch in one transaction, and takes out the oldest of what is too much. `size` is the file's; `last` is
-/// the number of the last row of `KNOWN`.
-pub(super) fn commit(
-    database: &Database,
-    batch: &Batch,
-    last: &AtomicU64,
-    limits: &IndexLimits,
-    size: u64,
-) -> Result<(), Failed> {
+/// What one transaction writes.
+pub(super) struct Writes<'a> {
+    pub(super) batch: &'a Batch,
+    /// The first of the numbers that new rows get. Whoever writes the same to two files gives both the same.
+    pub(super) first: u64,
+    /// The stamps of records that were used, in the order of keys.
+    pub(super) used: &'a [(CacheKey, u64)],
+    /// The last number that was given to anything.
+    pub(super) last: u64,
+    /// What there may be, or that nothing is to be taken out.
+    pub(super) limits: Option<&'a IndexLimits>,
+}
+
+/// Writes in one transaction, and takes out the least recently used of what is too much. `size` is the file's. Returns
+/// how many rows of `KNOWN` there are.
+pub(super) fn commit(database: &Database, writes: &Writes<'_>, size: u64) -> Result<u64, Failed> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(size > LARGE_FILE);
+    let batch = writes.batch;
+    let rows;
     {
-        let mut keys = Keys::open(&transaction, last)?;
-        for (key, change) in batch.changes() {
-            keys.apply(key, change)?;
+        let mut keys = Keys::open(&transaction)?;
+        let mut numbers = writes.first..;
+        for ((key, change), number) in batch.changes().zip(&mut numbers) {
+            keys.apply(key, change, number)?;
         }
         for (number, build) in batch.builds() {
-            write_build(&transaction, &mut keys, number, build)?;
+            write_build(&transaction, &mut keys, number, build, &mut numbers)?;
         }
-        keys.trim(limits, size, batch.len() + MAX_TRIMMED)?;
-        keys.trim_gone()?;
+        keys.stamp(writes.used)?;
+        if let Some(limits) = writes.limits {
+            keys.trim(limits, size, batch.len() + MAX_TRIMMED)?;
+            keys.trim_gone()?;
+        }
+        rows = keys.known.len()?;
+        transaction.open_table(META)?.insert(LAST_NAME, writes.last)?;
     }
-    trim_sites(&transaction)?;
+    if writes.limits.is_some() {
+        trim_sites(&transaction)?;
+    }
     transaction.commit()?;
-    Ok(())
+    Ok(rows)
 }
 
 /// The tables that most writes go to.
@@ -140,25 +166,24 @@ pub(super) struct Keys<'a> {
     pub(super) known: Table<'a, u64, Bytes>,
     pub(super) gone: Table<'a, Hash, (u64, u8, u64)>,
     pub(super) contents: Table<'a, Hash, Hash>,
-    last: &'a AtomicU64,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn open(transaction: &'a WriteTransaction, last: &'a AtomicU64) -> Result<Self, ::redb::Error> {
+    pub(super) fn open(transaction: &'a WriteTransaction) -> Result<Self, ::redb::Error> {
         Ok(Self {
             results: transaction.open_table(RESULTS)?,
             known: transaction.open_table(KNOWN)?,
             gone: transaction.open_table(GONE)?,
             contents: transaction.open_table(CONTENTS)?,
-            last,
         })
     }
 
-    fn apply(&mut self, key: &CacheKey, change: &Change) -> Result<(), Failed> {
+    /// Applies a change; what it may make known about its key gets this number.
+    fn apply(&mut self, key: &CacheKey, change: &Change, number: u64) -> Result<(), Failed> {
         match change {
             Change::Results(Recorded::Made(outputs, known)) => {
                 self.forget_known(key.as_bytes())?;
-                let number = self.insert_known(key, known)?;
+                self.insert_known(number, key, known)?;
                 let row = codec::encode_results(number, outputs);
                 self.results.insert(key.as_bytes(), row.as_slice())?;
             }
@@ -186,32 +211,37 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    fn insert_known(&mut self, key: &CacheKey, known: &Known) -> Result<u64, ::redb::Error> {
-        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+    fn insert_known(&mut self, number: u64, key: &CacheKey, known: &Known) -> Result<(), ::redb::Error> {
         self.known.insert(number, codec::encode_known(key, known).as_slice())?;
-        Ok(number)
+        Ok(())
     }
 
-    /// Takes out the oldest records and some content digests, no more than `at_once` of each, while there are too many.
+    /// Writes down which records were used.
+    fn stamp(&mut self, used: &[(CacheKey, u64)]) -> Result<(), ::redb::Error> {
+        for (key, stamp) in used {
+            let key = key.as_bytes();
+            let row = self.results.get(key)?.map(|row| row.value().to_vec());
+            if let Some(row) = row.filter(|row| codec::stamp(row) < *stamp) {
+                let row = codec::restamp(&row, codec::known_number(&row), *stamp);
+                self.results.insert(key, row.as_slice())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out the least recently used records and some content digests, no more than `at_once` of each, while there
+    /// are too many.
     fn trim(&mut self, limits: &IndexLimits, size: u64, at_once: usize) -> Result<(), ::redb::Error> {
         let is_large = size > limits.bytes;
         let mut left = at_once;
-        while left > 0 && (is_large || self.known.len()? > limits.records) {
-            left -= 1;
-            let Some((number, key)) = self.known.pop_first()?.map(|(number, row)| {
-                let key = codec::known_key(row.value());
-                (number.value(), key.unwrap_or_default())
-            }) else {
+        // What was used since it got its number is not taken out, but takes time all the same.
+        let mut looks = at_once.saturating_mul(LOOKS_PER_RECORD);
+        while left > 0 && looks > 0 && (is_large || self.known.len()? > limits.records) {
+            looks -= 1;
+            let Some(is_out) = self.take_out_first()? else {
                 break;
             };
-            let made = self.results.get(&key)?.map(|row| codec::known_number(row.value()));
-            if made == Some(number) {
-                self.results.remove(&key)?;
-            }
-            let gone = self.gone.get(&key)?.map(|row| row.value().2);
-            if gone == Some(number) {
-                self.gone.remove(&key)?;
-            }
+            left -= usize::from(is_out);
         }
         let limit = limits.records.saturating_mul(CONTENTS_PER_RECORD);
         if self.contents.len()? > limit || is_large {
@@ -223,6 +253,32 @@ impl<'a> Keys<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Takes out the record that comes first, or gives it its place if it was used since it got its number. Says whether
+    /// it is out; `None` if there is no record.
+    fn take_out_first(&mut self) -> Result<Option<bool>, ::redb::Error> {
+        let first = self.known.pop_first()?;
+        let Some((number, known)) = first.map(|(number, row)| (number.value(), row.value().to_vec())) else {
+            return Ok(None);
+        };
+        let key = codec::known_key(&known).unwrap_or_default();
+        let made = self.results.get(&key)?.map(|row| row.value().to_vec());
+        if let Some(row) = made.filter(|row| codec::known_number(row) == number) {
+            let stamp = codec::stamp(&row);
+            if stamp > number {
+                self.known.insert(stamp, known.as_slice())?;
+                let row = codec::restamp(&row, stamp, stamp);
+                self.results.insert(&key, row.as_slice())?;
+                return Ok(Some(false));
+            }
+            self.results.remove(&key)?;
+        }
+        let gone = self.gone.get(&key)?.map(|row| row.value().2);
+        if gone == Some(number) {
+            self.gone.remove(&key)?;
+        }
+        Ok(Some(true))
     }
 
     /// Takes out the oldest when there are an eighth too many, so that this is rare.
@@ -256,14 +312,15 @@ fn write_build(
     keys: &mut Keys<'_>,
     number: u64,
     build: &BuildRecord,
+    numbers: &mut RangeFrom<u64>,
 ) -> Result<(), Failed> {
     let removal = Removal {
         at: Millis::now(),
         how: Removed::NotFinished,
     };
-    for (key, known) in &build.unfinished {
+    for ((key, known), number) in build.unfinished.iter().zip(numbers) {
         if keys.results.get(key.as_bytes())?.is_none() && keys.gone.get(key.as_bytes())?.is_none() {
-            let number = keys.insert_known(key, known)?;
+            keys.insert_known(number, key, known)?;
             keys.gone.insert(key.as_bytes(), encode_removal(removal, number))?;
         }
     }

@@ -190,6 +190,7 @@ fn a_file_in_use_is_an_error() {
 mod crash;
 mod full;
 mod growth;
+mod recent;
 
 #[test]
 fn readers_and_writers_do_not_hurt_each_other() {

@@ -1,12 +1,15 @@
 //! The thread that writes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::redb::Database;
 
 use super::file::File;
 use super::pending::{Batch, Pending};
+use super::tables::Writes;
+use super::uses::{Uses, next_number};
 use super::{IndexLimits, compact, tables};
 
 /// Shortest time between two attempts to write after one failed: opening anew may have to read the whole file.
@@ -15,16 +18,21 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     pub(super) file: Arc<File>,
     pub(super) pending: Arc<Pending>,
+    pub(super) uses: Arc<Uses>,
     pub(super) limits: IndexLimits,
+    /// Rows of what is known, after the last commit.
+    rows: Option<u64>,
     failed: Option<(Instant, String)>,
 }
 
 impl Writer {
-    pub(super) fn new(file: Arc<File>, pending: Arc<Pending>, limits: IndexLimits) -> Self {
+    pub(super) fn new(file: Arc<File>, pending: Arc<Pending>, uses: Arc<Uses>, limits: IndexLimits) -> Self {
         Self {
             file,
             pending,
+            uses,
             limits,
+            rows: None,
             failed: None,
         }
     }
@@ -34,7 +42,7 @@ impl Writer {
         let pending = self.pending.clone();
         let _ended = pending.end_on_drop();
         while let Some(batch) = pending.next() {
-            let outcome = self.commit(&batch);
+            let outcome = self.commit_all(&batch);
             pending.settle(&batch, outcome);
             if pending.take_compaction()
                 && let Err(error) = compact::compact(&mut self)
@@ -42,41 +50,77 @@ impl Writer {
                 tracing::warn!(error, "the cache index is not compacted");
             }
         }
+        // Uses alone are not waited for.
+        if let Err(error) = self.commit_all(&Batch::default()) {
+            tracing::warn!(error, "failed to write down which records were used");
+        }
     }
 
-    fn commit(&mut self, batch: &Batch) -> Result<(), String> {
+    /// Commits a batch, and with it which records were used if that is due.
+    fn commit_all(&mut self, batch: &Batch) -> Result<(), String> {
+        let has_room = self
+            .rows
+            .is_some_and(|rows| rows + batch.known_rows() < self.limits.records)
+            && self.file.size() <= self.limits.bytes;
+        // What is to be evicted is to be known before it is.
+        let is_wanted = !has_room || self.uses.is_due() || self.pending.is_closed();
+        let used = if is_wanted { self.uses.take() } else { Vec::new() };
+        // There may be nothing but a request to compact.
+        if batch.len() == 0 && used.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.commit(&Writes {
+            batch,
+            first: self.numbers(batch),
+            used: &used,
+            last: self.file.last_known.load(Ordering::Relaxed),
+            limits: Some(&self.limits.clone()),
+        });
+        if outcome.is_err() {
+            self.uses.give_back(used);
+        }
+        outcome
+    }
+
+    /// What is written to the file and to its copy too.
+    pub(super) fn writes_to_both<'a>(&self, batch: &'a Batch) -> Writes<'a> {
+        Writes {
+            batch,
+            first: self.numbers(batch),
+            used: &[],
+            last: self.file.last_known.load(Ordering::Relaxed),
+            // What is copied refers to what is yet to be.
+            limits: None,
+        }
+    }
+
+    /// Takes numbers for what a batch adds; returns the first.
+    fn numbers(&self, batch: &Batch) -> u64 {
+        next_number(&self.file.last_known, batch.known_rows())
+    }
+
+    fn commit(&mut self, writes: &Writes<'_>) -> Result<(), String> {
+        let write = |file: &File| file.write(|database| tables::commit(database, writes, file.size()));
         let outcome = match &self.failed {
             Some((when, error)) if when.elapsed() < RETRY_AFTER => Err(error.clone()),
-            Some(_) => self.file.reopen().and_then(|()| self.write(batch)),
-            None => self.write(batch),
+            Some(_) => self.file.reopen().and_then(|()| write(&self.file)),
+            None => write(&self.file),
         };
+        self.rows = outcome.as_ref().ok().copied();
         match &outcome {
-            Ok(()) => self.failed = None,
+            Ok(_) => self.failed = None,
             Err(error)
                 if self
                     .failed
                     .as_ref()
                     .is_none_or(|(when, _)| when.elapsed() >= RETRY_AFTER) =>
             {
-                tracing::error!(error, writes = batch.len(), "failed to write the cache index");
+                tracing::error!(error, writes = writes.batch.len(), "failed to write the cache index");
                 self.failed = Some((Instant::now(), error.clone()));
             }
             Err(_) => {}
         }
-        outcome
-    }
-
-    fn write(&self, batch: &Batch) -> Result<(), String> {
-        // There may be nothing but a request to compact.
-        if batch.len() == 0 {
-            return Ok(());
-        }
-        self.file.write(|database| self.write_to(database, batch))
-    }
-
-    fn write_to(&self, database: &Database, batch: &Batch) -> Result<(), Box<dyn std::error::Error>> {
-        let (file, limits) = (&self.file, &self.limits);
-        tables::commit(database, batch, &file.last_known, limits, file.size())
+        outcome.map(drop)
     }
 
     /// Commits what is due to the file and to `copy` too. `false` if the index is being closed.
@@ -88,10 +132,11 @@ impl Writer {
         let Some(batch) = pending.due() else {
             return Ok(true);
         };
-        let outcome = self.commit(&batch);
+        let writes = self.writes_to_both(&batch);
+        let outcome = self.commit(&writes);
         // Before anybody takes it for committed: the copy takes the place of the file.
-        let copied = self.write_to(copy, &batch).map_err(|error| error.to_string());
+        let copied = tables::commit(copy, &writes, self.file.size()).map_err(|error| error.to_string());
         pending.settle(&batch, outcome.clone());
-        outcome.and(copied).map(|()| true)
+        outcome.and(copied).map(|_| true)
     }
 }
