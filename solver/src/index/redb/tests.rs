@@ -188,8 +188,10 @@ fn a_file_in_use_is_an_error() {
 }
 
 mod crash;
+mod faulty;
 mod full;
 mod growth;
+mod power;
 mod recent;
 
 #[test]
