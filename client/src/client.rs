@@ -32,8 +32,12 @@ pub struct PruneOptions {
     pub all: bool,
     /// Keep what was used within this time.
     pub keep_duration: Duration,
-    /// Keep this many bytes of the newest records; zero keeps none.
+    /// Keep this many bytes of what was used last; zero keeps none.
     pub reserved_space_bytes: u64,
+    /// Remove no more than it takes to have so many bytes in use; zero sets no such limit.
+    pub max_used_space_bytes: u64,
+    /// Remove no more than it takes to have so many bytes free on the disk; zero sets no such limit.
+    pub min_free_space_bytes: u64,
 }
 
 impl Client {
@@ -119,7 +123,8 @@ impl Client {
             all: options.all,
             keep_duration: i64::try_from(options.keep_duration.as_nanos()).unwrap_or(i64::MAX),
             reserved_space: i64::try_from(options.reserved_space_bytes).unwrap_or(i64::MAX),
-            ..PruneRequest::default()
+            max_used_space: i64::try_from(options.max_used_space_bytes).unwrap_or(i64::MAX),
+            min_free_space: i64::try_from(options.min_free_space_bytes).unwrap_or(i64::MAX),
         };
         let failed = |status: tonic::Status| ClientError::call("prune the cache", &status);
         let mut records = self.control().prune(request).await.map_err(failed)?.into_inner();

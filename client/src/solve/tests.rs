@@ -192,11 +192,13 @@ async fn simple_calls_are_passed_on() {
     let options = PruneOptions {
         keep_duration: Duration::from_nanos(5),
         reserved_space_bytes: u64::MAX,
+        max_used_space_bytes: 7,
+        min_free_space_bytes: 8,
         ..PruneOptions::default()
     };
     let mut removed = Vec::new();
     client.prune(options, |record| removed.push(record.id)).await.unwrap();
-    assert_eq!(removed, ["5".to_owned(), i64::MAX.to_string()]);
+    assert_eq!(removed, ["5", &i64::MAX.to_string(), "7", "8"]);
 }
 
 #[tokio::test]

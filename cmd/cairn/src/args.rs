@@ -188,9 +188,17 @@ pub(crate) struct PruneArgs {
     #[arg(long, value_name = "TIME", value_parser = quantity::parse_duration)]
     pub(crate) keep_duration: Option<Duration>,
 
-    /// Keep this much of what was used last, such as 10GB.
+    /// Keep this much of what was used last, such as 10GB, whatever the other limits say.
+    #[arg(long, alias = "keep-storage", value_name = "SIZE", value_parser = quantity::parse_size)]
+    pub(crate) reserved_space: Option<u64>,
+
+    /// Remove only until no more than this is in use.
     #[arg(long, value_name = "SIZE", value_parser = quantity::parse_size)]
-    pub(crate) keep_storage: Option<u64>,
+    pub(crate) max_used_space: Option<u64>,
+
+    /// Remove only until this much is free on the daemon's disk.
+    #[arg(long, value_name = "SIZE", value_parser = quantity::parse_size)]
+    pub(crate) min_free_space: Option<u64>,
 
     /// Show everything about every removed record.
     #[arg(long, short)]

@@ -216,6 +216,8 @@ impl Control for Actor {
         let records = [
             record(format!("{}", request.keep_duration)),
             record(format!("{}", request.reserved_space)),
+            record(format!("{}", request.max_used_space)),
+            record(format!("{}", request.min_free_space)),
         ];
         Ok(Response::new(boxed(stream::iter(records))))
     }

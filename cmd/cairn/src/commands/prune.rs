@@ -15,7 +15,9 @@ pub(super) async fn run(client: &Client, args: PruneArgs) -> Result<(), Failure>
         filters: args.filters,
         all: args.all,
         keep_duration: args.keep_duration.unwrap_or_default(),
-        reserved_space_bytes: args.keep_storage.unwrap_or_default(),
+        reserved_space_bytes: args.reserved_space.unwrap_or_default(),
+        max_used_space_bytes: args.max_used_space.unwrap_or_default(),
+        min_free_space_bytes: args.min_free_space.unwrap_or_default(),
     };
     let (mut total, mut count) = (0_u64, 0_usize);
     let mut written = Ok(());
