@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use self::disk::{Disk, FileSystem, directory};
-use self::file::{File, Refused, Snapshot};
+use self::file::{File, Snapshot};
 use self::pending::{Change, Pending, Recorded};
 use self::uses::Uses;
 use self::writer::Writer;
@@ -100,20 +100,7 @@ impl RedbIndex {
             path: path.display().to_string(),
             message,
         };
-        let (file, last) = match File::open(disk, path) {
-            Ok(opened) => opened,
-            Err(Refused::Damaged(message)) if disk.size(path).is_some() => {
-                let aside = path.with_extension("damaged");
-                tracing::warn!(
-                    path = %path.display(), error = message, aside = %aside.display(),
-                    "the cache index is damaged; it is put aside, and a new one begun"
-                );
-                disk.rename(path, &aside)
-                    .map_err(|rename| fail(format!("{message}; moving it aside: {rename}")))?;
-                File::open(disk, path).map_err(|refused| fail(refused.into_message()))?
-            }
-            Err(refused) => return Err(fail(refused.into_message())),
-        };
+        let (file, last) = File::open(disk, path).map_err(|refused| fail(refused.into_message()))?;
         let file = Arc::new(file);
         let pending = Arc::<Pending>::default();
         let uses = Arc::<Uses>::default();
@@ -136,7 +123,12 @@ impl RedbIndex {
         what: &'static str,
         work: impl FnOnce(&Snapshot) -> Result<T, ::redb::Error>,
     ) -> Result<T, IndexError> {
-        self.file.read(work).map_err(|error| access(what, error))
+        self.file.read(work).map_err(|error| {
+            if self.file.is_suspect() {
+                self.pending.wake();
+            }
+            access(what, error)
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ::redb::{Database, ReadOnlyTable, ReadableDatabase};
 use parking_lot::{FairMutex, RwLock};
@@ -25,6 +25,8 @@ pub(super) struct File {
     pub(super) last_known: AtomicU64,
     /// Held while writing: there is one writer at a time, and each gets its turn.
     writing: FairMutex<()>,
+    /// Whether something in it made no sense, so that all of it is to be checked.
+    is_suspect: AtomicBool,
 }
 
 /// Fields are dropped in this order: the file is closed only when nothing reads it.
@@ -95,7 +97,7 @@ impl File {
     pub(super) fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, Last), Refused> {
         // Left by a crash.
         let _missing = disk.remove(&compacted_path(path));
-        let (database, last) = open_database(&**disk, path)?;
+        let (database, last) = open_or_begin_anew(&**disk, path, false)?;
         let file = Self {
             disk: disk.clone(),
             path: path.to_owned(),
@@ -105,6 +107,7 @@ impl File {
             })),
             last_known: AtomicU64::new(last.known),
             writing: FairMutex::default(),
+            is_suspect: AtomicBool::new(false),
         };
         Ok((file, last))
     }
@@ -113,8 +116,30 @@ impl File {
     pub(super) fn read<T>(&self, work: impl FnOnce(&Snapshot) -> Result<T, ::redb::Error>) -> Result<T, String> {
         let open = self.open.read();
         let open = open.as_ref().ok_or(CLOSED)?;
-        let snapshot = open.snapshot().map_err(|error| error.to_string())?;
-        work(&snapshot).map_err(|error| error.to_string())
+        self.guarded(|| work(&*open.snapshot()?))
+    }
+
+    /// Whether something in the file made no sense, so that it should be opened again.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.is_suspect.load(Ordering::Relaxed)
+    }
+
+    /// Does something with the file. redb checks much of a file by assertions, so a panic means damage too.
+    fn guarded<T, E: IsDamage>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+        // What it may have left broken is closed, and only then used again.
+        match std::panic::catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                if error.is_damage() {
+                    self.is_suspect.store(true, Ordering::Relaxed);
+                }
+                Err(error.to_string())
+            }
+            Err(_) => {
+                self.is_suspect.store(true, Ordering::Relaxed);
+                Err(INCONSISTENT.to_owned())
+            }
+        }
     }
 
     /// Looks at what was committed last while nobody else writes, and perhaps writes: `work` says whether it did.
@@ -125,24 +150,24 @@ impl File {
         let _turn = self.writing.lock();
         let open = self.open.read();
         let open = open.as_ref().ok_or(CLOSED)?;
-        let snapshot = open.snapshot().map_err(|error| error.to_string())?;
-        let outcome = work(&snapshot, &open.database);
+        let outcome = self.guarded(|| work(&*open.snapshot()?, &open.database));
         if !matches!(outcome, Ok(false)) {
             *open.snapshot.write() = None;
         }
-        outcome.map(drop).map_err(|error| error.to_string())
+        outcome.map(drop)
     }
 
     /// Writes. Reads that begin after this has returned see it.
-    pub(super) fn write<T, E: ToString>(&self, work: impl FnOnce(&Database) -> Result<T, E>) -> Result<T, String> {
+    pub(super) fn write<T, E: IsDamage>(&self, work: impl FnOnce(&Database) -> Result<T, E>) -> Result<T, String> {
         let _turn = self.writing.lock();
         let open = self.open.read();
         let open = open.as_ref().ok_or(CLOSED)?;
-        let outcome = work(&open.database).map_err(|error| error.to_string());
+        let outcome = self.guarded(|| work(&open.database));
         *open.snapshot.write() = None;
         outcome
     }
 
+    /// Opens the file anew. What made no sense is checked first, and put aside if it is damaged.
     pub(super) fn reopen(&self) -> Result<(), String> {
         self.reopen_after(|| Ok(()))
     }
@@ -157,10 +182,15 @@ impl File {
 
     fn reopen_after(&self, work: impl FnOnce() -> std::io::Result<()>) -> Result<(), String> {
         let mut open = self.open.write();
-        // Closed first: two cannot have it open.
-        *open = None;
+        // Closed first: two cannot have it open. What panicked before may do so again.
+        let closed = std::panic::catch_unwind(AssertUnwindSafe(|| *open = None));
+        if closed.is_err() {
+            *open = None;
+        }
         let outcome = work().map_err(|error| error.to_string());
-        let (database, _) = open_database(&*self.disk, &self.path).map_err(Refused::into_message)?;
+        let is_suspect = self.is_suspect.swap(false, Ordering::Relaxed);
+        let opened = open_or_begin_anew(&*self.disk, &self.path, is_suspect);
+        let (database, _) = opened.map_err(Refused::into_message)?;
         *open = Some(Open {
             snapshot: RwLock::default(),
             database,
@@ -176,7 +206,7 @@ impl File {
     /// Begins the file that is to be a compacted one.
     pub(super) fn begin_compacted(&self) -> Result<Database, String> {
         self.remove_compacted();
-        let opened = open_database(&*self.disk, &self.compacted());
+        let opened = open_database(&*self.disk, &self.compacted(), false);
         opened.map(|(database, _)| database).map_err(Refused::into_message)
     }
 
@@ -222,15 +252,45 @@ impl Refused {
     }
 }
 
-/// Opens a file and makes its tables. redb checks much of a file by assertions, so a panic means damage too.
-fn open_database(disk: &dyn Disk, path: &Path) -> Result<(Database, Last), Refused> {
+/// Whether an error says that what is in a file makes no sense.
+pub(super) trait IsDamage: ToString {
+    fn is_damage(&self) -> bool;
+}
+
+impl IsDamage for ::redb::Error {
+    fn is_damage(&self) -> bool {
+        matches!(Refused::of(self), Refused::Damaged(_))
+    }
+}
+
+/// Opens a file, or puts aside what is damaged and makes a new one. Checks all of it first if `is_suspect`.
+fn open_or_begin_anew(disk: &dyn Disk, path: &Path, is_suspect: bool) -> Result<(Database, Last), Refused> {
+    let message = match open_database(disk, path, is_suspect) {
+        Err(Refused::Damaged(message)) if disk.size(path).is_some() => message,
+        outcome => return outcome,
+    };
+    let aside = path.with_extension("damaged");
+    tracing::warn!(
+        path = %path.display(), error = message, aside = %aside.display(),
+        "the cache index is damaged; it is put aside, and a new one begun"
+    );
+    let moved = disk.rename(path, &aside);
+    moved.map_err(|error| Refused::Unavailable(format!("{message}; moving it aside: {error}")))?;
+    open_database(disk, path, false)
+}
+
+const INCONSISTENT: &str = "the file is inconsistent";
+
+/// Opens a file and makes its tables.
+fn open_database(disk: &dyn Disk, path: &Path, is_suspect: bool) -> Result<(Database, Last), Refused> {
     let is_new = disk.size(path).is_none();
     let shown = path.display().to_string();
     let open = || -> Result<(Database, Last), ::redb::Error> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
+        builder.set_check_integrity_on_open(is_suspect);
         builder.set_repair_callback(move |session| {
-            if session.progress() == 0.0 {
+            if session.progress() == 0.0 && !is_suspect {
                 tracing::warn!(
                     path = shown,
                     "the cache index was not closed; checking and repairing it"
@@ -243,7 +303,7 @@ fn open_database(disk: &dyn Disk, path: &Path) -> Result<(Database, Last), Refus
     };
     // What is in use is given back when this ends, so nothing broken is seen after a panic.
     let opened = std::panic::catch_unwind(AssertUnwindSafe(open));
-    let opened = opened.map_err(|_| Refused::Damaged("the file is inconsistent".to_owned()))?;
+    let opened = opened.map_err(|_| Refused::Damaged(INCONSISTENT.to_owned()))?;
     let opened = opened.map_err(|error| Refused::of(&error))?;
     if is_new {
         // Otherwise all that is committed to it may go with its name.

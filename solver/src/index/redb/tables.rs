@@ -52,7 +52,7 @@ const LOOKS_PER_RECORD: usize = 4;
 /// read it all.
 const LARGE_FILE: u64 = 32 << 20;
 
-type Failed = Box<dyn std::error::Error>;
+type Failed = ::redb::Error;
 
 /// What is in a file that was opened.
 #[derive(Clone, Copy, Default)]
@@ -335,8 +335,8 @@ fn write_build(
     }
     let mut builds = transaction.open_table(BUILDS)?;
     let mut steps = transaction.open_table(STEPS)?;
-    builds.insert(number, serde_json::to_vec(&build.summary)?.as_slice())?;
-    steps.insert(number, serde_json::to_vec(&build.steps)?.as_slice())?;
+    builds.insert(number, json(&build.summary)?.as_slice())?;
+    steps.insert(number, json(&build.steps)?.as_slice())?;
     while builds.len()? > MAX_BUILDS as u64 {
         let Some(oldest) = builds.pop_first()?.map(|(number, _)| number.value()) else {
             break;
@@ -344,6 +344,10 @@ fn write_build(
         steps.remove(oldest)?;
     }
     Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, Failed> {
+    serde_json::to_vec(value).map_err(|error| Failed::Io(std::io::Error::other(error)))
 }
 
 /// Takes out the oldest when there are an eighth too many, so that this is rare.

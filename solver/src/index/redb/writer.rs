@@ -65,6 +65,9 @@ impl Writer {
         // What is to be evicted is to be known before it is.
         let is_wanted = !has_room || self.uses.is_due() || self.pending.is_closed();
         let used = if is_wanted { self.uses.take() } else { Vec::new() };
+        if self.failed.is_none() && self.file.is_suspect() {
+            self.file.reopen()?;
+        }
         // There may be nothing but a request to compact.
         if batch.len() == 0 && used.is_empty() {
             return Ok(());
