@@ -17,7 +17,7 @@ pub(crate) fn record(text: &str) -> Result<Vec<String>, String> {
                 let (field, tail) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
                 if let Some(at) = field.find('"') {
                     return Err(format!(
-                        "parse error on line 1, column {}: bare \" in non-quoted field",
+                        "parse error on line 1, column {}: bare \" in non-quoted-field",
                         text.len() - rest.len() + at + 1
                     ));
                 }

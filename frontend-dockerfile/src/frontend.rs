@@ -14,11 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cairn_solver::Platform;
-use cairn_solver::frontend::{Bridge, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult};
+use cairn_solver::frontend::{
+    Bridge, BridgeRef, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult,
+};
 use cairn_solver::llb::{SourceFile, SourceLocation};
 use cairn_solver::progress::Warning;
 use cairn_solver::worker::{ImageQuery, LayoutStore};
+use cairn_solver::{Attestation, Platform};
 use futures_util::future::{try_join, try_join_all};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -28,6 +30,7 @@ use crate::error::DockerfileError;
 use crate::lower::{self, Lowered, Surroundings};
 use crate::options::{Options, is_labs};
 use crate::plan::{Plan, Resolved, Wanted};
+use crate::sbom::{self, Scanned, Scanner};
 use crate::suggest::suggestion;
 use crate::syntax;
 
@@ -43,7 +46,7 @@ pub struct DockerfileFrontend;
 impl Frontend for DockerfileFrontend {
     /// Cancel safe: nothing outlives the call but lazily built results.
     async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError> {
-        let host = host_platform(bridge.as_ref());
+        let host = sbom::build_platform(bridge.as_ref());
         let mut options = Options::parse(&request.options, &host).map_err(FrontendError::Option)?;
         requests::check_caps(&options, false)?;
         let inputs = request.inputs.iter();
@@ -72,14 +75,6 @@ impl Frontend for DockerfileFrontend {
         .run()
         .await
     }
-}
-
-fn host_platform(bridge: &dyn Bridge) -> Platform {
-    let workers = bridge.workers();
-    workers
-        .iter()
-        .find_map(|worker| worker.platforms.first().cloned())
-        .unwrap_or_else(Platform::host)
 }
 
 /// One request under way.
@@ -121,13 +116,24 @@ impl Build<'_> {
         }
         let checks = self.check_config()?;
         let mut found = checks::findings(&file);
-        let built = self.lower_all(&file, self.platforms(), &mut found).await;
+        let built = try_join(self.lower_all(&file, self.platforms(), &mut found), self.scanner()).await;
         // Also of a build that fails it is said what is odd about it, which may well be the reason.
         let found = checks::select(found, &checks, &file);
         self.tell(&found);
-        let built = built?;
+        let (built, scanner) = built?;
         self.check_violations(&checks, &found)?;
-        self.result(built).await
+        self.result(built, scanner.as_ref()).await
+    }
+
+    /// What looks into the results, if that is asked for.
+    async fn scanner(&self) -> Result<Option<Scanner>, FrontendError> {
+        match self.options.scanner() {
+            Some(generator) => generator
+                .resolve(self.bridge, self.options.resolve_mode)
+                .await
+                .map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The platforms that are built for.
@@ -365,7 +371,7 @@ impl Build<'_> {
         })
     }
 
-    async fn result(&self, built: Vec<Built>) -> Result<FrontendResult, FrontendError> {
+    async fn result(&self, built: Vec<Built>, scanner: Option<&Scanner>) -> Result<FrontendResult, FrontendError> {
         let mut result = FrontendResult {
             metadata: BTreeMap::from([metadata::platforms(built.iter().map(|built| &built.platform))]),
             ..FrontendResult::default()
@@ -400,6 +406,10 @@ impl Build<'_> {
                 Some(definition) => self.bridge.solve(definition).await?,
                 None => None,
             };
+            if let (Some(scanner), Some(scan)) = (scanner, lowered.scan) {
+                let statements = self.scan(scanner, platform.to_string(), scan).await?;
+                result.attestations.insert(platform.to_string(), vec![statements]);
+            }
             refs.insert(platform.to_string(), reference);
         }
         result.refs = if self.options.multi_platform {
@@ -408,6 +418,24 @@ impl Build<'_> {
             FrontendRefs::Single(refs.into_values().next().flatten())
         };
         Ok(result)
+    }
+
+    /// The statements about one platform's result.
+    async fn scan(
+        &self,
+        scanner: &Scanner,
+        platform: String,
+        scan: lower::Scan,
+    ) -> Result<Attestation<Option<BridgeRef>>, FrontendError> {
+        let scanned = Scanned {
+            platform,
+            core: scan.core,
+            extras: scan.extras,
+            ignore_cache: scan.ignore_cache,
+        };
+        let mut builder = scan.builder;
+        let definition = scanner.scan(&mut builder, &scanned);
+        Ok(sbom::attestation(self.bridge.solve(definition).await?))
     }
 
     fn located(&self, error: DockerfileError) -> FrontendError {

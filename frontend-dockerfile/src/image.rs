@@ -189,6 +189,11 @@ impl ImageConfig {
         self.set("Shell", shell.into());
     }
 
+    /// The command; empty if none is set.
+    pub(crate) fn cmd(&self) -> Vec<String> {
+        self.list("Cmd")
+    }
+
     /// Sets the command. Clients take the mark that goes with it as "already quoted".
     pub(crate) fn set_cmd(&mut self, cmd: &[String]) {
         self.set("Cmd", cmd.into());
@@ -198,6 +203,11 @@ impl ImageConfig {
     /// Removes the command.
     pub(crate) fn clear_cmd(&mut self) {
         self.set("Cmd", Value::Null);
+    }
+
+    /// The entry point; empty if none is set.
+    pub(crate) fn entrypoint(&self) -> Vec<String> {
+        self.list("Entrypoint")
     }
 
     /// Sets the entry point.

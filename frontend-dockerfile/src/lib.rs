@@ -27,6 +27,7 @@ mod plan;
 mod platform;
 mod reference;
 mod remote;
+pub mod sbom;
 mod subrequest;
 mod suggest;
 #[cfg(test)]

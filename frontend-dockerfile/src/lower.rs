@@ -18,6 +18,7 @@ mod path;
 mod proxy;
 mod remote;
 mod run;
+mod scan;
 mod signal;
 mod stage;
 mod state;
@@ -41,6 +42,8 @@ use crate::plan::{Base, Plan};
 pub(crate) use arena::ranges;
 use arena::{Arena, NodeId};
 pub(crate) use notes::{ArgNote, GrantNote, StageNotes};
+pub(crate) use scan::Scan;
+use scan::{ScanRoots, Switches};
 use state::StageState;
 
 /// What surrounds a lowering.
@@ -77,6 +80,8 @@ pub(crate) struct Lowered {
     pub(crate) base_config: Option<Bytes>,
     /// What each stage takes from outside, if that was asked for.
     pub(crate) notes: Vec<StageNotes>,
+    /// What is scanned, if that was asked for.
+    pub(crate) scan: Option<Scan>,
 }
 
 /// Lowers `plan`, whose images have all been resolved. What checks find on the way joins `findings`, also if it fails.
@@ -97,12 +102,14 @@ pub(crate) fn lower(
         heirs: heirs(plan),
         notes: vec![StageNotes::default(); plan.stages.len()],
         created: created(surroundings.epoch),
+        switches: vec![Switches::default(); plan.declared],
     };
     // Stages that stand for images come last in the plan, but everyone may use them.
     for index in (plan.declared..plan.stages.len()).chain(0..plan.declared) {
         if plan.stages[index].reachable {
             let state = lowering.stage(index)?;
             lowering.roots[index] = Some(state.root);
+            lowering.note_switches(index, &state);
             if lowering.heirs[index] > 0 {
                 lowering.states[index] = Some(state);
             }
@@ -129,6 +136,8 @@ struct Lowering<'a> {
     notes: Vec<StageNotes>,
     /// The time in history entries, if one was asked for.
     created: Option<Arc<str>>,
+    /// What each stage of the file wants to be scanned.
+    switches: Vec<Switches>,
 }
 
 /// How many are yet to go on from what each stage comes to: stages based on it, and for the target whoever asked for it.
@@ -166,15 +175,19 @@ impl Lowering<'_> {
             self.arena.use_all_of(root);
         }
         let base_config = self.base_config(target);
-        let definition = state.root.map(|root| self.arena.finish(root, &self.around.file));
+        let scan = self.scan();
+        let targets = state.root.into_iter().chain(scan.iter().flat_map(ScanRoots::roots));
+        let encoded = self.arena.encode(targets, &self.around.file);
+        let encoded = encoded
+            .map_err(|error| DockerfileError::whole(format!("failed to load LLB of a build context: {error}")))?;
+        let core = state.root.map(|root| encoded.outputs[&root]);
         Ok(Lowered {
-            definition: definition
-                .transpose()
-                .map_err(|error| DockerfileError::whole(format!("failed to load LLB of a build context: {error}")))?,
+            definition: core.map(|core| encoded.builder.finish(core)),
             config: state.image.to_json(),
             platform: state.image.platform(),
             base_config,
             notes: self.notes,
+            scan: scan.map(|scan| scan.encoded(core, encoded)),
         })
     }
 

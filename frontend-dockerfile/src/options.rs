@@ -10,8 +10,9 @@ use cairn_solver::llb::{Definition, ResolveMode};
 
 use crate::checks::CheckConfig;
 use crate::gofmt;
+use crate::platform;
+use crate::sbom::Generator;
 use crate::subrequest::Subrequest;
-use crate::{csv, platform};
 
 use run::RunOptions;
 
@@ -64,6 +65,8 @@ pub(crate) struct Options {
     pub(crate) checks: Option<CheckConfig>,
     /// What applies to every `RUN`.
     pub(crate) run: RunOptions,
+    /// `attest:sbom`: what is to look into the results.
+    pub(crate) generator: Option<Generator>,
     /// Options that mean nothing here. Clients that are newer than this may send some, and others take no notice of
     /// them; so the client is told, and the build goes on.
     pub(crate) unknown: Vec<String>,
@@ -121,6 +124,7 @@ impl Options {
                 None => parsed.single(key, value, host)?,
             }
         }
+        parsed.generator = Generator::asked(options)?;
         parsed.settle(options.get("multi-platform"))?;
         Ok(parsed)
     }
@@ -182,7 +186,8 @@ impl Options {
             // The daemon makes provenance, from what it sees; where files come from is recorded there as well.
             "vcs" | "verifier" => return Ok(()),
             "input-metadata" => &mut self.input_metadata,
-            "attest" => return attestation(name, value),
+            // Taken together with the build arguments of the same meaning.
+            "attest" => return Ok(()),
             _ => {
                 self.unknown.push(format!("{group}:{name}"));
                 return Ok(());
@@ -195,6 +200,11 @@ impl Options {
     /// What is asked for instead of a build, if it is known.
     pub(crate) fn subrequest(&self) -> Option<Subrequest> {
         Subrequest::from_id(self.request.as_deref()?)
+    }
+
+    /// The scanner that looks into what is built, if something is built.
+    pub(crate) fn scanner(&self) -> Option<&Generator> {
+        self.generator.as_ref().filter(|_| self.request.is_none())
     }
 
     /// Whether every stage of the file is of interest, and not only what the target needs.
@@ -229,11 +239,6 @@ impl Options {
             .is_some_and(|value| gofmt::parse_bool(value) == Some(true))
         {
             return Err("support for \"BUILDKIT_DISABLE_FILEOP\" build-arg was removed in BuildKit 0.11".to_owned());
-        }
-        for kind in ["SBOM", "PROVENANCE"] {
-            if let Some(value) = self.build_args.get(&format!("BUILDKIT_ATTEST_{kind}")) {
-                attestation(&kind.to_ascii_lowercase(), value)?;
-            }
         }
         Ok(())
     }
@@ -318,28 +323,6 @@ fn check_cache_imports(value: &str) -> Result<(), String> {
     }
 }
 
-fn attestation(kind: &str, value: &str) -> Result<(), String> {
-    let fields = if value.is_empty() {
-        Vec::new()
-    } else {
-        csv::record(value).map_err(|cause| format!("failed to parse {kind}: {cause}"))?
-    };
-    match kind {
-        // Made by the daemon.
-        "provenance" => Ok(()),
-        "sbom"
-            if fields
-                .iter()
-                .any(|field| matches!(field.as_str(), "generator" | "generator=")) =>
-        {
-            Err("sbom generator cannot be empty".to_owned())
-        }
-        "sbom" if fields.iter().any(|field| field == "disabled=true") || value == "false" => Ok(()),
-        "sbom" => Err("frontend option attest:sbom is not supported yet".to_owned()),
-        _ => Err(format!("unknown attestation type {}", gofmt::quote(kind))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,13 +371,6 @@ mod tests {
                 "failed to parse resource limits: invalid memswap value: -2: must be -1 (unlimited) or > 0",
             ),
             ("attest:foo", "", "unknown attestation type \"foo\""),
-            ("attest:sbom", "", "frontend option attest:sbom is not supported yet"),
-            ("attest:sbom", "generator=", "sbom generator cannot be empty"),
-            (
-                "attest:sbom",
-                "generator=\"x",
-                "failed to parse sbom: parse error on line 1, column 11: bare \" in non-quoted field",
-            ),
             (
                 "multi-platform",
                 "maybe",
@@ -430,7 +406,7 @@ mod tests {
             ("vcs:revision", "0123"),
             ("vcs:localdir:context", "."),
             ("attest:provenance", "mode=min,inline-only=true"),
-            ("attest:sbom", "disabled=true"),
+            ("attest:sbom", "generator=host/scanner"),
             ("cache-from", "host/a,host/b"),
             ("cache-imports", r#"[{"Type":"registry","Attrs":{"ref":"host/a"}}]"#),
             ("build-arg:BUILDKIT_INLINE_CACHE", "1"),

@@ -39,12 +39,16 @@ pub(crate) const ALPINE: &str = r#"{"architecture":"amd64","os":"linux","created
     "rootfs":{"type":"layers","diff_ids":["sha256:0000000000000000000000000000000000000000000000000000000000000000"]},
     "history":[{"created_by":"base"}]}"#;
 
+const SCANNER: &str = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},
+    "config":{"Env":["PATH=/bin","A=b"],"User":"nobody","WorkingDir":"/work","Entrypoint":["/scan"],"Cmd":["all"]}}"#;
+
 impl FakeBridge {
     pub(crate) fn new(dockerfile: &str) -> Self {
         Self::default()
             .file("dockerfile", "Dockerfile", dockerfile)
             .image("docker.io/library/alpine:latest", ALPINE)
             .image("quay.io/coreos/etcd:v3", ALPINE)
+            .image("docker.io/docker/buildkit-syft-scanner:stable-1", SCANNER)
             .image(
                 "docker.io/library/debian:latest",
                 &ALPINE.replace("[\"/bin/sh\"]", "[\"bash\"]"),
@@ -255,6 +259,28 @@ pub(crate) fn build(bridge: FakeBridge, options: &[(&str, &str)]) -> Result<Fron
     runtime.block_on(solve(&Arc::new(bridge), options))
 }
 
+/// The statements that go with a result, and what makes them.
+fn statements(result: &FrontendResult) -> String {
+    let all = result.attestations.iter();
+    let all = all.flat_map(|(platform, statements)| statements.iter().map(move |statement| (platform, statement)));
+    all.map(|(platform, statement)| {
+        let notes: Vec<String> = statement
+            .metadata
+            .iter()
+            .map(|(key, value)| format!("{key}={}", String::from_utf8_lossy(value)))
+            .collect();
+        let source = statement.source.as_ref().expect("there is something that makes them");
+        format!(
+            "== {:?} {} of {platform} {}\n{}",
+            statement.kind,
+            statement.predicate_type,
+            notes.join(" "),
+            dump(&source.definition)
+        )
+    })
+    .collect()
+}
+
 /// The graph and config of a build of one platform, or its error, as text.
 pub(crate) fn render(result: &Result<FrontendResult, FrontendError>) -> String {
     match result {
@@ -282,7 +308,7 @@ pub(crate) fn render(result: &Result<FrontendResult, FrontendError>) -> String {
                     },
                 )
                 .collect();
-            format!("{graph}--\n{metadata}")
+            format!("{graph}{}--\n{metadata}", statements(result))
         }
         Err(FrontendError::Input {
             message,

@@ -121,6 +121,19 @@ pub(crate) struct BuildArgs {
     #[arg(long = "cache-to", value_name = "CACHE")]
     pub(crate) cache_to: Vec<String>,
 
+    /// Statements to make about the result: type=sbom[,generator=IMAGE] or type=provenance[,mode=min|max], and more
+    /// for whoever makes them; may be repeated.
+    #[arg(long = "attest", value_name = "STATEMENT")]
+    pub(crate) attest: Vec<String>,
+
+    /// Make a bill of materials: the same as --attest type=sbom.
+    #[arg(long, value_name = "OPTIONS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+
+    /// Say how the result was made: the same as --attest type=provenance.
+    #[arg(long, value_name = "OPTIONS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+
     /// Say why each step ran, after the build.
     #[arg(long)]
     pub(crate) explain: bool,

@@ -8,6 +8,7 @@ use crate::csv;
 use crate::error::CliError;
 use crate::surroundings::Surroundings;
 
+mod attest;
 mod cache;
 mod call;
 mod input;
@@ -125,6 +126,7 @@ fn frontend_attrs(args: &BuildArgs, surroundings: &Surroundings) -> Result<BTree
         }
         attrs.insert("platform".to_owned(), csv::join(platforms));
     }
+    attest::add_attrs(args, &mut attrs)?;
     if args.no_cache {
         attrs.insert("no-cache".to_owned(), String::new());
     }

@@ -11,6 +11,7 @@
 //! | `control`, `gateway`, `services` | the services |
 //! | `solve`, `jobs` | one build, and all of them |
 //! | `history` | builds that have ended |
+//! | `sbom` | bills of materials of what frontends made without |
 //! | `content` | blobs, to read |
 //! | [`telemetry`] | logs and traces |
 //! | [`systemd`] | sockets opened in advance, and word of the daemon's state |
@@ -30,6 +31,7 @@ mod gateway;
 mod history;
 mod jobs;
 mod registries;
+mod sbom;
 mod server;
 mod services;
 mod solve;

@@ -21,6 +21,7 @@ use crate::explain::Remember;
 use crate::failure::Failure;
 use crate::history::{Made, Recorder};
 use crate::jobs::Job;
+use crate::sbom;
 
 /// Method by which a client offers exporters of its own.
 const FIND_EXPORTERS: &str = "/moby.exporter.v1.Exporter/FindExporters";
@@ -128,6 +129,7 @@ async fn work_through(
             .await
             .map_err(|_| Failure::new(Code::Cancelled, SolveError::Cancelled.to_string()))??,
     };
+    let result = sbom::complete(job, request, result).await?;
     let definitions: Vec<Arc<Definition>> = result.refs.iter().map(|made| made.definition.clone()).collect();
     let mut input = evaluate(job, result, !outputs.exporters.is_empty()).await?;
     let records = outputs.caches.records(&job.build, &definitions).await?;
@@ -279,10 +281,11 @@ async fn refuse_unsupported(daemon: &Daemon, request: &SolveRequest) -> Result<(
     if request.proxy_network {
         return unsupported("proxied networking is");
     }
+    sbom::asked(&request.frontend_attrs)?;
     let attestation = request
         .frontend_attrs
         .iter()
-        .find(|(key, value)| key.starts_with("attest:") && !value.contains("disabled=true"));
+        .find(|(key, value)| *key == "attest:provenance" && !value.contains("disabled=true"));
     if let Some((key, _)) = attestation {
         return unsupported(&format!("attestations are (option {key})"));
     }

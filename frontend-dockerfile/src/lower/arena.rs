@@ -63,6 +63,13 @@ enum Content {
     Graph(Arc<Definition>),
 }
 
+/// Ops, encoded.
+pub(super) struct Encoded {
+    pub(super) builder: Builder,
+    /// What each of them came to.
+    pub(super) outputs: HashMap<NodeId, Output>,
+}
+
 impl Arena {
     pub(super) fn add(
         &mut self,
@@ -126,11 +133,15 @@ impl Arena {
         self.use_path(node, "/");
     }
 
-    /// Encodes what `target` needs.
+    /// Encodes what `targets` need.
     ///
     /// # Errors
     /// If a graph made elsewhere is malformed.
-    pub(super) fn finish(mut self, target: NodeId, file: &SourceFile) -> Result<Definition, DecodeError> {
+    pub(super) fn encode(
+        mut self,
+        targets: impl IntoIterator<Item = NodeId>,
+        file: &SourceFile,
+    ) -> Result<Encoded, DecodeError> {
         for (node, used) in self.used.drain() {
             if let Content::Op(op) = &mut self.nodes[node.0].content
                 && let Op::Source(SourceOp::Local(source)) = &mut **op
@@ -138,7 +149,7 @@ impl Arena {
                 source.follow_paths = used.follow_paths();
             }
         }
-        let wanted = self.wanted(target);
+        let wanted = self.wanted(targets.into_iter().collect());
         let mut builder = Builder::new();
         let file = builder.add_source_file(file.clone());
         let mut outputs: HashMap<NodeId, Output> = HashMap::new();
@@ -160,12 +171,11 @@ impl Arena {
             }
             outputs.insert(NodeId(index), output);
         }
-        Ok(builder.finish(outputs[&target]))
+        Ok(Encoded { builder, outputs })
     }
 
-    fn wanted(&self, target: NodeId) -> Vec<bool> {
+    fn wanted(&self, mut pending: Vec<NodeId>) -> Vec<bool> {
         let mut wanted = vec![false; self.nodes.len()];
-        let mut pending = vec![target];
         while let Some(node) = pending.pop() {
             if !std::mem::replace(&mut wanted[node.0], true) {
                 pending.extend(&self.nodes[node.0].inputs);

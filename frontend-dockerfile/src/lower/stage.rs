@@ -208,17 +208,6 @@ impl Lowering<'_> {
             let is_untold = arg.name == "SOURCE_DATE_EPOCH" && self.around.epoch.is_none();
             let given = given.filter(|given| !is_untold || given.is_empty());
             let value = match (given, &arg.default) {
-                // What these two ask for is no value of the build.
-                _ if matches!(
-                    arg.name.as_str(),
-                    "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE"
-                ) =>
-                {
-                    let default = arg.default.as_ref();
-                    let value = self.around.options.build_args.get(&arg.name).or(default).cloned();
-                    self.note_arg(state, index, instruction, arg, value.as_ref());
-                    continue;
-                }
                 (_, _) if arg.name == "SOURCE_DATE_EPOCH" && self.around.epoch.is_some() => {
                     self.around.epoch.map(|epoch| epoch.to_string())
                 }

@@ -10,6 +10,7 @@ use crate::location::Lines;
 use super::arena::NodeId;
 use super::env::Env;
 use super::names::StepNames;
+use super::scan;
 
 /// A stage so far.
 #[derive(Debug, Clone)]
@@ -53,6 +54,11 @@ impl Args {
         self.places.contains_key(name)
     }
 
+    /// The value that an argument was declared with.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.declared[*self.places.get(name)?].1.as_deref()
+    }
+
     pub(super) fn all(&self) -> &[(String, Option<String>)] {
         &self.declared
     }
@@ -78,7 +84,9 @@ impl Args {
 
 impl StageState {
     pub(super) fn declare(&mut self, name: &str, value: Option<String>) {
-        if let Some(value) = &value {
+        if let Some(value) = &value
+            && !scan::is_switch(name)
+        {
             self.env.set(name, value);
         }
         self.args.declare(name, value);

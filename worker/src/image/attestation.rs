@@ -34,6 +34,9 @@ const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 /// Stands where an image has an operating system and an architecture.
 const UNKNOWN: &str = "unknown";
 
+/// Most bytes of an indented statement.
+const MAX_INDENTED: usize = 512 << 20;
+
 /// Version of the form of statements.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
@@ -83,12 +86,13 @@ impl Statement {
         Ok(json::compact(&serde_json::to_vec(self)?))
     }
 
-    /// The statement for people, indented.
+    /// The statement for people: indented, unless that would blow it up.
     ///
     /// # Errors
     /// If it cannot be written down.
     pub fn to_indented_json(&self) -> Result<Vec<u8>, serde_json::Error> {
-        Ok(json::indent(&serde_json::to_vec(self)?))
+        let text = serde_json::to_vec(self)?;
+        Ok(json::indent(&text, MAX_INDENTED).unwrap_or_else(|| json::compact(&text)))
     }
 }
 

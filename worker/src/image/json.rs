@@ -7,12 +7,16 @@ pub(super) fn compact(json: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Indents by two spaces, with nothing inside empty objects and arrays. `json` must be valid.
-pub(super) fn indent(json: &[u8]) -> Vec<u8> {
+/// Indents by two spaces, with nothing inside empty objects and arrays. `json` must be valid. What is deeply nested
+/// grows a lot: `None` if that would be more than `max` bytes.
+pub(super) fn indent(json: &[u8], max: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(json.len() * 2);
     let mut depth = 0_usize;
     let mut is_open = false;
     for_each_token(json, |byte, in_string| {
+        if out.len() > max {
+            return;
+        }
         if in_string {
             if is_open {
                 line(&mut out, depth);
@@ -45,7 +49,7 @@ pub(super) fn indent(json: &[u8]) -> Vec<u8> {
             }
         }
     });
-    out
+    (out.len() <= max).then_some(out)
 }
 
 fn line(out: &mut Vec<u8>, depth: usize) {
@@ -85,7 +89,13 @@ mod tests {
         let short = r#"{"a\" {":[1.50e3,-0,[],{},"x , y"],"b":null}"#;
         assert_eq!(compact(ODD.as_bytes()), short.as_bytes());
         let long = "{\n  \"a\\\" {\": [\n    1.50e3,\n    -0,\n    [],\n    {},\n    \"x , y\"\n  ],\n  \"b\": null\n}";
-        assert_eq!(String::from_utf8(indent(ODD.as_bytes())).unwrap(), long);
+        assert_eq!(String::from_utf8(indent(ODD.as_bytes(), 1000).unwrap()).unwrap(), long);
+    }
+
+    #[test]
+    fn what_would_grow_a_lot_is_not_indented() {
+        let deep = ["[".repeat(100_000), "]".repeat(100_000)].concat();
+        assert_eq!(indent(deep.as_bytes(), 1 << 20), None);
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
@@ -109,8 +119,9 @@ mod tests {
             let short = serde_json::to_vec(&value).unwrap();
             let long = serde_json::to_vec_pretty(&value).unwrap();
             prop_assert_eq!(compact(&long), short.clone());
-            prop_assert_eq!(indent(&short), long.clone());
-            prop_assert_eq!(indent(&long), long);
+            prop_assert_eq!(indent(&short, usize::MAX), Some(long.clone()));
+            prop_assert_eq!(indent(&long, long.len()), Some(long.clone()));
+            prop_assert_eq!(indent(&long, long.len() - 1), None);
         }
     }
 }

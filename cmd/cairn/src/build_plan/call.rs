@@ -104,6 +104,9 @@ fn refuse_idle(args: &BuildArgs, option: &str) -> Result<(), CliError> {
         ("--push", args.push),
         ("--no-cache", args.no_cache),
         ("--secret", !args.secrets.is_empty()),
+        ("--attest", !args.attest.is_empty()),
+        ("--sbom", args.sbom.is_some()),
+        ("--provenance", args.provenance.is_some()),
     ];
     match idle.into_iter().find(|(_, given)| *given) {
         None => Ok(()),
@@ -199,6 +202,13 @@ mod tests {
                 "--secret",
                 BuildArgs {
                     secrets: vec!["id=x".to_owned()],
+                    ..args.clone()
+                },
+            ),
+            (
+                "--sbom",
+                BuildArgs {
+                    sbom: Some("true".to_owned()),
                     ..args.clone()
                 },
             ),

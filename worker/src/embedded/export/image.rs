@@ -1,6 +1,7 @@
 //! Results as images: in the local store, in registries, in tar files, in clients' content stores.
 
 mod assemble;
+mod bom;
 mod settings;
 
 use std::collections::BTreeMap;

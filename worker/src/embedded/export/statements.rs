@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use bytes::Bytes;
+use cairn_solver::attestation::SBOM_CORE;
 use cairn_solver::worker::WorkerError;
 use cairn_solver::{Attestation, AttestationKind, AttestationSource, AttestationSubject};
 use serde_json::value::RawValue;
@@ -16,6 +17,10 @@ use crate::tree::view::{self, Links, Located, View};
 const MAX_STATEMENT: u64 = 128 << 20;
 /// Most statements in one bundle.
 const MAX_BUNDLE: usize = 1000;
+/// Most bytes that they may have together.
+const MAX_BUNDLE_BYTES: usize = 256 << 20;
+/// What bills of materials state.
+pub(super) const SPDX: &str = "https://spdx.dev/Document";
 
 /// A statement, and what its file is called.
 #[derive(Debug, Clone)]
@@ -23,6 +28,25 @@ pub(super) struct NamedStatement {
     /// A file name, never a path.
     pub(super) name: String,
     pub(super) statement: Statement,
+    /// Whether it is the bill of materials of the result itself, and not of something that went into it.
+    pub(super) is_core: bool,
+}
+
+impl NamedStatement {
+    fn new(
+        attestation: &Attestation<AttestationSource>,
+        path: &str,
+        statement: Statement,
+    ) -> Result<Self, WorkerError> {
+        let name = file_name(path)?;
+        let core = attestation.metadata.get(SBOM_CORE);
+        let stem = name.split_once('.').map_or(name.as_str(), |(stem, _)| stem);
+        Ok(Self {
+            is_core: statement.predicate_type == SPDX && core.is_some_and(|core| *core == stem),
+            name,
+            statement,
+        })
+    }
 }
 
 /// Those attestations that an export carries.
@@ -46,10 +70,8 @@ impl EmbeddedWorker {
         for attestation in attestations {
             let (view, path) = match &attestation.source {
                 AttestationSource::Predicate(predicate) => {
-                    statements.push(NamedStatement {
-                        name: file_name(&attestation.path)?,
-                        statement: state(attestation, predicate, itself)?,
-                    });
+                    let statement = state(attestation, predicate, itself)?;
+                    statements.push(NamedStatement::new(attestation, &attestation.path, statement)?);
                     continue;
                 }
                 AttestationSource::Result(result) => (self.view(result.as_ref())?, &attestation.path),
@@ -57,10 +79,8 @@ impl EmbeddedWorker {
             match attestation.kind {
                 AttestationKind::InToto => {
                     let predicate = read(&*view, &find(&*view, path)?)?;
-                    statements.push(NamedStatement {
-                        name: file_name(path)?,
-                        statement: state(attestation, &predicate, itself)?,
-                    });
+                    let statement = state(attestation, &predicate, itself)?;
+                    statements.push(NamedStatement::new(attestation, path, statement)?);
                 }
                 AttestationKind::Bundle => unbundle(attestation, &*view, itself, &mut statements)?,
             }
@@ -115,9 +135,13 @@ fn unbundle(
     if entries.len() > MAX_BUNDLE {
         return Err(invalid(format!("has {} entries", entries.len())));
     }
+    let mut left = MAX_BUNDLE_BYTES;
     for entry in entries {
         let path = entry.path.to_string_lossy().into_owned();
         let text = read(view, &entry)?;
+        left = left
+            .checked_sub(text.len())
+            .ok_or_else(|| invalid(format!("its statements have more than {MAX_BUNDLE_BYTES} bytes")))?;
         let mut statement: Statement = serde_json::from_slice(&text)
             .map_err(|error| invalid(format!("cannot decode in-toto statement {path:?}: {error}")))?;
         if !bundle.predicate_type.is_empty() && statement.predicate_type != bundle.predicate_type {
@@ -133,10 +157,7 @@ fn unbundle(
         for subject in &mut statement.subject {
             subject.name = or_unnamed(&subject.name);
         }
-        statements.push(NamedStatement {
-            name: file_name(&path)?,
-            statement,
-        });
+        statements.push(NamedStatement::new(bundle, &path, statement)?);
     }
     Ok(())
 }
@@ -213,6 +234,28 @@ mod tests {
             ("_", &"00".to_owned())
         );
         assert_eq!(b.subject[0].name, "image");
+    }
+
+    #[test]
+    fn the_bill_of_materials_of_the_result_itself_is_known_by_its_name() {
+        let text = r#"{"_type":"x","predicateType":"https://spdx.dev/Document","predicate":{}}"#;
+        for (path, notes_core, want) in [
+            ("out/sbom.spdx.json", true, true),
+            ("sbom", true, true),
+            ("sbom-base.spdx.json", true, false),
+            ("sbom.spdx.json", false, false),
+        ] {
+            let mut bundle = Attestation::new(SPDX, "/", AttestationSource::Result(None));
+            if notes_core {
+                bundle = bundle.with_metadata(SBOM_CORE, "sbom");
+            }
+            let mut statement: Statement = serde_json::from_str(text).unwrap();
+            let is_core =
+                |statement: &Statement| NamedStatement::new(&bundle, path, statement.clone()).unwrap().is_core;
+            assert_eq!(is_core(&statement), want, "{path}");
+            statement.predicate_type = "other".to_owned();
+            assert!(!is_core(&statement), "{path}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cairn_solver::Digest;
 use cairn_solver::imported::CacheRecord;
 use cairn_solver::progress::VertexProgress;
 use cairn_solver::worker::WorkerError;
@@ -14,6 +15,7 @@ use super::super::super::{blocking, failed};
 use super::super::annotations::{Annotations, Levels};
 use super::super::parts::{Part, parts};
 use super::super::statements::wanted;
+use super::bom::LayerFiles;
 use super::{ImageExporter, warn};
 use crate::archive::Times;
 use crate::image::{self, ConfigOptions, Descriptor, Document, ImageParts, MediaTypes, Subject, docker_purl};
@@ -38,6 +40,8 @@ struct Single {
     manifest: Document,
     config: Descriptor,
     layers: LayerList,
+    /// The blob of each layer.
+    blobs: Vec<Digest>,
 }
 
 impl ImageExporter {
@@ -106,10 +110,10 @@ impl ImageExporter {
                 epoch,
             });
         }
-        let mut manifests: Vec<Descriptor> = images.into_iter().map(|image| image.manifest.descriptor).collect();
-        let attested = parts.iter().zip(manifests.clone());
+        let attested = parts.iter().zip(&images);
         let attested = attested.map(|(part, image)| self.attest(part, image, names));
         let attested = futures_util::future::try_join_all(attested).await?;
+        let mut manifests: Vec<Descriptor> = images.into_iter().map(|image| image.manifest.descriptor).collect();
         for entry in attested.into_iter().flatten() {
             drop(progress.begin(format!("exporting attestation manifest {}", entry.digest)));
             manifests.push(entry);
@@ -187,6 +191,7 @@ impl ImageExporter {
         // One in another form says nothing of its layers.
         let base = base.and_then(Result::ok).unwrap_or_default();
         let layers = self.target.worker.image_layers(&list, &base, options).await?;
+        let blobs = layers.iter().map(|layer| layer.descriptor.digest).collect();
         let (worker, part, below) = (self.target.worker.clone(), part.clone(), list.clone());
         let made = blocking(move || {
             let content = &worker.0.content;
@@ -214,6 +219,7 @@ impl ImageExporter {
             manifest: made.manifest,
             config: made.config,
             layers: list,
+            blobs,
         })
     }
 
@@ -221,9 +227,11 @@ impl ImageExporter {
     async fn attest(
         &self,
         part: &Part,
-        image: Descriptor,
+        image: &Single,
         names: &[Reference],
     ) -> Result<Option<Descriptor>, WorkerError> {
+        let (layers, blobs) = (image.layers.clone(), image.blobs.clone());
+        let image = image.manifest.descriptor.clone();
         let attestations: Vec<_> = wanted(&part.attestations, self.settings.with_inline_only)
             .cloned()
             .collect();
@@ -241,7 +249,16 @@ impl ImageExporter {
             if named.is_empty() {
                 return Ok(None);
             }
-            let statements: Vec<_> = named.into_iter().map(|named| named.statement).collect();
+            let files = LayerFiles::open(&worker.0.layers, &layers, &blobs);
+            let statements = named.into_iter().map(|mut named| {
+                if named.is_core
+                    && let Ok(files) = &files
+                {
+                    files.note_layers(&mut named.statement);
+                }
+                named.statement
+            });
+            let statements: Vec<_> = statements.collect();
             let entry = image::assemble_attestations(&image, &statements, form, &worker.0.content);
             entry.map(Some).map_err(|error| failed(&error))
         })
