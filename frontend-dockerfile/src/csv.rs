@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// What is wrong, in the words of Go's `encoding/csv`.
-pub(crate) fn record(text: &str) -> Result<Vec<String>, String> {
+pub fn record(text: &str) -> Result<Vec<String>, String> {
     if text.is_empty() {
         return Err("EOF".to_owned());
     }

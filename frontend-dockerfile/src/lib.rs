@@ -36,6 +36,7 @@ mod testing;
 /// Version of the Dockerfile language that is implemented, as the language's own releases are numbered.
 pub const VERSION: &str = "1.26";
 
+pub use csv::record as csv_record;
 pub use dockerfile::{Dockerfile, Stage};
 pub use error::DockerfileError;
 pub use frontend::DockerfileFrontend;

@@ -1,4 +1,6 @@
-//! Messages of the build graph in protobuf's JSON form, for those who look at graphs.
+//! Messages of the build graph in protobuf's JSON form, for those who look at graphs. [`go`] has another form.
+
+pub mod go;
 
 use std::sync::OnceLock;
 
@@ -35,7 +37,12 @@ pub fn source(source: &pb::Source) -> Result<Value, JsonError> {
 }
 
 fn show(message: &'static str, bytes: &[u8]) -> Result<Value, JsonError> {
-    // Rarely asked for, so it takes up no memory before.
+    let failed = |cause: String| JsonError { message, cause };
+    serde_json::to_value(decode(message, bytes)?).map_err(|error| failed(error.to_string()))
+}
+
+fn decode(message: &'static str, bytes: &[u8]) -> Result<DynamicMessage, JsonError> {
+    // Taken apart when it is first needed, so it takes up no memory before.
     static POOL: OnceLock<Result<DescriptorPool, String>> = OnceLock::new();
     let failed = |cause: String| JsonError { message, cause };
     let pool = POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).map_err(|error| error.to_string()));
@@ -43,8 +50,7 @@ fn show(message: &'static str, bytes: &[u8]) -> Result<Value, JsonError> {
     let descriptor = pool
         .get_message_by_name(message)
         .ok_or_else(|| failed("it is unknown".to_owned()))?;
-    let decoded = DynamicMessage::decode(descriptor, bytes).map_err(|error| failed(error.to_string()))?;
-    serde_json::to_value(decoded).map_err(|error| failed(error.to_string()))
+    DynamicMessage::decode(descriptor, bytes).map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@
 
 mod bridge;
 mod build;
+mod capture;
 mod explain;
 mod export;
 mod imports;
@@ -29,6 +30,7 @@ mod slots;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod vertex;
 
 use std::sync::Arc;
@@ -36,9 +38,11 @@ use std::sync::atomic::AtomicU64;
 
 pub use bridge::{BuildBridge, Frontends};
 pub use build::{Build, BuildOptions, Entitlement, Step};
+pub use capture::CapturedVertex;
 pub use explain::{Cause, Detail, ExplainError, Explanation, Link};
 use parking_lot::Mutex;
 pub use sweep::{SweepError, Swept};
+pub use trace::{FrontendCall, ResolvedName, Trace};
 
 use self::slots::{SlotRequest, Slots};
 use crate::Digest;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use cairn_client::{Client, ClientError, LocalDir, OutputTarget, ReceiveMode, SolveOptions, SolveOutput};
 use cairn_tests::llb::{Graph, make_file};
 use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need, Outcome, Program, Registry, lab};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -292,9 +293,27 @@ fn buildx_runs_them_too() -> anyhow::Result<()> {
     let buildx = Buildx::remote(&stage.lab, &stage.daemon)?;
     let (out, output) = stage.out("out");
     let context = stage.context("context", "build")?;
-    buildx.build()?.args(["-o", &output, &context]).output()?;
+    let options = ["--provenance=mode=max", "-o", &output, &context];
+    buildx.build()?.args(options).output()?;
     let told = std::fs::read_to_string(out.join("result"))?;
     ensure!(told.contains("anything but a Dockerfile"), "{told}");
+    let statement: Value = serde_json::from_str(&std::fs::read_to_string(out.join("provenance.json"))?)?;
+    let definition = &statement["predicate"]["buildDefinition"];
+    let request = &definition["externalParameters"]["request"];
+    ensure!(
+        request["frontend"] == "gateway.v0" && request["args"]["source"] == stage.image.as_str(),
+        "{request}"
+    );
+    ensure!(request["root"]["request"]["frontend"] == "dockerfile.v0", "{request}");
+    let name = stage.image.replacen(':', "%3A", 1).replace("frontend:", "frontend@");
+    let used = format!("pkg:docker/{name}?platform=linux%2Famd64");
+    let materials = definition["resolvedDependencies"]
+        .as_array()
+        .context("nothing was used")?;
+    ensure!(
+        materials.iter().any(|material| material["uri"] == used.as_str()),
+        "{definition}"
+    );
     let plain = stage.lab.files("plain", &[("Dockerfile", "FROM scratch\n")])?;
     let syntax = format!("BUILDKIT_SYNTAX={}", stage.image);
     let asked = buildx.build()?.args(["--build-arg", &syntax, "-o", &output]);

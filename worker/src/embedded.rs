@@ -52,6 +52,8 @@ use crate::registry::RegistryHosts;
 use crate::tree::TreeStore;
 use credentials::Registries;
 
+pub(crate) use export::platforms;
+
 /// Prefix of the labels by which clients know workers.
 const LABEL_PREFIX: &str = "org.mobyproject.buildkit.worker.";
 /// Where sockets are that lead to clients' ssh agents, in the state directory.

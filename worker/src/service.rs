@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_solver::imported::CacheRecord;
 use cairn_solver::worker::{CallContext, Ref, Worker, WorkerError};
-use cairn_solver::{Attestation, AttestationSource};
+use cairn_solver::{Attestation, AttestationSource, Platform};
 
 use crate::content::ContentStore;
+use crate::image::Descriptor;
 
 mod cache;
 mod container;
@@ -51,6 +52,10 @@ pub trait WorkerService: Worker {
 
     /// Waits until nothing is left of containers that were released.
     async fn containers_gone(&self);
+
+    /// The layers of a result as blobs, lowest first; `None` if not all of them are known as blobs. Nothing is made for
+    /// this.
+    async fn known_layers(&self, result: &Ref) -> Result<Option<Vec<Descriptor>>, WorkerError>;
 
     /// What is kept.
     async fn disk_usage(&self) -> Result<Vec<UsageRecord>, WorkerError>;
@@ -101,6 +106,16 @@ pub struct ExportInput {
     pub attestations: BTreeMap<String, Vec<Attestation<AttestationSource>>>,
     /// What images are to say about how they were built, so that they can serve as a cache.
     pub inline_cache: Option<Arc<Vec<CacheRecord>>>,
+}
+
+impl ExportInput {
+    /// The platforms of the results and their ids, in the order in which the frontend lists them.
+    ///
+    /// # Errors
+    /// [`WorkerError::Invalid`] if what the frontend says about the results does not fit them.
+    pub fn platforms(&self) -> Result<Vec<(String, Platform)>, WorkerError> {
+        crate::embedded::platforms(self)
+    }
 }
 
 /// The results of a build, made.

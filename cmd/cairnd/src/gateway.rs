@@ -60,7 +60,12 @@ const CAPS: &[&str] = &[
     "statfile",
 ];
 /// What exporters and the history of builds offer; announced among the capabilities of the graph language.
-const EXPORT_CAPS: &[&str] = &["exporter.multiple", "exporter.sourcedateepoch", "history.filter"];
+const EXPORT_CAPS: &[&str] = &[
+    "exporter.image.attestations",
+    "exporter.multiple",
+    "exporter.sourcedateepoch",
+    "history.filter",
+];
 
 /// Serves [`LlbBridge`].
 pub(crate) struct GatewayService {

@@ -1,6 +1,6 @@
 //! What became of earlier builds, and what running ones are doing: records that clients list, read, pin and delete.
 //!
-//! A record is kept in one file, what belongs to it (its log, the details of its error) in blobs beside it. Both are
+//! A record is kept in one file, what belongs to it (its log, the details of its error, its provenance) in blobs beside it. Both are
 //! written before the build's client has its answer, and made durable a moment later; a record that a crash of the
 //! machine tore is noticed and dropped. Running builds are known only to this process.
 //!
@@ -41,6 +41,7 @@ use tonic::Code;
 use self::store::Store;
 use crate::failure::Failure;
 
+pub(crate) use self::conceal::conceal;
 pub use self::expiry::Limits;
 pub(crate) use self::recorder::{Made, Recorder};
 

@@ -11,6 +11,7 @@
 //! | `control`, `gateway`, `services` | the services |
 //! | `solve`, `jobs` | one build, and all of them |
 //! | `history` | builds that have ended |
+//! | `provenance` | statements about how results were made |
 //! | `sbom` | bills of materials of what frontends made without |
 //! | `content` | blobs, to read |
 //! | [`telemetry`] | logs and traces |
@@ -30,6 +31,7 @@ mod frontends;
 mod gateway;
 mod history;
 mod jobs;
+mod provenance;
 mod registries;
 mod sbom;
 mod server;

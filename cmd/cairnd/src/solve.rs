@@ -12,6 +12,7 @@ use cairn_solver::{
 };
 use cairn_worker::service::{self, ExportInput, ExportRefs, ExporterRequest};
 use futures_util::future::try_join_all;
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tonic::Code;
 
@@ -21,12 +22,15 @@ use crate::explain::Remember;
 use crate::failure::Failure;
 use crate::history::{Made, Recorder};
 use crate::jobs::Job;
+use crate::provenance::{self, About, Predicates, Provenance};
 use crate::sbom;
 
 /// Method by which a client offers exporters of its own.
 const FIND_EXPORTERS: &str = "/moby.exporter.v1.Exporter/FindExporters";
 /// Version of the form of an answer that is no build; clients read it beside `result.*`.
 const ANSWER_VERSION: &str = "version";
+/// What can be stated about results.
+const ATTESTATIONS: [&str; 2] = ["provenance", "sbom"];
 /// Output versions that can be asked for; 0 is the newest.
 const COMPATIBILITY_VERSIONS: [i64; 4] = [0, 10, 20, 30];
 
@@ -49,6 +53,13 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     let outputs = Outputs {
         exporters: exporters(daemon, &mut request)?,
         caches: CacheExports::of(daemon.worker.as_ref(), request.cache.as_ref())?,
+        provenance: provenance::Settings::of(&request.frontend_attrs).map_err(Failure::unknown)?,
+        is_recorded: !request.internal,
+        about: About {
+            id: request.r#ref.clone(),
+            started: Timestamp::now(),
+            compatibility_version: request.compatibility_version,
+        },
     };
     let entitlements = entitlements(daemon, &request.entitlements)?;
     let work = match (request.definition.take(), request.frontend.as_str()) {
@@ -131,7 +142,9 @@ async fn work_through(
     };
     let result = sbom::complete(job, request, result).await?;
     let definitions: Vec<Arc<Definition>> = result.refs.iter().map(|made| made.definition.clone()).collect();
+    let results = provenance::Results::of(&result);
     let mut input = evaluate(job, result, !outputs.exporters.is_empty()).await?;
+    let provenance = outputs.state(job, &results, &mut input).await?;
     let records = outputs.caches.records(&job.build, &definitions).await?;
     input.inline_cache = outputs.caches.inline(&records);
     let targets = match &input.refs {
@@ -145,6 +158,7 @@ async fn work_through(
     Ok(Made {
         exported,
         cached,
+        provenance,
         metadata: input.metadata,
     })
 }
@@ -158,6 +172,41 @@ pub(crate) async fn run_frontend(job: &Job, name: &str, request: FrontendRequest
 struct Outputs {
     exporters: Vec<Box<dyn service::Exporter>>,
     caches: CacheExports,
+    /// How it is to be stated how results were made.
+    provenance: Option<provenance::Settings>,
+    /// Whether the build is remembered.
+    is_recorded: bool,
+    about: About,
+}
+
+impl Outputs {
+    /// States how results were made: with them if the client wants that, and for the record of the build.
+    async fn state(
+        &self,
+        job: &Job,
+        results: &provenance::Results,
+        input: &mut ExportInput,
+    ) -> Result<Predicates, Failure> {
+        if self.provenance.is_none() && !self.is_recorded {
+            return Ok(Predicates::new());
+        }
+        let provenance = match Provenance::of(job, results, input, &self.about).await {
+            Ok(provenance) => provenance,
+            // Nobody asked for it.
+            Err(error) if self.provenance.is_none() => {
+                tracing::debug!(build = self.about.id, %error, "it is not recorded how results were made");
+                return Ok(Predicates::new());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(settings) = &self.provenance {
+            provenance.attest(job, settings, input).await?;
+        }
+        if !self.is_recorded {
+            return Ok(Predicates::new());
+        }
+        provenance.record(self.provenance.as_ref()).await
+    }
 }
 
 /// Makes all results of a frontend, at the same time; with all their files if they are to be looked into.
@@ -282,12 +331,12 @@ async fn refuse_unsupported(daemon: &Daemon, request: &SolveRequest) -> Result<(
         return unsupported("proxied networking is");
     }
     sbom::asked(&request.frontend_attrs)?;
-    let attestation = request
+    let mut attestations = request
         .frontend_attrs
-        .iter()
-        .find(|(key, value)| *key == "attest:provenance" && !value.contains("disabled=true"));
-    if let Some((key, _)) = attestation {
-        return unsupported(&format!("attestations are (option {key})"));
+        .keys()
+        .filter_map(|key| key.strip_prefix("attest:"));
+    if let Some(unknown) = attestations.find(|kind| !ATTESTATIONS.contains(kind)) {
+        return Err(Failure::unknown(format!("unknown attestation type {unknown:?}")));
     }
     if request.enable_session_exporter {
         let session = daemon

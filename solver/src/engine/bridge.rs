@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::build::{Build, Entitlement};
+use super::trace::{FrontendCall, Trace};
 use crate::frontend::{Bridge, BridgeRef, FrontendError, FrontendRequest, FrontendResult};
 use crate::llb::{Definition, Op, SourceOp};
 use crate::progress::{Event, Warning};
@@ -47,6 +48,7 @@ struct Common {
     images: Mutex<HashMap<String, Arc<OnceCell<ResolvedImage>>>>,
     /// The same for other sources.
     metas: Mutex<HashMap<String, Arc<OnceCell<SourceMeta>>>>,
+    trace: Trace,
 }
 
 /// One of what is counted, until it is dropped.
@@ -99,6 +101,7 @@ impl BuildBridge {
                 children: Arc::default(),
                 images: Mutex::default(),
                 metas: Mutex::default(),
+                trace: Trace::default(),
             }),
             refs: Mutex::default(),
             depth: 0,
@@ -169,7 +172,10 @@ impl BuildBridge {
         let lazy = self.refs.lock().get(&reference.id).cloned();
         let lazy = lazy.ok_or_else(|| SolveError::NotFound(format!("no such ref: {}", reference.id)))?;
         lazy.result
-            .get_or_try_init(|| self.common.build.solve(&lazy.definition))
+            .get_or_try_init(|| {
+                self.common.trace.built(&reference.id, &lazy.definition);
+                self.common.build.solve(&lazy.definition)
+            })
             .await
             .cloned()
     }
@@ -190,6 +196,11 @@ impl BuildBridge {
             .get_or_try_init(|| self.common.build.solve_whole(&lazy.definition))
             .await
             .cloned()
+    }
+
+    /// What was asked for on this bridge and on all others onto the same build.
+    pub fn trace(&self) -> &Trace {
+        &self.common.trace
     }
 
     fn worker(&self) -> &Arc<dyn Worker> {
@@ -276,7 +287,9 @@ impl Bridge for BuildBridge {
                 outcome = self.worker().resolve_image(&query, &context) => outcome,
                 () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
             };
-            step.finish(outcome)
+            let resolved = step.finish(outcome)?;
+            self.common.trace.resolved(&query, &resolved.digest);
+            Ok(resolved)
         })
         .await
         .cloned()
@@ -310,12 +323,19 @@ impl Bridge for BuildBridge {
     ) -> Result<FrontendResult, FrontendError> {
         let frontends = self.common.frontends.clone();
         let image = request.options.get("source").cloned().unwrap_or_default();
-        let outcome = frontends.solve(name, self, request).await;
-        outcome.map_err(|error| FrontendError::Called {
+        let call = FrontendCall {
+            frontend: name.to_owned(),
+            request: request.clone(),
+        };
+        let common = self.common.clone();
+        let result = frontends.solve(name, self, request).await;
+        let result = result.map_err(|error| FrontendError::Called {
             name: name.to_owned(),
             image,
             source: Box::new(error),
-        })
+        })?;
+        common.trace.answered(call, &result);
+        Ok(result)
     }
 
     fn warn(&self, vertex: Digest, warning: Warning) {

@@ -274,6 +274,11 @@ impl Inner {
         self.nodes.read().in_order[number as usize].clone()
     }
 
+    /// The place of a vertex that was taken in.
+    pub(super) fn number_of(&self, vertex: &VertexDigest) -> Option<u32> {
+        self.nodes.read().by_digest.get(vertex).copied()
+    }
+
     /// All vertices, inputs before what uses them.
     pub(super) fn nodes_in_order(&self) -> Vec<Arc<Node>> {
         self.nodes.read().in_order.clone()

@@ -27,19 +27,7 @@ impl Build {
     /// # Errors
     /// If a definition is malformed or the worker fails.
     pub async fn cache_records(&self, definitions: &[Arc<Definition>]) -> Result<Vec<CacheRecord>, SolveError> {
-        let mut numbers = BTreeSet::new();
-        for definition in definitions {
-            if let Some(want) = self.load(definition).await? {
-                let mut pending = vec![want.node];
-                while let Some(number) = pending.pop() {
-                    if numbers.insert(number) {
-                        let node = self.inner.at(number);
-                        pending.extend(node.inputs.iter().map(|want| want.node));
-                        pending.extend(node.nested.get().map(|want| want.node));
-                    }
-                }
-            }
-        }
+        let numbers = self.below(definitions).await?;
         self.inner.cache_records(&numbers).await
     }
 }

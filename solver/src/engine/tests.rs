@@ -1,6 +1,7 @@
 //! The engine, on a worker in memory.
 
 mod cancel;
+mod capture;
 mod imports;
 mod lazy;
 mod limits;

@@ -36,7 +36,7 @@ use parking_lot::Mutex;
 use self::node::{Identified, Made, MadeOutput, Outcome};
 use super::build::{Inner, Want};
 use crate::SolveError;
-use crate::worker::{Ref, WorkerError};
+use crate::worker::{Ref, ResolvedSource, WorkerError};
 
 #[cfg(test)]
 pub(super) use self::nested::MAX_DEPTH;
@@ -84,6 +84,17 @@ impl Inner {
     async fn identified(self: &Arc<Self>, node: &Arc<Node>) -> Result<Identified, SolveError> {
         self.start_identify(node);
         outcome(&node.identity).await
+    }
+
+    /// What a source stands for.
+    pub(super) async fn resolved(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+    ) -> Result<Option<Arc<ResolvedSource>>, SolveError> {
+        tokio::select! {
+            identified = self.identified(node) => Ok(identified?.resolved),
+            () = self.cancel.cancelled() => Err(SolveError::Cancelled),
+        }
     }
 
     fn start_materialise(self: &Arc<Self>, node: &Arc<Node>) {

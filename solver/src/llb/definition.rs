@@ -53,6 +53,23 @@ impl Definition {
         self.0.wire.def.iter().map(Bytes::len).sum()
     }
 
+    /// The ops as they are encoded, the one that asks for the result last.
+    pub fn ops(&self) -> &[Bytes] {
+        &self.0.wire.def
+    }
+
+    /// The vertex that it asks for, and which output of it. `None` if it is malformed or empty.
+    pub fn target(&self) -> Option<(VertexDigest, usize)> {
+        let last = pb::Op::decode(self.ops().last()?.clone()).ok()?;
+        let input = last.inputs.first().filter(|_| last.op.is_none())?;
+        Some((Digest::parse(&input.digest).ok()?, usize::try_from(input.index).ok()?))
+    }
+
+    /// Where the ops come from in the user's files, on the wire.
+    pub fn source(&self) -> Option<&pb::Source> {
+        self.0.wire.source.as_ref()
+    }
+
     /// Joins ops and what is known of them.
     pub(super) fn new(ops: pb::Definition, metadata: HashMap<VertexDigest, Arc<OpMetadata>>) -> Self {
         Self(Arc::new(Parts { wire: ops, metadata }))

@@ -13,12 +13,19 @@ mod statements;
 mod store;
 mod tarball;
 
+use cairn_solver::Platform;
 use cairn_solver::worker::WorkerError;
 
 use super::EmbeddedWorker;
-use crate::service::{Exporter, ExporterRequest};
+use crate::service::{ExportInput, Exporter, ExporterRequest};
 
 pub(super) use blobs::{BlobOptions, LayerBlobs};
+
+/// The platforms of what is exported, and their ids.
+pub(crate) fn platforms(input: &ExportInput) -> Result<Vec<(String, Platform)>, WorkerError> {
+    let parts = parts::parts(input, &input.metadata)?.into_iter();
+    Ok(parts.map(|part| (part.id, part.platform)).collect())
+}
 
 /// Sets up the exporter that a request names.
 pub(super) fn exporter(worker: &EmbeddedWorker, request: &ExporterRequest) -> Result<Box<dyn Exporter>, WorkerError> {

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use cairn_solver::Digest;
-use cairn_solver::worker::{CallContext, WorkerError};
+use cairn_solver::worker::{CallContext, Ref, WorkerError};
 
-use super::results::tree_usage;
+use super::results::{Content, tree_usage};
 use super::{EmbeddedWorker, blocking, cache, export, failed};
 use crate::content::ContentStore;
 use crate::filter::{Filters, usage_field};
@@ -49,6 +49,22 @@ impl WorkerService for EmbeddedWorker {
 
     async fn containers_gone(&self) {
         self.0.runner.containers_gone().await;
+    }
+
+    async fn known_layers(&self, result: &Ref) -> Result<Option<Vec<Descriptor>>, WorkerError> {
+        let (worker, id) = (self.clone(), result.id().clone());
+        blocking(move || {
+            let Some(Content::Layers(list)) = worker.content(&id)? else {
+                return Ok(None);
+            };
+            let records = worker.0.layers.records(&list).map_err(|error| failed(&error))?;
+            let blobs = records.into_iter().map(|record| {
+                let blob = record.blob?;
+                Some(Descriptor::new(blob.media_type, blob.digest, blob.size))
+            });
+            Ok(blobs.collect())
+        })
+        .await
     }
 
     async fn disk_usage(&self) -> Result<Vec<UsageRecord>, WorkerError> {

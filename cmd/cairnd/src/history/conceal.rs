@@ -6,7 +6,7 @@ const CONCEALED: &str = "xxxxx";
 /// The same text without what stands before the host of an address in it: credentials belong into no file.
 ///
 /// Values are whole addresses (a context, a proxy) as well as texts with addresses in them (lists of arguments).
-pub(super) fn conceal(text: &str) -> String {
+pub(crate) fn conceal(text: &str) -> String {
     let mut concealed = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {

@@ -19,9 +19,14 @@ use super::store::{self, Store};
 use super::{History, HistoryError, logs};
 use crate::convert::timestamp;
 use crate::failure::Failure;
+use crate::provenance::Predicates;
 
 /// What a failure with its details is called. The misspelling is part of the name.
 const ERROR_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
+/// What a statement is called.
+const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
+/// Note beside a statement: what it states.
+const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 /// Where an exporter says what it made: a descriptor in JSON, in base64.
 const DESCRIPTOR: &str = "containerimage.descriptor";
 /// Longest value that is kept.
@@ -38,6 +43,8 @@ pub(crate) struct Made {
     pub(crate) exported: Vec<BTreeMap<String, String>>,
     /// What there is to say about caches that were exported.
     pub(crate) cached: BTreeMap<String, String>,
+    /// How it was made.
+    pub(crate) provenance: Predicates,
     /// What the frontend says of the result.
     pub(crate) metadata: BTreeMap<String, Bytes>,
 }
@@ -55,6 +62,7 @@ pub(super) struct Ended {
     record: BuildHistoryRecord,
     /// With its details.
     error: Option<rpc::Status>,
+    provenance: Predicates,
 }
 
 impl Recorder {
@@ -82,7 +90,10 @@ impl Recorder {
             }
             Err(failure) => Some(failure.to_wire()),
         };
-        let ended = Ended::new(self.build.clone(), record, error);
+        let provenance = outcome
+            .as_ref()
+            .map_or_else(|_| Vec::new(), |made| made.provenance.clone());
+        let ended = Ended::new(self.build.clone(), record, error).with_provenance(provenance);
         let history = self.history.clone();
         // Goes on when this is dropped while waiting.
         let task = self.history.0.late.spawn_blocking(move || history.complete(ended));
@@ -119,6 +130,11 @@ impl Made {
         record.exporter_response = bounded(&mut response);
         let descriptors = self.exported.iter().map(|facts| descriptor(facts.get(DESCRIPTOR)?));
         let descriptors: Vec<Option<Descriptor>> = descriptors.collect();
+        let is_of_platforms = self.provenance.iter().any(|(platform, _)| platform.is_some());
+        if is_of_platforms && descriptors.iter().all(Option::is_none) {
+            // Clients look at the results for platforms only if there is no other.
+            return;
+        }
         record.result = Some(BuildResultInfo {
             result_deprecated: descriptors.first().cloned().flatten(),
             attestations: Vec::new(),
@@ -137,7 +153,16 @@ impl Ended {
             details: Vec::new(),
             ..error.clone()
         });
-        Self { build, record, error }
+        Self {
+            build,
+            record,
+            error,
+            provenance: Predicates::new(),
+        }
+    }
+
+    fn with_provenance(self, provenance: Predicates) -> Self {
+        Self { provenance, ..self }
     }
 
     /// The finished record, written down if that is wanted.
@@ -145,7 +170,7 @@ impl Ended {
         let mut record = self.record;
         record.generation = 1;
         let outcome = if is_kept {
-            keep(store, &mut record, &self.build, self.error.as_ref())
+            keep(store, &mut record, &self.build, self.error.as_ref(), &self.provenance)
         } else {
             Ok(())
         };
@@ -165,6 +190,7 @@ fn keep(
     record: &mut BuildHistoryRecord,
     build: &Build,
     error: Option<&rpc::Status>,
+    provenance: &Predicates,
 ) -> Result<(), HistoryError> {
     let mut ingest = store.content.ingest()?;
     let mut buffered = std::io::BufWriter::new(&mut ingest);
@@ -185,7 +211,27 @@ fn keep(
     if let Some(error) = error {
         record.external_error = Some(store.put(ERROR_TYPE, &error.encode_to_vec())?);
     }
+    attach(store, record, provenance)?;
     store.write(record)
+}
+
+/// Keeps beside a record how results were made.
+pub(super) fn attach(
+    store: &Store,
+    record: &mut BuildHistoryRecord,
+    provenance: &Predicates,
+) -> Result<(), HistoryError> {
+    for (platform, predicate) in provenance {
+        let mut blob = store.put(STATEMENT_TYPE, &predicate.json)?;
+        let kind = (PREDICATE_TYPE.to_owned(), predicate.kind.to_owned());
+        blob.annotations = [kind].into();
+        let result = match platform {
+            None => record.result.get_or_insert_default(),
+            Some(platform) => record.results.entry(platform.clone()).or_default(),
+        };
+        result.attestations.push(blob);
+    }
+    Ok(())
 }
 
 pub(super) fn begun(request: &SolveRequest) -> BuildHistoryRecord {

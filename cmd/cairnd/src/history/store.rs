@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! root/records/<hash of the id>   one record: a mark, the hash of what follows, the message
-//! root/blobs/sha256/<hex>         logs and details of errors
+//! root/blobs/sha256/<hex>         logs, details of errors, provenance
 //! ```
 //!
 //! A record appears by one `rename`, after its blobs. Nothing waits for the disk: a file that a crash of the machine
@@ -86,15 +86,28 @@ impl Store {
     fn forget_missing_blobs(&self, record: &mut BuildHistoryRecord) -> Result<(), HistoryError> {
         for blob in [&mut record.logs, &mut record.external_error] {
             let Some(descriptor) = blob else { continue };
-            let size = match digest_of(descriptor) {
-                Some(digest) => self.content.size(&digest)?,
-                None => None,
-            };
-            if size.and_then(|size| i64::try_from(size).ok()) != Some(descriptor.size) {
+            if !self.is_there(descriptor)? {
                 *blob = None;
             }
         }
+        for result in record.result.iter_mut().chain(record.results.values_mut()) {
+            let mut kept = Vec::new();
+            for descriptor in std::mem::take(&mut result.attestations) {
+                if self.is_there(&descriptor)? {
+                    kept.push(descriptor);
+                }
+            }
+            result.attestations = kept;
+        }
         Ok(())
+    }
+
+    fn is_there(&self, descriptor: &Descriptor) -> Result<bool, HistoryError> {
+        let size = match digest_of(descriptor) {
+            Some(digest) => self.content.size(&digest)?,
+            None => None,
+        };
+        Ok(size.and_then(|size| i64::try_from(size).ok()) == Some(descriptor.size))
     }
 
     /// Writes a record in the place of the one of the same id.
@@ -139,7 +152,9 @@ impl Store {
 
 /// The blobs of a record that are kept beside it.
 pub(super) fn blobs(record: &BuildHistoryRecord) -> impl Iterator<Item = &Descriptor> {
-    record.logs.iter().chain(&record.external_error)
+    let results = record.result.iter().chain(record.results.values());
+    let attestations = results.flat_map(|result| &result.attestations);
+    record.logs.iter().chain(&record.external_error).chain(attestations)
 }
 
 /// The digest in a descriptor.

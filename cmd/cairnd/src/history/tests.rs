@@ -376,6 +376,7 @@ fn results_are_described_by_exporter() {
     let made = Made {
         exported: vec![BTreeMap::new(), facts(json), facts("{}".to_owned())],
         cached: BTreeMap::new(),
+        provenance: Vec::new(),
         metadata: [("containerimage.config".to_owned(), "{}".into())].into(),
     };
     let mut record = record("r", 1);
@@ -390,4 +391,59 @@ fn results_are_described_by_exporter() {
     assert!(result.result_deprecated.is_none(), "the first exporter made no image");
     assert_eq!(record.exporter_response["containerimage.config"], "{}");
     assert_eq!(record.error, None::<rpc::Status>);
+}
+
+#[tokio::test]
+async fn how_results_were_made_is_kept_beside_their_record() {
+    let predicate = |text: &'static str| crate::provenance::Predicate {
+        kind: "https://example.org/made",
+        json: text.into(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path()).await;
+    for (id, provenance) in [
+        ("single", vec![(None, predicate("one"))]),
+        (
+            "several",
+            vec![
+                (Some("linux/amd64".to_owned()), predicate("one")),
+                (Some("linux/arm64".to_owned()), predicate("two")),
+            ],
+        ),
+    ] {
+        let mut ended = record(id, 1000);
+        let made = Made {
+            provenance,
+            ..Made::default()
+        };
+        made.describe(&mut ended);
+        recorder::attach(&history.0.store, &mut ended, &made.provenance).unwrap();
+        history.store(ended, b"log", None);
+    }
+    assert_eq!(history.blobs(), 3, "the log and two predicates");
+    let lost = history.content().path(&Digest::sha256(b"two"));
+    drop(history);
+    std::fs::remove_file(lost).unwrap();
+
+    let history = open(dir.path()).await;
+    let kept = |id: &str| history.0.table.lock().finished[id].record.clone();
+    let single = kept("single").result.clone().unwrap();
+    let blob = &single.attestations[0];
+    assert_eq!(blob.media_type, "application/vnd.in-toto+json");
+    assert_eq!(
+        blob.annotations["in-toto.io/predicate-type"],
+        "https://example.org/made"
+    );
+    let several = kept("several");
+    assert!(several.result.is_none(), "clients then look at the platforms");
+    assert_eq!(several.results["linux/amd64"].attestations[0].digest, blob.digest);
+    assert!(several.results["linux/arm64"].attestations.is_empty(), "it was lost");
+    let delete = |id: &str| UpdateBuildHistoryRequest {
+        delete: true,
+        ..update(id)
+    };
+    history.update(delete("single")).await.unwrap();
+    assert_eq!(history.blobs(), 2, "it is still of use");
+    history.update(delete("several")).await.unwrap();
+    assert_eq!(history.blobs(), 0);
 }

@@ -267,6 +267,18 @@ impl Inner {
         Ok(Some(ExportedVertex { key, outputs }))
     }
 
+    /// The results of a vertex that was made in this build, or is remembered.
+    pub(in crate::engine) async fn known(&self, node: &Node) -> Result<Option<Vec<Option<Ref>>>, SolveError> {
+        if let Some(Ok(made)) = node.results.get() {
+            return Ok(Some(made.results.to_vec()));
+        }
+        let Some(Ok(identified)) = node.identity.get() else {
+            return Ok(None);
+        };
+        let known = lookup(&self.engine, &identified.key).await;
+        known.map_err(|error| node.error(error))
+    }
+
     /// The digest of what is selected in an exported vertex, if that is remembered.
     pub(in crate::engine) async fn selected(
         &self,

@@ -1,0 +1,369 @@
+//! Statements about how results were made, through Docker's own client.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use cairn_tests::git::{GitHttp, Repository};
+use cairn_tests::{Buildx, Daemon, Lab, Need, Program, Registry, WebReply, WebServer};
+use serde_json::{Value, json};
+
+const NEEDS: &[Need] = &[Need::Containers, Need::Bases, Need::Registry, Need::Sid];
+const V1: &str = "https://slsa.dev/provenance/v1";
+const V02: &str = "https://slsa.dev/provenance/v0.2";
+
+struct Bench {
+    buildx: Buildx,
+    registry: Registry,
+    server: WebServer,
+    context: PathBuf,
+    lab: Lab,
+    _daemon: Daemon,
+}
+
+impl Bench {
+    fn open() -> anyhow::Result<Option<Self>> {
+        let Some(lab) = Lab::open(NEEDS)? else {
+            return Ok(None);
+        };
+        let registry = Registry::start(&lab)?;
+        let base = cairn_tests::lab::mirror_config(&cairn_tests::lab::base_registry()?);
+        let daemon = Daemon::start_with(&lab, &lab.path("root"), &format!("{base}{}", registry.config()))?;
+        let server = WebServer::start(|_| WebReply::file("from the web"))?;
+        let dockerfile = format!(
+            "FROM alpine AS base\n\
+             RUN --mount=type=secret,id=token --mount=type=ssh true\n\
+             FROM base\n\
+             ARG WHO=me\n\
+             COPY file /f\n\
+             ADD {} /web\n\
+             RUN --network=none echo $WHO > /who\n",
+            server.url("/f.txt")
+        );
+        let context = lab.files("context", &[("Dockerfile", &dockerfile), ("file", "hello")])?;
+        Ok(Some(Self {
+            buildx: Buildx::remote(&lab, &daemon)?,
+            registry,
+            server,
+            context,
+            lab,
+            _daemon: daemon,
+        }))
+    }
+
+    /// Builds with what a client adds by itself.
+    fn build(&self, options: &[&str]) -> anyhow::Result<Program> {
+        let program = self.buildx.build()?.without_env("BUILDX_NO_DEFAULT_ATTESTATIONS");
+        let arguments = ["--build-arg", "WHO=you", "--label", "a=b"];
+        Ok(program.args(arguments).args(options).args([&self.context]))
+    }
+
+    /// Builds into a directory, and returns what is stated there.
+    fn stated(&self, name: &str, provenance: &str) -> anyhow::Result<Value> {
+        let dir = self.lab.path(name);
+        let output = format!("type=local,dest={}", dir.display());
+        let provenance = format!("--provenance={provenance}");
+        self.build(&[&provenance, "-o", &output])?.output()?;
+        read_json(&dir.join("provenance.json"))
+    }
+
+    /// A document of the image `name`, as it is.
+    fn raw(&self, name: &str) -> anyhow::Result<Value> {
+        let image = format!("docker://{}/{name}", self.registry.address());
+        let program = Program::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &image]);
+        Ok(serde_json::from_str(&program.output()?)?)
+    }
+
+    fn history(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.buildx.command(["history"])?.args(arguments).output()
+    }
+}
+
+fn read_json(path: &Path) -> anyhow::Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("no {}", path.display()))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// The addresses of what was used; each with a hash.
+fn uris(materials: &Value) -> anyhow::Result<Vec<&str>> {
+    let materials = materials.as_array().context("no materials")?.iter();
+    let uris = materials.map(|material| {
+        let hash = material["digest"]["sha256"].as_str();
+        ensure!(hash.is_some_and(|hash| hash.len() == 64), "{material}");
+        material["uri"].as_str().context("no address")
+    });
+    uris.collect()
+}
+
+#[test]
+fn both_versions_tell_all_or_the_least_also_of_what_is_cached() -> anyhow::Result<()> {
+    let Some(bench) = Bench::open()? else {
+        return Ok(());
+    };
+    let whole = bench.stated("max-1", "mode=max,builder-id=https://ci/1,reproducible=true")?;
+    ensure!(whole["predicateType"] == V1, "{whole}");
+    let (definition, run) = (
+        &whole["predicate"]["buildDefinition"],
+        &whole["predicate"]["runDetails"],
+    );
+    let web = bench.server.url("/f.txt");
+    let used = ["pkg:docker/alpine@latest?platform=linux%2Famd64", &web];
+    ensure!(uris(&definition["resolvedDependencies"])? == used, "{definition}");
+    let external = &definition["externalParameters"];
+    ensure!(
+        external["configSource"] == json!({ "path": "Dockerfile" }),
+        "{external}"
+    );
+    let request = json!({
+        "frontend": "dockerfile.v0",
+        "args": { "build-arg:WHO": "you", "label:a": "b" },
+        "secrets": [{ "id": "token", "optional": true }],
+        "ssh": [{ "id": "default", "optional": true }],
+        "locals": [{ "name": "context" }, { "name": "dockerfile" }],
+    });
+    ensure!(external["request"] == request, "{external}");
+    let config = &definition["internalParameters"]["buildConfig"];
+    let steps = config["llbDefinition"].as_array().context("no steps")?;
+    ensure!(steps[0]["op"]["Op"]["source"]["identifier"].is_string(), "{config}");
+    ensure!(steps.last().context("no step")?["op"]["Op"] == json!({}), "{config}");
+    let mapped = config["digestMapping"].as_object().context("no digests")?;
+    ensure!(mapped.len() == steps.len(), "{config}");
+    ensure!(run["builder"]["id"] == "https://ci/1", "{run}");
+    let metadata = &run["metadata"];
+    ensure!(metadata["buildkit_reproducible"] == true, "{metadata}");
+    ensure!(
+        metadata["buildkit_completeness"] == json!({ "request": true, "resolvedDependencies": false }),
+        "{metadata}"
+    );
+    let source = &metadata["buildkit_metadata"]["source"];
+    ensure!(source["infos"][0]["filename"] == "Dockerfile", "{source}");
+    ensure!(
+        source["locations"]["step0"]["locations"][0]["ranges"][0]["start"]["line"] == 1,
+        "{source}"
+    );
+
+    let least = bench.stated("min-1", "mode=min")?;
+    let definition = &least["predicate"]["buildDefinition"];
+    ensure!(uris(&definition["resolvedDependencies"])? == used, "{definition}");
+    let request = json!({
+        "frontend": "dockerfile.v0",
+        "locals": [{ "name": "context" }, { "name": "dockerfile" }],
+    });
+    ensure!(definition["externalParameters"]["request"] == request, "{definition}");
+    ensure!(
+        definition["internalParameters"]["buildConfig"].is_null(),
+        "{definition}"
+    );
+
+    let older = bench.stated("max-02", "mode=max,version=v0.2")?;
+    ensure!(older["predicateType"] == V02, "{older}");
+    let predicate = &older["predicate"];
+    ensure!(
+        predicate["buildType"] == "https://mobyproject.org/buildkit@v1",
+        "{predicate}"
+    );
+    ensure!(uris(&predicate["materials"])? == used, "{predicate}");
+    ensure!(predicate["invocation"]["configSource"] == json!({ "entryPoint": "Dockerfile" }));
+    ensure!(
+        predicate["buildConfig"]["llbDefinition"] == config["llbDefinition"],
+        "{predicate}"
+    );
+    let older = bench.stated("min-02", "mode=min,version=v0.2")?;
+    ensure!(older["predicate"]["buildConfig"].is_null(), "{older}");
+    Ok(())
+}
+
+#[test]
+fn wrong_parameters_and_incomplete_materials_fail_the_build() -> anyhow::Result<()> {
+    let Some(bench) = Bench::open()? else {
+        return Ok(());
+    };
+    for (provenance, want) in [
+        ("mode=most", "invalid mode \"most\""),
+        ("mode=max,version=v3", "invalid provenance SLSA version: v3"),
+        ("mode=max,reproducible=maybe", "failed to parse reproducible flag"),
+        (
+            "mode=max,complete-materials=true",
+            "provenance materials are incomplete: local sources are used: context, dockerfile",
+        ),
+    ] {
+        let option = format!("--provenance={provenance}");
+        let output = format!("type=local,dest={}", bench.lab.path("wrong").display());
+        let failed = bench.build(&[&option, "-o", &output])?.run()?;
+        ensure!(!failed.status.success(), "{provenance}");
+        ensure!(failed.stderr.contains(want), "{provenance}: {}", failed.stderr);
+    }
+    Ok(())
+}
+
+#[test]
+fn pushed_images_carry_the_least_unless_that_is_not_wanted() -> anyhow::Result<()> {
+    let Some(bench) = Bench::open()? else {
+        return Ok(());
+    };
+    let name = |name: &str| format!("{}/{name}", bench.registry.address());
+    bench.build(&["--push", "-t", &name("default:1")])?.output()?;
+    let index = bench.raw("default:1")?;
+    let entry = &index["manifests"][1];
+    ensure!(
+        entry["annotations"]["vnd.docker.reference.type"] == "attestation-manifest",
+        "{index}"
+    );
+    let digest = entry["digest"].as_str().context("no digest")?;
+    let manifest = bench.raw(&format!("default@{digest}"))?;
+    let layer = &manifest["layers"][0];
+    ensure!(layer["annotations"]["in-toto.io/predicate-type"] == V1, "{manifest}");
+    let statement = read_json(
+        &bench
+            .registry
+            .blob_file(layer["digest"].as_str().context("no digest")?)?,
+    )?;
+    ensure!(statement["predicateType"] == V1, "{statement}");
+    let subject = &statement["subject"][0];
+    ensure!(
+        index["manifests"][0]["digest"] == format!("sha256:{}", subject["digest"]["sha256"].as_str().unwrap_or("")),
+        "{statement}"
+    );
+    let details = &statement["predicate"]["buildDefinition"];
+    ensure!(details["internalParameters"]["buildConfig"].is_null(), "{statement}");
+
+    bench
+        .build(&["--push", "-t", &name("plain:1"), "--provenance=false"])?
+        .output()?;
+    let plain = bench.raw("plain:1")?;
+    ensure!(plain["manifests"].is_null() && plain["layers"].is_array(), "{plain}");
+    // Files get no statement that is only for images.
+    let dir = bench.lab.path("files");
+    let output = format!("type=local,dest={}", dir.display());
+    bench.build(&["-o", &output])?.output()?;
+    ensure!(dir.join("who").exists() && !dir.join("provenance.json").exists());
+    let tar = bench.lab.path("docker.tar");
+    bench
+        .build(&["-t", "x:1", "-o", &format!("type=docker,dest={}", tar.display())])?
+        .output()?;
+    let list = Program::new("tar").args(["-tf"]).args([&tar]).output()?;
+    ensure!(list.lines().any(|line| line == "manifest.json"), "{list}");
+    Ok(())
+}
+
+#[test]
+fn each_platform_has_its_own_statement() -> anyhow::Result<()> {
+    let Some(bench) = Bench::open()? else {
+        return Ok(());
+    };
+    let context = bench.lab.files(
+        "many",
+        &[
+            ("Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /a\n"),
+            ("amd64", "1"),
+            ("arm64", "2"),
+        ],
+    )?;
+    let (dir, facts) = (bench.lab.path("platforms"), bench.lab.path("facts.json"));
+    let program = bench
+        .buildx
+        .build()?
+        .args(["--platform", "linux/amd64,linux/arm64", "--provenance=mode=max"]);
+    let program = program.args(["-o", &format!("type=local,dest={}", dir.display())]);
+    let program = program.args(["--metadata-file", &facts.display().to_string()]);
+    program.args([&context]).output()?;
+    for (platform, file) in [("linux_amd64", "/amd64"), ("linux_arm64", "/arm64")] {
+        let statement = read_json(&dir.join(platform).join("provenance.json"))?;
+        let steps = &statement["predicate"]["buildDefinition"]["internalParameters"]["buildConfig"]["llbDefinition"];
+        let text = steps.to_string();
+        ensure!(text.contains(&format!("\"src\":\"{file}\"")), "{platform}: {text}");
+    }
+    let facts = read_json(&facts)?;
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let key = format!("buildx.build.provenance/{platform}");
+        ensure!(
+            facts[&key]["invocation"]["parameters"]["frontend"] == "dockerfile.v0",
+            "{facts}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_build_from_a_repository_is_complete() -> anyhow::Result<()> {
+    let Some(bench) = Bench::open()? else {
+        return Ok(());
+    };
+    let dockerfile = "FROM alpine\nCOPY file /f\nRUN --network=none true\n";
+    let repository = Repository::new(&bench.lab, "served/a.git", &[("Dockerfile", dockerfile), ("file", "x")])?;
+    let commit = repository.git(&["rev-parse", "HEAD"])?.trim().to_owned();
+    repository.git(&["update-server-info"])?;
+    let server = GitHttp::start(&bench.lab.path("served"), None)?;
+    let context = format!("http://{}/a.git#main", server.address());
+    let dir = bench.lab.path("from-git");
+    let program = bench
+        .buildx
+        .build()?
+        .args(["--provenance=mode=max,complete-materials=true"]);
+    let program = program.args(["-o", &format!("type=local,dest={}", dir.display()), &context]);
+    program.output()?;
+    let statement = read_json(&dir.join("provenance.json"))?;
+    let definition = &statement["predicate"]["buildDefinition"];
+    let source = &definition["externalParameters"]["configSource"];
+    ensure!(
+        source["uri"] == context.as_str() && source["digest"]["sha1"] == commit.as_str(),
+        "{source}"
+    );
+    let used = &definition["resolvedDependencies"];
+    ensure!(
+        used[0]["uri"] == "pkg:docker/alpine@latest?platform=linux%2Famd64",
+        "{used}"
+    );
+    ensure!(
+        used[1] == json!({ "uri": context, "digest": { "sha1": commit } }),
+        "{used}"
+    );
+    let metadata = &statement["predicate"]["runDetails"]["metadata"];
+    ensure!(
+        metadata["buildkit_completeness"]["resolvedDependencies"] == true,
+        "{metadata}"
+    );
+    ensure!(metadata["buildkit_hermetic"] == true, "{metadata}");
+    Ok(())
+}
+
+#[test]
+fn records_of_builds_say_how_results_were_made_although_nobody_asked() -> anyhow::Result<()> {
+    let Some(bench) = Bench::open()? else {
+        return Ok(());
+    };
+    let facts = bench.lab.path("facts.json");
+    let option = facts.display().to_string();
+    bench
+        .build(&["--metadata-file", &option, "--provenance=false"])?
+        .output()?;
+    let facts = read_json(&facts)?;
+    let told = &facts["buildx.build.provenance"];
+    let web = bench.server.url("/f.txt");
+    let used = ["pkg:docker/alpine@latest?platform=linux%2Famd64", &web];
+    ensure!(uris(&told["materials"])? == used, "{facts}");
+    ensure!(
+        told["invocation"]["parameters"]["args"]["build-arg:WHO"] == "you",
+        "{facts}"
+    );
+
+    let inspected: Value = serde_json::from_str(&bench.history(&["inspect", "--format", "json"])?)?;
+    ensure!(inspected["Materials"][0]["URI"] == used[0], "{inspected}");
+    let attachment = &inspected["Attachments"][0];
+    ensure!(
+        attachment["Type"]
+            .as_str()
+            .is_some_and(|kind| kind.starts_with("https://slsa.dev/provenance/")),
+        "{inspected}"
+    );
+    let digest = attachment["Digest"].as_str().context("no digest")?;
+    let id = inspected["Ref"].as_str().context("no id")?;
+    let blob: Value = serde_json::from_str(&bench.history(&["inspect", "attachment", id, digest])?)?;
+    ensure!(blob["buildConfig"]["llbDefinition"].is_array(), "{blob}");
+
+    let blobs = bench.lab.path("root/history/blobs/sha256");
+    let file = blobs.join(digest.trim_start_matches("sha256:"));
+    ensure!(file.exists(), "{}", file.display());
+    bench.history(&["rm", id])?;
+    ensure!(!file.exists(), "the record is gone, its provenance is not");
+    Ok(())
+}
