@@ -81,6 +81,14 @@ impl Buildx {
             .fold(program, Program::without_env))
     }
 
+    /// The program's version, for which no builder is asked.
+    ///
+    /// # Errors
+    /// If buildx is missing.
+    pub fn version(&self) -> anyhow::Result<Program> {
+        Ok(self.bare()?.args(["version"]))
+    }
+
     /// A command for its builder, such as `du`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use cairn_client::Client;
 use rustix::process::Signal;
 
 use crate::clean::Leftovers;
@@ -130,6 +131,14 @@ impl Daemon {
         format!("unix://{}", self.socket.display())
     }
 
+    /// A connection of the client library to it.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn connect(&self) -> anyhow::Result<Client> {
+        Ok(Client::connect(&self.address().parse()?).await?)
+    }
+
     /// The TCP address that it says it listens on.
     ///
     /// # Errors
@@ -169,10 +178,17 @@ impl Daemon {
     /// # Errors
     /// If it does not.
     pub fn wait_for_log(&self, text: &str) -> anyhow::Result<()> {
-        let logged = self.running.stderr.wait_for(0, PATIENCE, |line| line.contains(text));
-        logged
-            .map(drop)
-            .with_context(|| format!("nothing about {text:?}:\n{}", self.log()))
+        self.wait_for_log_of(&[text]).map(drop)
+    }
+
+    /// Waits until it logs a line that holds all of `texts`, and returns the line.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn wait_for_log_of(&self, texts: &[&str]) -> anyhow::Result<String> {
+        let fits = |line: &str| texts.iter().all(|text| line.contains(text));
+        let logged = self.running.stderr.wait_for(0, PATIENCE, fits);
+        logged.with_context(|| format!("nothing about {texts:?}:\n{}", self.log()))
     }
 
     /// Asks it to stop, and waits.

@@ -4,8 +4,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use cairn_client::Client;
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::clean::Leftovers;
 use crate::lab::{self, Lab};
@@ -13,6 +15,9 @@ use crate::process::{Program, Running};
 
 /// No start and no stop takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// No answer to an upgrade has a longer head.
+const LONGEST_HEAD: usize = 16 << 10;
 
 /// A private `dockerd` that touches neither the network set-up nor other Docker installations.
 pub struct Engine {
@@ -74,6 +79,16 @@ impl Engine {
         format!("unix://{}", self.socket.display())
     }
 
+    /// A connection of the client library to the build daemon inside it.
+    ///
+    /// # Errors
+    /// If it does not hand over the connection.
+    pub async fn connect(&self) -> anyhow::Result<Client> {
+        let mut stream = tokio::net::UnixStream::connect(&self.socket).await?;
+        upgrade(&mut stream).await.context("dockerd does not speak gRPC")?;
+        Ok(Client::from_stream(stream).await?)
+    }
+
     /// The process id of the engine.
     pub fn pid(&self) -> u32 {
         self.running.pid()
@@ -89,6 +104,24 @@ impl Engine {
             .env("DOCKER_HOST", self.address())
             .env("DOCKER_CONFIG", self.dir.join("config")))
     }
+}
+
+/// Turns a connection to the engine into one to the build daemon inside it.
+async fn upgrade(stream: &mut tokio::net::UnixStream) -> anyhow::Result<()> {
+    let request = "POST /grpc HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    stream.write_all(request.as_bytes()).await?;
+    // Not one byte more than the head may be read: the first frame comes right behind it.
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        ensure!(head.len() < LONGEST_HEAD, "the answer to the upgrade has no end");
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head);
+    ensure!(
+        head.starts_with("HTTP/1.1 101 "),
+        "the upgrade was answered with {head:?}"
+    );
+    Ok(())
 }
 
 /// The system's own configuration is not read; the base registry is docker.io, if there is one.

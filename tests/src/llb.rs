@@ -88,22 +88,52 @@ pub fn local(name: &str) -> pb::Op {
 
 /// An operation that makes one file, on nothing.
 pub fn make_file(path: &str, text: &str) -> pb::Op {
-    let action = pb::FileAction {
-        input: -1,
-        secondary_input: -1,
-        output: 0,
-        action: Some(pb::file_action::Action::Mkfile(pb::FileActionMkFile {
-            path: path.to_owned(),
-            mode: 0o644,
-            data: text.as_bytes().to_vec().into(),
-            timestamp: -1,
-            ..pb::FileActionMkFile::default()
-        })),
-    };
+    change_files(Vec::new(), vec![making_file(-1, path, text)])
+}
+
+/// An operation that carries out `actions`, of which the last one's result is what it makes.
+pub fn change_files(inputs: Vec<pb::Input>, mut actions: Vec<pb::FileAction>) -> pb::Op {
+    if let Some(last) = actions.last_mut() {
+        last.output = 0;
+    }
     pb::Op {
-        op: Some(pb::op::Op::File(pb::FileOp { actions: vec![action] })),
+        inputs,
+        op: Some(pb::op::Op::File(pb::FileOp { actions })),
         platform: Some(platform()),
         ..pb::Op::default()
+    }
+}
+
+/// An action that makes a file on `input`; -1 is nothing.
+pub fn making_file(input: i64, path: &str, text: &str) -> pb::FileAction {
+    let file = pb::FileActionMkFile {
+        path: path.to_owned(),
+        mode: 0o644,
+        data: text.as_bytes().to_vec().into(),
+        timestamp: -1,
+        ..pb::FileActionMkFile::default()
+    };
+    action(input, -1, pb::file_action::Action::Mkfile(file))
+}
+
+/// An action that copies a path of `from` to a path on `input`; -1 is nothing.
+pub fn copying(input: i64, from: i64, source: &str, target: &str) -> pb::FileAction {
+    let copy = pb::FileActionCopy {
+        src: source.to_owned(),
+        dest: target.to_owned(),
+        mode: -1,
+        timestamp: -1,
+        ..pb::FileActionCopy::default()
+    };
+    action(input, from, pb::file_action::Action::Copy(copy))
+}
+
+fn action(input: i64, secondary_input: i64, action: pb::file_action::Action) -> pb::FileAction {
+    pb::FileAction {
+        input,
+        secondary_input,
+        output: -1,
+        action: Some(action),
     }
 }
 

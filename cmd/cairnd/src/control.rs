@@ -1,7 +1,7 @@
 //! The Control service: what clients call on the daemon's socket.
 
 use std::pin::Pin;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use cairn_proto::control::control_server::Control;
 use cairn_proto::control::{
@@ -44,15 +44,17 @@ impl Control for ControlService {
     type ListenBuildHistoryStream = Streamed<BuildHistoryEvent>;
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
+        let received = Instant::now();
         let request = request.into_inner();
         let span = tracing::info_span!("build", job.id = %request.r#ref);
         let daemon = self.daemon.clone();
         // On a task of its own, so that a panic ends this build alone; aborted when the client goes.
         let build = async move {
             let outcome = solve::solve(&daemon, request).await;
+            let duration_ms = received.elapsed().as_secs_f64() * 1000.0;
             match &outcome {
-                Ok(_) => tracing::info!("build completed"),
-                Err(failure) => tracing::info!(error = failure.message(), "build failed"),
+                Ok(_) => tracing::info!(duration_ms, "build completed"),
+                Err(failure) => tracing::info!(duration_ms, error = failure.message(), "build failed"),
             }
             outcome
         };

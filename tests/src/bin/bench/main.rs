@@ -1,131 +1,69 @@
 //! Measures Cairn and Docker Engine in one run on one machine, and prints both with their ratios.
 //!
-//! Run by `make bench`, which provides release builds, base images and Docker Engine. `CAIRN_BENCH_COLD` (default 3) is
-//! how often the whole job is built from nothing, `CAIRN_BENCH_REPEAT` (default 15) how often everything else is done.
+//! Run by `make bench`, which provides release builds, base images and Docker Engine.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `CAIRN_BENCH_COLD` | how often what begins with nothing is done | 3 |
+//! | `CAIRN_BENCH_REPEAT` | how often everything else is done | 15 |
+//! | `CAIRN_BENCH_ONLY` | the sections to run, by the names of their modules, with commas | all |
 
+mod crowd;
+mod direct;
+mod example;
+mod graphs;
 mod measure;
+mod ready;
 mod report;
 mod subject;
-
-use std::path::Path;
-use std::time::Duration;
+mod sync;
 
 use anyhow::{Context as _, ensure};
-use cairn_tests::{Lab, Need, Progress};
+use cairn_tests::{Lab, Need};
 
-use crate::measure::Samples;
 use crate::report::Report;
-use crate::subject::{Client, Service, Subject};
 
-const SUBJECTS: [Subject; 2] = [Subject::Cairn, Subject::Engine];
-const NO_OP: Duration = Duration::from_millis(60);
-const READY: Duration = Duration::from_millis(100);
-const IDLE_BYTES: u64 = 40 << 20;
+/// What is measured, in the order in which it is.
+const SECTIONS: [(&str, Section); 5] = [
+    ("ready", ready::run),
+    ("example", example::run),
+    ("crowd", crowd::run),
+    ("graphs", graphs::run),
+    ("sync", sync::run),
+];
+
+type Section = fn(&Effort, &mut Report) -> anyhow::Result<()>;
+
+/// How often things are done.
+struct Effort {
+    /// What begins with nothing.
+    cold: usize,
+    /// Everything else.
+    repeat: usize,
+}
 
 fn main() -> anyhow::Result<()> {
     let needs = [Need::Containers, Need::Bases, Need::Sid];
-    let Some(lab) = Lab::open(&needs)? else {
+    if Lab::open(&needs)?.is_none() {
         return Ok(());
-    };
-    let (cold, repeat) = (count("CAIRN_BENCH_COLD", 3)?, count("CAIRN_BENCH_REPEAT", 15)?);
-    let context = lab.example("multi-stage")?;
-    let mut report = Report::new()?;
-
-    report.section("from nothing to an answer")?;
-    for subject in SUBJECTS {
-        let target = (subject == Subject::Cairn).then_some(READY);
-        let times = repeatedly(repeat, || subject.time_to_answer())?;
-        report.times("ready", subject.name(), &times, target)?;
     }
-
-    report.section("the multi-stage example from nothing, same client (buildx), same mirror")?;
-    let (mut times, mut overlaps) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
-    // By turns, so that whatever else the machine does meets both.
-    for _ in 0..cold {
-        for (index, subject) in SUBJECTS.into_iter().enumerate() {
-            let service = Service::start(subject, Lab::new()?)?;
-            let (took, progress) = service.build(Client::Buildx, &context)?;
-            times[index].push(took);
-            overlaps[index].push(stage_overlap(&progress));
+    let effort = Effort {
+        cold: count("CAIRN_BENCH_COLD", 3)?,
+        repeat: count("CAIRN_BENCH_REPEAT", 15)?,
+    };
+    let wanted = std::env::var("CAIRN_BENCH_ONLY").unwrap_or_default();
+    let wanted: Vec<&str> = wanted.split(',').filter(|name| !name.is_empty()).collect();
+    for name in &wanted {
+        let is_known = SECTIONS.iter().any(|(known, _)| known == name);
+        ensure!(is_known, "CAIRN_BENCH_ONLY names {name:?}, which is no section");
+    }
+    let mut report = Report::new()?;
+    for (name, section) in SECTIONS {
+        if wanted.is_empty() || wanted.contains(&name) {
+            section(&effort, &mut report).with_context(|| format!("section {name}"))?;
         }
     }
-    for (subject, times) in SUBJECTS.into_iter().zip(times) {
-        report.times("cold build", subject.name(), &Samples::new(times)?, None)?;
-    }
-    report.section("how long both middle stages ran at once, in those builds")?;
-    for (subject, overlaps) in SUBJECTS.into_iter().zip(overlaps) {
-        report.times("overlap", subject.name(), &Samples::new(overlaps)?, None)?;
-    }
-
-    let services = [
-        Service::start(Subject::Cairn, Lab::new()?)?,
-        Service::start(Subject::Engine, Lab::new()?)?,
-    ];
-    let idle: Vec<u64> = services
-        .iter()
-        .map(Service::resident_bytes)
-        .collect::<anyhow::Result<_>>()?;
-    for service in &services {
-        service.build(Client::Buildx, &context)?;
-    }
-    let [cairn, engine] = &services;
-
-    report.section("again, with everything known")?;
-    cairn.build(Client::Own, &context)?;
-    let own = repeatedly(repeat, || no_op(cairn, Client::Own, &context))?;
-    report.times("no-op, cairn", cairn.name(), &own, Some(NO_OP))?;
-    for service in [cairn, engine] {
-        let times = repeatedly(repeat, || no_op(service, Client::Buildx, &context))?;
-        report.times("no-op, buildx", service.name(), &times, None)?;
-    }
-
-    report.section("one source file changed")?;
-    for service in [cairn, engine] {
-        let times = repeatedly(repeat.min(5), || edited(service, &context))?;
-        report.times("edit, buildx", service.name(), &times, None)?;
-    }
-
-    report.section("resident memory (Docker Engine: dockerd and its containerd)")?;
-    for (service, idle) in services.iter().zip(idle) {
-        let target = (service.subject() == Subject::Cairn).then_some(IDLE_BYTES);
-        report.bytes("idle, fresh", service.name(), idle, target)?;
-    }
-    for service in &services {
-        report.bytes("after builds", service.name(), service.resident_bytes()?, None)?;
-    }
     report.finish()
-}
-
-fn repeatedly(count: usize, mut once: impl FnMut() -> anyhow::Result<Duration>) -> anyhow::Result<Samples> {
-    Samples::new((0..count).map(|_| once()).collect::<anyhow::Result<Vec<_>>>()?)
-}
-
-fn no_op(service: &Service, client: Client, context: &Path) -> anyhow::Result<Duration> {
-    let (took, progress) = service.build(client, context)?;
-    ensure!(
-        progress.executed().is_empty(),
-        "not everything was known: {:?}",
-        progress.executed()
-    );
-    Ok(took)
-}
-
-/// Changes the text that a program prints, and builds.
-fn edited(service: &Service, context: &Path) -> anyhow::Result<Duration> {
-    let path = context.join("src1/main.c");
-    let text = std::fs::read_to_string(&path)?;
-    let stamp = jiff::Timestamp::now().as_nanosecond();
-    let mark = "/* edited";
-    let body = text.split(mark).next().unwrap_or_default();
-    std::fs::write(&path, format!("{body}{mark} {stamp} */\n"))?;
-    let (took, progress) = service.build(Client::Buildx, context)?;
-    ensure!(!progress.executed().is_empty(), "nothing ran after a change");
-    Ok(took)
-}
-
-fn stage_overlap(progress: &Progress) -> Duration {
-    let stage = |name: &str| progress.vertex(&format!("[{name} 2/2] RUN make")).interval();
-    stage("foo").overlap(&stage("bar"))
 }
 
 fn count(variable: &str, default: usize) -> anyhow::Result<usize> {

@@ -14,6 +14,11 @@ impl Samples {
         Ok(Self(samples))
     }
 
+    /// Measures `count` times.
+    pub(crate) fn repeat(count: usize, mut once: impl FnMut() -> anyhow::Result<Duration>) -> anyhow::Result<Self> {
+        Self::new((0..count).map(|_| once()).collect::<anyhow::Result<Vec<_>>>()?)
+    }
+
     pub(crate) fn min(&self) -> Duration {
         self.0[0]
     }

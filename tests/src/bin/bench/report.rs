@@ -4,13 +4,21 @@ use std::collections::BTreeMap;
 use std::io::{Stdout, Write as _, stdout};
 use std::time::Duration;
 
+use anyhow::bail;
+
 use crate::measure::Samples;
 use crate::subject::Subject;
+
+/// Of the column that says what was measured.
+const WIDTH: usize = 24;
+/// What is shown of a reason.
+const LONGEST_REASON: usize = 160;
 
 /// Prints lines as they are measured; a second subject's line carries the ratio to the first's.
 pub(crate) struct Report {
     out: Stdout,
-    first: BTreeMap<String, f64>,
+    /// By what was measured, the value of each subject.
+    values: BTreeMap<String, Vec<f64>>,
     missed: Vec<String>,
 }
 
@@ -24,7 +32,7 @@ impl Report {
         )?;
         Ok(Self {
             out,
-            first: BTreeMap::new(),
+            values: BTreeMap::new(),
             missed: Vec::new(),
         })
     }
@@ -70,13 +78,40 @@ impl Report {
         format!("  target < {target}: {}", if is_met { "met" } else { "MISSED" })
     }
 
+    /// Says whether the first subject's `what` is at most `limit` times the second's.
+    pub(crate) fn ratio(&mut self, what: &str, limit: f64) -> anyhow::Result<()> {
+        let values = self.values.get(what).map(Vec::as_slice);
+        let &[first, second, ..] = values.unwrap_or_default() else {
+            bail!("{what} was not measured twice");
+        };
+        let is_met = first <= second * limit;
+        if !is_met {
+            self.missed.push(format!("{what}: more than {limit} of the other's"));
+        }
+        let verdict = if is_met { "met" } else { "MISSED" };
+        writeln!(
+            &self.out,
+            "  {what:<WIDTH$} ratio   {:.2}  target <= {limit}: {verdict}",
+            first / second
+        )?;
+        Ok(())
+    }
+
+    /// What a subject cannot do, in its own words.
+    pub(crate) fn refusal(&self, what: &str, who: &str, reason: &str) -> anyhow::Result<()> {
+        let reason: String = reason.chars().take(LONGEST_REASON).collect();
+        writeln!(&self.out, "  {what:<WIDTH$} {who:<7} refused: {reason}")?;
+        Ok(())
+    }
+
     fn line(&mut self, what: &str, who: &str, text: &str, value: f64) -> anyhow::Result<()> {
-        let ratio = match self.first.get(what) {
+        let values = self.values.entry(what.to_owned()).or_default();
+        let ratio = match values.first() {
             Some(&first) if first > 0.0 => format!("  {:.2} times {}'s", value / first, Subject::Cairn.name()),
             _ => String::new(),
         };
-        self.first.entry(what.to_owned()).or_insert(value);
-        writeln!(&self.out, "  {what:<14} {who:<7} {text}{ratio}")?;
+        values.push(value);
+        writeln!(&self.out, "  {what:<WIDTH$} {who:<7} {text}{ratio}")?;
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use cairn_client::Id;
 use cairn_tests::{Buildx, Cairn, Daemon, Engine, Lab, Progress};
 
 /// One of the daemons.
@@ -12,6 +13,9 @@ pub(crate) enum Subject {
     Cairn,
     Engine,
 }
+
+/// Both, the one whose ratio is printed last.
+pub(crate) const SUBJECTS: [Subject; 2] = [Subject::Cairn, Subject::Engine];
 
 /// A program that asks for builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +80,39 @@ impl Service {
             process,
             _lab: lab,
         })
+    }
+
+    /// Both, each in a place of its own.
+    pub(crate) fn start_both() -> anyhow::Result<[Self; 2]> {
+        Ok([
+            Self::start(Subject::Cairn, Lab::new()?)?,
+            Self::start(Subject::Engine, Lab::new()?)?,
+        ])
+    }
+
+    /// A connection of the client library.
+    pub(crate) async fn connect(&self) -> anyhow::Result<cairn_client::Client> {
+        match &self.process {
+            Process::Cairn(daemon) => daemon.connect().await,
+            Process::Engine(engine) => engine.connect().await,
+        }
+    }
+
+    /// How long a build took from its call to its answer, by the daemon's own account.
+    pub(crate) fn time_inside(&self, build: &Id) -> anyhow::Result<Duration> {
+        let Process::Cairn(daemon) = &self.process else {
+            bail!("this daemon keeps no account");
+        };
+        let line = daemon.wait_for_log_of(&[build.as_str(), "build completed"])?;
+        let mut words = line.split_whitespace();
+        let time = words.find_map(|word| word.strip_prefix("duration_ms="));
+        let time: f64 = time.context("no time in the log")?.parse()?;
+        Ok(Duration::from_secs_f64(time / 1000.0))
+    }
+
+    /// How long buildx takes to say who it is.
+    pub(crate) fn buildx_alone(&self) -> anyhow::Result<Duration> {
+        Ok(self.buildx.version()?.run()?.success()?.took)
     }
 
     pub(crate) fn subject(&self) -> Subject {

@@ -1,0 +1,79 @@
+//! The client library, in this process: what is left of a build's time when no program has to be started.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use cairn_client::{Client, ClientError, Id, LocalDir, SolveOptions, shared_key};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::subject::Service;
+
+/// News that may wait to be read.
+const NEWS: usize = 64;
+
+/// Runs the client library.
+pub(crate) struct Direct {
+    runtime: Runtime,
+}
+
+impl Direct {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        Ok(Self { runtime })
+    }
+
+    /// A connection of its own.
+    pub(crate) fn connect(&self, service: &Service) -> anyhow::Result<Client> {
+        self.runtime.block_on(service.connect())
+    }
+
+    /// Builds; returns how long it took.
+    pub(crate) fn solve(&self, client: &Client, options: SolveOptions) -> Result<Duration, ClientError> {
+        self.runtime.block_on(solve(client, options))
+    }
+
+    /// Builds over all connections at the same time; returns how long all of it took.
+    pub(crate) fn solve_at_once(&self, builds: Vec<(Client, SolveOptions)>) -> anyhow::Result<Duration> {
+        self.runtime.block_on(async {
+            let started = Instant::now();
+            let mut running = JoinSet::new();
+            for (client, options) in builds {
+                running.spawn(async move { solve(&client, options).await });
+            }
+            while let Some(done) = running.join_next().await {
+                done.context("a build panicked")??;
+            }
+            Ok(started.elapsed())
+        })
+    }
+}
+
+async fn solve(client: &Client, options: SolveOptions) -> Result<Duration, ClientError> {
+    let started = Instant::now();
+    let (events, mut news) = mpsc::channel(NEWS);
+    let drain = async { while news.recv().await.is_some() {} };
+    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
+    solved.map(|_| started.elapsed())
+}
+
+/// What a command line asks for that builds the Dockerfile of `context` and keeps the result.
+pub(crate) fn dockerfile_build(context: &Path, reference: Option<Id>) -> SolveOptions {
+    let directory = |name: &str| {
+        let path = context.to_owned();
+        let keeps_owner = false;
+        (name.to_owned(), LocalDir { path, keeps_owner })
+    };
+    SolveOptions {
+        reference,
+        frontend: "dockerfile.v0".to_owned(),
+        frontend_attrs: BTreeMap::from([("filename".to_owned(), "Dockerfile".to_owned())]),
+        local_dirs: BTreeMap::from(["context", "dockerfile"].map(directory)),
+        shared_key: shared_key(context),
+        ..SolveOptions::default()
+    }
+}
