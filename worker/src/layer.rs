@@ -10,7 +10,8 @@
 //! to no result.
 //!
 //! Invariants:
-//! - A directory below `layers/` is complete: it is renamed there when it is finished, and recorded after that. What is
+//! - A directory below `layers/` is complete: it is renamed there when it is finished, and recorded after that. Records
+//!   of layers and results reach the disk a moment later, many at once; what a crash takes is made again. What is
 //!   not recorded, or lies in `staging/`, is garbage that the next [`LayerStore::open`] removes.
 //! - Directories below `layers/` never change again, so any number of mounts may share them.
 //! - Writable mounts are volatile: a finished layer is marked as not durable until a later `syncfs`. After a host crash

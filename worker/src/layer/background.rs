@@ -1,4 +1,4 @@
-//! What nobody waits for: deleting, measuring and syncing, each on a thread of the store's own.
+//! What nobody waits for: deleting, measuring and syncing files, bringing records to disk, each on a thread of the store's own.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,7 @@ pub(super) struct Background {
     trash: Option<Sender<()>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    records: Arc<Metadata>,
     dirs: Dirs,
 }
 
@@ -46,6 +47,7 @@ impl Background {
             unsynced,
             stop: stop.clone(),
         };
+        let settler = db.clone();
         let cleaner = (dirs.trash.clone(), stop.clone());
         let threads = vec![
             spawn("layer-keeper", move || keeper.run(&chore_queue), dirs)?,
@@ -54,12 +56,14 @@ impl Background {
                 move || empty_trash(&cleaner.0, &trash_queue, &cleaner.1),
                 dirs,
             )?,
+            spawn("layer-records", move || settler.keep_settling(), dirs)?,
         ];
         let background = Self {
             chores: Some(chores),
             trash: Some(trash),
             stop,
             threads,
+            records: db.clone(),
             dirs: dirs.clone(),
         };
         background.wake_trash();
@@ -111,6 +115,7 @@ impl Drop for Background {
         self.stop.store(true, Ordering::Relaxed);
         self.chores.take();
         self.trash.take();
+        self.records.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::warn!("a background thread of the layer store panicked");
@@ -181,7 +186,7 @@ impl Keeper {
         let path = self.dirs.layer_fs(id);
         let measured = Root::open(&path).and_then(disk_usage);
         let recorded = match measured {
-            Ok(size) => self.db.write(|changes| {
+            Ok(size) => self.db.write_soon(|changes| {
                 changes.update(LAYERS, id.as_str(), |record: &mut LayerRecord| record.size = Some(size))
             }),
             // Pruned meanwhile, most likely.

@@ -197,7 +197,7 @@ impl LayerStore {
         let opened = Root::open(&path)
             .map_err(LayerError::io("open", &path))
             .and_then(|root| {
-                self.inner.write(|changes| {
+                self.inner.db.write(|changes| {
                     changes.update(CACHE_DIRS, &name, |record: &mut CacheDirRecord| {
                         record.last_used = Timestamp::now();
                         record.usage_count += 1;
@@ -248,7 +248,7 @@ impl LayerStore {
                 .uses
                 .lock()
                 .insert(name.clone(), first_use(request.sharing));
-            let recorded = store.inner.write(|changes| changes.put(CACHE_DIRS, &name, &record));
+            let recorded = store.inner.db.write(|changes| changes.put(CACHE_DIRS, &name, &record));
             if let Err(error) = recorded {
                 store.inner.cache_dirs.give_back(&name);
                 return Err(error);

@@ -1,21 +1,28 @@
 //! The records on disk.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TransactionError,
-    WriteTransaction,
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TransactionError, WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::LayerError;
+use super::record::{LayerId, LayerRecord};
 
 /// Version of the records and of the directory tree beside them. Another one means: start anew.
 pub(super) const VERSION: u64 = 1;
 /// Memory for pages of the database; records are small and rarely read twice.
 const CACHE_BYTES: usize = 4 << 20;
+
+/// How long changes that may wait for the disk do wait, for others to go with them.
+const SETTLE_DELAY: Duration = Duration::from_millis(20);
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
@@ -31,10 +38,23 @@ pub(super) const CACHE_DIRS: Table = TableDefinition::new("cache_dirs");
 /// The database of records. Calls block on the disk for a moment.
 ///
 /// After a failed write (a full disk) the database refuses everything until it is opened anew, which the next call does.
+/// What was not on disk by then is forgotten, as after a crash.
 pub(super) struct Metadata {
     path: PathBuf,
     /// `None` after it could not be opened anew.
     db: RwLock<Option<Database>>,
+    waiting: Mutex<Waiting>,
+    /// Something in `waiting` changed.
+    changed: Condvar,
+    /// Uses not written down yet: they go with what is written to disk next.
+    touched: Mutex<HashMap<LayerId, (Timestamp, u64)>>,
+}
+
+/// Changes that everybody sees, but the disk does not have yet.
+#[derive(Default)]
+struct Waiting {
+    are_there: bool,
+    is_closing: bool,
 }
 
 /// Changes that become visible together, or not at all.
@@ -54,6 +74,9 @@ impl Metadata {
         let metadata = Self {
             path: path.to_owned(),
             db: RwLock::new(Some(db)),
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+            touched: Mutex::default(),
         };
         let transaction = metadata.begin("write", Database::begin_write)?;
         let known = {
@@ -114,14 +137,102 @@ impl Metadata {
         Ok(all)
     }
 
-    /// Applies `change`, durably, unless it fails.
+    /// Applies `change`, durably, unless it fails. What waits for the disk goes with it.
     pub(super) fn write<T>(&self, change: impl FnOnce(&mut Changes) -> Result<T, LayerError>) -> Result<T, LayerError> {
-        let transaction = self.begin("write", Database::begin_write)?;
+        let touched = std::mem::take(&mut *self.touched.lock());
+        self.commit(Durability::Immediate, |changes| {
+            write_touched(changes, touched)?;
+            change(changes)
+        })
+    }
+
+    /// Applies `change` unless it fails. Everybody sees it at once; the disk has it a moment later, when
+    /// [`Metadata::keep_settling`] gets to it. For what a crash may undo: a layer that is not recorded is garbage, and
+    /// a result that is not recorded is made again.
+    pub(super) fn write_soon<T>(
+        &self,
+        change: impl FnOnce(&mut Changes) -> Result<T, LayerError>,
+    ) -> Result<T, LayerError> {
+        let value = self.commit(Durability::None, change)?;
+        self.waiting.lock().are_there = true;
+        self.changed.notify_all();
+        Ok(value)
+    }
+
+    /// Brings to disk what waits for that, again and again, until [`Metadata::close`] is called. One sync serves all
+    /// changes of a moment: what makes one small layer after the other does not wait for the disk each time.
+    pub(super) fn keep_settling(&self) {
+        loop {
+            let mut waiting = self.waiting.lock();
+            self.changed
+                .wait_while(&mut waiting, |waiting| !waiting.are_there && !waiting.is_closing);
+            self.changed
+                .wait_while_for(&mut waiting, |waiting| !waiting.is_closing, SETTLE_DELAY);
+            let is_closing = waiting.is_closing;
+            drop(waiting);
+            if let Err(error) = self.settle() {
+                tracing::warn!(%error, "the latest records of layers did not reach the disk");
+            }
+            if is_closing {
+                return;
+            }
+        }
+    }
+
+    /// Brings to disk what waits for that.
+    pub(super) fn settle(&self) -> Result<(), LayerError> {
+        match std::mem::take(&mut self.waiting.lock().are_there) {
+            true => self.write(|_| Ok(())),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets [`Metadata::keep_settling`] return, once everything is on disk.
+    pub(super) fn close(&self) {
+        self.waiting.lock().is_closing = true;
+        self.changed.notify_all();
+    }
+
+    /// Counts a use of layers.
+    pub(super) fn touch(&self, ids: &[LayerId]) {
+        let now = Timestamp::now();
+        let mut touched = self.touched.lock();
+        for id in ids {
+            let (last, count) = touched.entry(id.clone()).or_insert((now, 0));
+            *last = now;
+            *count += 1;
+        }
+    }
+
+    /// Whether there are uses that are not written down.
+    pub(super) fn has_touched(&self) -> bool {
+        !self.touched.lock().is_empty()
+    }
+
+    fn commit<T>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&mut Changes) -> Result<T, LayerError>,
+    ) -> Result<T, LayerError> {
+        let mut transaction = self.begin("write", Database::begin_write)?;
+        transaction
+            .set_durability(durability)
+            .map_err(LayerError::db("write"))?;
         let mut changes = Changes { transaction };
         let value = change(&mut changes)?;
         changes.transaction.commit().map_err(LayerError::db("write"))?;
         Ok(value)
     }
+}
+
+fn write_touched(changes: &mut Changes, touched: HashMap<LayerId, (Timestamp, u64)>) -> Result<(), LayerError> {
+    for (id, (last, count)) in touched {
+        changes.update(LAYERS, id.as_str(), |record: &mut LayerRecord| {
+            record.last_used = last;
+            record.usage_count += count;
+        })?;
+    }
+    Ok(())
 }
 
 impl Changes {

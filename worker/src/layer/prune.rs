@@ -147,7 +147,7 @@ impl LayerStore {
                 break;
             }
         }
-        self.inner.write(|changes| {
+        self.inner.db.write(|changes| {
             for result in &gone_results {
                 changes.remove(RESULTS, result)?;
             }

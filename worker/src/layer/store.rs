@@ -14,7 +14,7 @@ use super::background::{Background, move_to_trash};
 use super::cache_dir::CacheDirs;
 use super::error::LayerError;
 use super::list::{Holds, LayerList};
-use super::metadata::{CACHE_DIRS, Changes, LAYERS, Metadata, RESULTS};
+use super::metadata::{CACHE_DIRS, LAYERS, Metadata, RESULTS};
 use super::record::{Blob, BlobOrigin, CacheDirRecord, Describe, LayerId, LayerRecord, ResultRecord};
 use super::unpack::{StageOutcome, Staged};
 use crate::sys::mounts::{self, MountGuard};
@@ -101,8 +101,6 @@ pub(super) struct Inner {
     /// Layers being fitted to those below and recorded.
     pub(super) finishing: Flight<LayerId, (), Result<(), Arc<LayerError>>>,
     pub(super) cache_dirs: CacheDirs,
-    /// Uses not written down yet: they go with the next change.
-    touched: Mutex<HashMap<LayerId, (Timestamp, u64)>>,
     /// One pruning at a time: the second would count on space that the first gives free.
     pub(super) pruning: Mutex<()>,
     pub(super) boot_id: String,
@@ -113,9 +111,8 @@ pub(super) struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let touched = std::mem::take(&mut *self.touched.lock());
-        if !touched.is_empty()
-            && let Err(error) = self.db.write(|changes| write_touched(changes, touched))
+        if self.db.has_touched()
+            && let Err(error) = self.db.write(|_| Ok(()))
         {
             tracing::warn!(%error, "could not record when layers were last used");
         }
@@ -161,7 +158,6 @@ impl LayerStore {
             recording: Mutex::default(),
             finishing: Flight::default(),
             cache_dirs: CacheDirs::default(),
-            touched: Mutex::default(),
             pruning: Mutex::default(),
             boot_id,
             dirs,
@@ -201,7 +197,7 @@ impl LayerStore {
         let ids = blobs.iter().map(|blob| LayerId::of_diff(&blob.diff_id)).collect();
         // Held before recorded, so that no pruning comes between. A layer twice in an image counts once.
         let list = self.inner.holds.hold(Vec::new()).merge(&[self.inner.holds.hold(ids)]);
-        self.inner.write(|changes| {
+        self.inner.db.write(|changes| {
             for blob in blobs {
                 let id = LayerId::of_diff(&blob.diff_id);
                 let known: Option<LayerRecord> = changes.get(LAYERS, id.as_str())?;
@@ -245,7 +241,7 @@ impl LayerStore {
     /// # Errors
     /// [`LayerError::NotFound`] if there is no such layer.
     pub fn set_blob(&self, id: &LayerId, blob: Blob) -> Result<(), LayerError> {
-        let found = self.inner.write(|changes| {
+        let found = self.inner.db.write(|changes| {
             changes.update(LAYERS, id.as_str(), |record: &mut LayerRecord| record.blob = Some(blob))
         })?;
         if found {
@@ -295,7 +291,7 @@ impl LayerStore {
     /// Records a list as a result, which keeps its layers from then on. Equal lists are one result.
     pub fn record_result(&self, list: &LayerList) -> Result<ResultId, LayerError> {
         let id = result_id(list.ids());
-        self.inner.write(|changes| {
+        self.inner.db.write_soon(|changes| {
             for layer in list.ids() {
                 if changes.get::<LayerRecord>(LAYERS, layer.as_str())?.is_none() {
                     return Err(LayerError::NotFound(layer.clone()));
@@ -310,7 +306,7 @@ impl LayerStore {
             }
             Ok(())
         })?;
-        self.inner.touch(list.ids());
+        self.inner.db.touch(list.ids());
         Ok(id)
     }
 
@@ -323,7 +319,7 @@ impl LayerStore {
         };
         let list = self.inner.holds.hold_locked(&mut counts, record.layers);
         drop(counts);
-        self.inner.touch(list.ids());
+        self.inner.db.touch(list.ids());
         Ok(Some(list))
     }
 
@@ -347,39 +343,9 @@ impl LayerStore {
 
     /// Makes every finished layer durable. Needed before telling anything outside that a result exists for good.
     pub fn sync(&self) -> Result<(), LayerError> {
-        self.inner.background.sync()
+        self.inner.background.sync()?;
+        self.inner.db.settle()
     }
-}
-
-impl Inner {
-    /// A change of records, along with the uses since the last.
-    pub(super) fn write<T>(&self, change: impl FnOnce(&mut Changes) -> Result<T, LayerError>) -> Result<T, LayerError> {
-        let touched = std::mem::take(&mut *self.touched.lock());
-        self.db.write(|changes| {
-            write_touched(changes, touched)?;
-            change(changes)
-        })
-    }
-
-    fn touch(&self, ids: &[LayerId]) {
-        let now = Timestamp::now();
-        let mut touched = self.touched.lock();
-        for id in ids {
-            let (last, count) = touched.entry(id.clone()).or_insert((now, 0));
-            *last = now;
-            *count += 1;
-        }
-    }
-}
-
-fn write_touched(changes: &mut Changes, touched: HashMap<LayerId, (Timestamp, u64)>) -> Result<(), LayerError> {
-    for (id, (last, count)) in touched {
-        changes.update(LAYERS, id.as_str(), |record: &mut LayerRecord| {
-            record.last_used = last;
-            record.usage_count += count;
-        })?;
-    }
-    Ok(())
 }
 
 /// Equal lists have equal ids.

@@ -271,6 +271,7 @@ fn layers_of_another_boot_that_are_not_durable_are_dropped() {
     store.sync().unwrap();
     store
         .inner
+        .db
         .write(|changes| {
             changes.update(
                 super::metadata::LAYERS,

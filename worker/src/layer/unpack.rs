@@ -219,7 +219,7 @@ impl LayerStore {
         self.inner.background.discard(&target)?;
         std::fs::rename(&staged.dir, &target).map_err(LayerError::io("finish layer", &target))?;
         let boot_id = self.inner.boot_id.clone();
-        let found = self.inner.write(|changes| {
+        let found = self.inner.db.write(|changes| {
             changes.update(LAYERS, id.as_str(), |record: &mut LayerRecord| {
                 record.unpacked = true;
                 record.unsynced = Some(boot_id);

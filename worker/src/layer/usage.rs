@@ -96,7 +96,7 @@ impl LayerStore {
                 let size = Root::open(self.inner.dirs.layer_fs(id))
                     .and_then(disk_usage)
                     .unwrap_or(0);
-                self.inner.write(|changes| {
+                self.inner.db.write(|changes| {
                     changes.update(LAYERS, id.as_str(), |record: &mut LayerRecord| record.size = Some(size))
                 })?;
                 Ok(size)
@@ -113,7 +113,7 @@ impl LayerStore {
             .and_then(disk_usage)
             .unwrap_or(0);
         if !self.inner.cache_dirs.is_used(id) {
-            self.inner.write(|changes| {
+            self.inner.db.write(|changes| {
                 changes.update(CACHE_DIRS, id, |record: &mut CacheDirRecord| record.size = Some(size))
             })?;
         }

@@ -170,7 +170,9 @@ impl WritableLayer {
             last_used: now,
             usage_count: 0,
         };
-        let recorded = inner.write(|changes| changes.put(LAYERS, self.id.as_str(), &record));
+        let recorded = inner
+            .db
+            .write_soon(|changes| changes.put(LAYERS, self.id.as_str(), &record));
         if let Err(error) = recorded {
             inner.background.discard(&target)?;
             return Err(error);
