@@ -24,6 +24,7 @@ mod results;
 mod secret;
 mod ssh;
 mod usage;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

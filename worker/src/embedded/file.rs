@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cairn_solver::llb::{FileOp, Vertex};
 use cairn_solver::worker::{CallContext, Ref, WorkerError};
 
-use super::results::MountedView;
+use super::view::layers_view;
 use super::{EmbeddedWorker, blocking, failed};
 use crate::compression::{self, Limits};
 use crate::fileop::{self, Base, FileOpError, FileOpMounts, LayerMount, MountError, Unpack};
@@ -92,7 +92,7 @@ impl FileOpMounts for LayerMounts<'_> {
             return Ok(self.worker.view(self.inputs[index].as_ref())?);
         }
         let list = self.list(of)?;
-        Ok(Arc::new(MountedView(self.worker.0.layers.mount_readonly(&list)?)))
+        Ok(layers_view(&self.worker.0.layers, &list)?)
     }
 
     fn accounts(&mut self, of: Base<'_, LayerList>) -> Result<Arc<Root>, MountError> {
@@ -105,11 +105,11 @@ impl FileOpMounts for LayerMounts<'_> {
 
     fn commit(&mut self, layer: OpenLayer) -> Result<LayerList, MountError> {
         let OpenLayer { layer, lower, mounted } = layer;
-        drop(lower);
         if let Some(mounted) = mounted {
             mounted.unmount()?;
         }
-        Ok(layer.commit(&self.describe)?)
+        let below = lower.as_ref().map(Mounted::root);
+        Ok(layer.commit_over(below, &self.describe)?)
     }
 
     fn links_below(&mut self, base: Base<'_, LayerList>) -> Result<HashSet<FileKey>, MountError> {

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use cairn_patterns::glob;
 use cairn_solver::worker::{Comparison, ContentSelector, FileStat, Ref, ResultId, WorkerError};
 
+use super::view::layers_view;
 use super::{EmbeddedWorker, failed};
 use crate::checksum;
-use crate::layer::{LayerList, Mounted};
+use crate::layer::LayerList;
 use crate::service::UsageRecord;
-use crate::sys::Root;
 use crate::tree::identity::{FileKey, TreeDigest};
 use crate::tree::view::{self, Empty, Links, Located, View};
 use crate::tree::{Tree, TreeRecord};
@@ -158,47 +158,8 @@ impl EmbeddedWorker {
         };
         match self.content_of(input)? {
             Content::Tree(tree) => Ok(Arc::new(tree)),
-            Content::Layers(list) => {
-                let mounted = self.0.layers.mount_readonly(&list).map_err(|error| failed(&error))?;
-                Ok(Arc::new(MountedView(mounted)))
-            }
+            Content::Layers(list) => layers_view(&self.0.layers, &list).map_err(|error| failed(&error)),
         }
-    }
-}
-
-/// A mounted result as a view; unmounted when dropped.
-pub(super) struct MountedView(pub(super) Mounted);
-
-impl MountedView {
-    fn root_fs(&self) -> &Root {
-        self.0.root()
-    }
-}
-
-/// Everything is the mounted root's.
-impl View for MountedView {
-    fn root(&self) -> std::io::Result<crate::tree::Node> {
-        View::root(self.root_fs())
-    }
-
-    fn child(&self, dir: &Located, name: &std::ffi::OsStr) -> std::io::Result<Option<crate::tree::Node>> {
-        View::child(self.root_fs(), dir, name)
-    }
-
-    fn list(&self, dir: &Located) -> std::io::Result<Vec<(std::ffi::OsString, crate::tree::Node)>> {
-        View::list(self.root_fs(), dir)
-    }
-
-    fn xattrs(&self, at: &Located) -> std::io::Result<crate::tree::Xattrs> {
-        View::xattrs(self.root_fs(), at)
-    }
-
-    fn open(&self, at: &Located) -> std::io::Result<std::fs::File> {
-        View::open(self.root_fs(), at)
-    }
-
-    fn bytes_hash(&self, at: &Located) -> std::io::Result<[u8; 32]> {
-        View::bytes_hash(self.root_fs(), at)
     }
 }
 

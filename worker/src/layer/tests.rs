@@ -290,6 +290,45 @@ fn layers_of_another_boot_that_are_not_durable_are_dropped() {
     assert!(store.layer_root(&torn_layer).is_err());
 }
 
+/// What a process that opens the records after a crash would find: a copy of the file as it is now.
+fn results_after_crash(records: &Path, elsewhere: &Path) -> Vec<String> {
+    std::fs::copy(records, elsewhere).unwrap();
+    let copy = super::metadata::Metadata::open(elsewhere).unwrap().unwrap();
+    let results: Vec<(String, ResultRecord)> = copy.all(super::metadata::RESULTS).unwrap();
+    results.into_iter().map(|(id, _)| id).collect()
+}
+
+#[test]
+fn what_waits_for_the_disk_is_seen_at_once_and_gets_there() {
+    use super::metadata::{Metadata, RESULTS};
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("records"), dir.path().join("copy"));
+    let records = Arc::new(Metadata::open(&path).unwrap().unwrap());
+    let result = ResultRecord {
+        layers: Vec::new(),
+        created: jiff::Timestamp::now(),
+    };
+    let soon = |key: &str| {
+        records
+            .write_soon(|changes| changes.put(RESULTS, key, &result))
+            .unwrap()
+    };
+    soon("one");
+    assert!(records.get::<ResultRecord>(RESULTS, "one").unwrap().is_some());
+    assert_eq!(results_after_crash(&path, &copy), Vec::<String>::new());
+    records.settle().unwrap();
+    assert_eq!(results_after_crash(&path, &copy), ["one"]);
+
+    let settler = {
+        let records = Arc::clone(&records);
+        std::thread::spawn(move || records.keep_settling())
+    };
+    soon("two");
+    records.close();
+    settler.join().unwrap();
+    assert_eq!(results_after_crash(&path, &copy), ["one", "two"]);
+}
+
 #[tokio::test]
 async fn blobs_are_unpacked_once_and_only_when_needed() {
     let dir = tempfile::tempdir().unwrap();

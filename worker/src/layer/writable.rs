@@ -144,11 +144,16 @@ impl WritableLayer {
     ///
     /// # Errors
     /// [`LayerError::StillMounted`] while a mount of it exists.
-    pub fn commit(mut self, describe: &Describe) -> Result<LayerList, LayerError> {
+    pub fn commit(self, describe: &Describe) -> Result<LayerList, LayerError> {
+        self.commit_over(None, describe)
+    }
+
+    /// The same for who has the parents mounted already: their root.
+    pub fn commit_over(mut self, below: Option<&Root>, describe: &Describe) -> Result<LayerList, LayerError> {
         if Arc::strong_count(&self.in_use) > 1 {
             return Err(LayerError::StillMounted(self.id.clone()));
         }
-        self.trim()?;
+        self.trim(below)?;
         let inner = &self.store.inner;
         for count in 0..self.mounts.load(Ordering::Relaxed) {
             inner.background.discard(&self.dir.join(format!("work{count}")))?;
@@ -182,10 +187,13 @@ impl WritableLayer {
     }
 
     /// Removes what is the same below.
-    fn trim(&self) -> Result<(), LayerError> {
+    fn trim(&self, below: Option<&Root>) -> Result<(), LayerError> {
         let failed = || LayerError::io("look for changes in", &self.dir);
         if self.parents.is_empty() || at::is_empty_dir(&self.upper).map_err(failed())? {
             return Ok(());
+        }
+        if let Some(below) = below {
+            return trim::trim(&self.upper, below).map_err(failed());
         }
         let below = self.store.mount_readonly(&self.parents)?;
         trim::trim(&self.upper, below.root()).map_err(failed())?;

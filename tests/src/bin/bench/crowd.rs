@@ -23,21 +23,21 @@ pub(crate) fn run(effort: &Effort, report: &mut Report) -> anyhow::Result<()> {
     for service in [cairn, engine] {
         service.build(Client::Buildx, &context)?;
         let client = direct.connect(service)?;
-        direct.solve(&client, dockerfile_build(&context, None))?;
+        direct.solve(&client, dockerfile_build(service, &context, None))?;
     }
 
     report.section("the multi-stage example with everything known, through the client library")?;
     let client = direct.connect(cairn)?;
     let inside = Samples::repeat(effort.repeat, || {
         let id = Id::random()?;
-        direct.solve(&client, dockerfile_build(&context, Some(id.clone())))?;
+        direct.solve(&client, dockerfile_build(cairn, &context, Some(id.clone())))?;
         cairn.time_inside(&id)
     })?;
     report.times("no-op, in the daemon", cairn.name(), &inside, Some(INSIDE))?;
     for service in [cairn, engine] {
         let client = direct.connect(service)?;
         let times = Samples::repeat(effort.repeat, || {
-            Ok(direct.solve(&client, dockerfile_build(&context, None))?)
+            Ok(direct.solve(&client, dockerfile_build(service, &context, None))?)
         })?;
         report.times("no-op, library", service.name(), &times, None)?;
     }
@@ -47,7 +47,7 @@ pub(crate) fn run(effort: &Effort, report: &mut Report) -> anyhow::Result<()> {
     ))?;
     for service in [cairn, engine] {
         let times = Samples::repeat(effort.repeat.min(5), || {
-            let build = || anyhow::Ok((direct.connect(service)?, dockerfile_build(&context, None)));
+            let build = || anyhow::Ok((direct.connect(service)?, dockerfile_build(service, &context, None)));
             let builds = (0..CROWD).map(|_| build()).collect::<anyhow::Result<Vec<_>>>()?;
             direct.solve_at_once(builds).context("a build of many")
         })?;

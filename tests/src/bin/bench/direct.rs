@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::subject::Service;
+use crate::subject::{Service, Subject};
 
 /// News that may wait to be read.
 const NEWS: usize = 64;
@@ -61,19 +61,26 @@ async fn solve(client: &Client, options: SolveOptions) -> Result<Duration, Clien
     solved.map(|_| started.elapsed())
 }
 
-/// What a command line asks for that builds the Dockerfile of `context` and keeps the result.
-pub(crate) fn dockerfile_build(context: &Path, reference: Option<Id>) -> SolveOptions {
+/// What a command line asks for that builds the Dockerfile of `context` at `service` and keeps the result.
+pub(crate) fn dockerfile_build(service: &Service, context: &Path, reference: Option<Id>) -> SolveOptions {
     let directory = |name: &str| {
         let path = context.to_owned();
         let keeps_owner = false;
         (name.to_owned(), LocalDir { path, keeps_owner })
     };
-    SolveOptions {
+    let mut options = SolveOptions {
         reference,
         frontend: "dockerfile.v0".to_owned(),
         frontend_attrs: BTreeMap::from([("filename".to_owned(), "Dockerfile".to_owned())]),
         local_dirs: BTreeMap::from(["context", "dockerfile"].map(directory)),
         shared_key: shared_key(context),
         ..SolveOptions::default()
+    };
+    if service.subject() == Subject::Engine {
+        // It has no other network here; see `Buildx::engine`.
+        let attrs = &mut options.frontend_attrs;
+        attrs.insert("force-network-mode".to_owned(), "host".to_owned());
+        options.entitlements.push("network.host".to_owned());
     }
+    options
 }
