@@ -8,7 +8,7 @@ use cairn_solver::worker::{CallContext, Ref, WorkerError};
 
 use super::log::LogSink;
 use super::ssh::LentAgent;
-use super::{EmbeddedWorker, blocking};
+use super::{EmbeddedWorker, blocking, failed};
 use crate::executor::{ExecRequest, Grants};
 
 impl EmbeddedWorker {
@@ -51,7 +51,14 @@ impl EmbeddedWorker {
         sink.finish(outcome.is_err());
         let outputs = outcome.map_err(WorkerError::from)?;
         let worker = self.clone();
-        blocking(move || outputs.iter().map(|list| worker.record(list)).collect()).await
+        blocking(move || {
+            let made = outputs.iter().map(|list| worker.record(list));
+            let made = made.collect::<Result<Vec<_>, WorkerError>>()?;
+            // A process may have worked for hours: what it made is not left to the next moment, as small things are.
+            worker.0.layers.settle().map_err(|error| failed(&error))?;
+            Ok(made)
+        })
+        .await
     }
 
     /// Asks the clients for what a process needs of theirs. What is missing is left out; whether that is an error is

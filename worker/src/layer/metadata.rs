@@ -44,6 +44,7 @@ pub(super) struct Metadata {
     /// `None` after it could not be opened anew.
     db: RwLock<Option<Database>>,
     waiting: Mutex<Waiting>,
+    settling: Mutex<()>,
     /// Something in `waiting` changed.
     changed: Condvar,
     /// Uses not written down yet: they go with what is written to disk next.
@@ -75,6 +76,7 @@ impl Metadata {
             path: path.to_owned(),
             db: RwLock::new(Some(db)),
             waiting: Mutex::default(),
+            settling: Mutex::default(),
             changed: Condvar::new(),
             touched: Mutex::default(),
         };
@@ -181,10 +183,10 @@ impl Metadata {
 
     /// Brings to disk what waits for that.
     pub(super) fn settle(&self) -> Result<(), LayerError> {
-        match std::mem::take(&mut self.waiting.lock().are_there) {
-            true => self.write(|_| Ok(())),
-            false => Ok(()),
-        }
+        // Whoever finds nothing waiting must not return before it is there.
+        let _one_at_a_time = self.settling.lock();
+        let are_there = std::mem::take(&mut self.waiting.lock().are_there);
+        if are_there { self.write(|_| Ok(())) } else { Ok(()) }
     }
 
     /// Lets [`Metadata::keep_settling`] return, once everything is on disk.

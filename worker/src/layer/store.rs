@@ -341,10 +341,16 @@ impl LayerStore {
         Ok(true)
     }
 
+    /// Brings the records of layers and results to disk, where a killed daemon does not lose them; this happens by
+    /// itself a moment after they were made.
+    pub fn settle(&self) -> Result<(), LayerError> {
+        self.inner.db.settle()
+    }
+
     /// Makes every finished layer durable. Needed before telling anything outside that a result exists for good.
     pub fn sync(&self) -> Result<(), LayerError> {
         self.inner.background.sync()?;
-        self.inner.db.settle()
+        self.settle()
     }
 }
 
