@@ -18,6 +18,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Windows large enough that outputs written through the session are not slowed by round trips.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Most bytes of headers of one answer. The details of an error are among them, and hold a whole Dockerfile.
+const MAX_HEADERS: u32 = 16 << 20;
 
 /// Connects to `address`.
 pub(crate) async fn connect(address: &Address) -> Result<Channel, ClientError> {
@@ -69,4 +71,5 @@ fn endpoint(endpoint: Endpoint) -> Endpoint {
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(MAX_HEADERS)
 }

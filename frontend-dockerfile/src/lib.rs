@@ -18,6 +18,9 @@ mod dockerfile;
 mod error;
 mod flags;
 mod frontend;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gofmt;
 mod image;
 mod location;

@@ -25,6 +25,9 @@ mod error;
 pub mod filesend;
 pub mod filesync;
 pub mod fsutil;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod health;
 mod manager;

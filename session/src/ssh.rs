@@ -9,6 +9,8 @@ mod frame;
 mod service;
 
 pub use forward::{check_agent, serve_connections};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use frame::read as read_message;
 pub use service::serve;
 
 const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";

@@ -32,6 +32,8 @@ const MESSAGES: usize = 32;
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 const MAX_FRAME: u32 = 1 << 20;
+/// Most bytes of headers of one call or answer. All patterns of an ignore file are among them.
+const MAX_HEADERS: u32 = 16 << 20;
 
 /// The byte stream of one session, from either side.
 pub struct TunnelIo {
@@ -99,6 +101,7 @@ pub async fn connect(io: TunnelIo) -> Result<Channel, tonic::transport::Error> {
     Endpoint::from_static("http://localhost")
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(MAX_HEADERS)
         .connect_with_connector(connector)
         .await
 }
@@ -155,6 +158,7 @@ pub async fn serve_io(io: TunnelIo, services: Services) -> Result<(), hyper::Err
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEADERS)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(services.into_routes()))
         .await
 }

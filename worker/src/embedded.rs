@@ -10,6 +10,8 @@ mod credentials;
 mod exec;
 mod export;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod git;
 mod http;
 mod image;

@@ -34,4 +34,6 @@ pub use rlimit::{Rlimit, RlimitError, raise_file_limit};
 pub use rootfs::RootfsError;
 pub use run::{Container, Ending, ExecError, ExecRequest, ExecRunner, Grants, OwnDir};
 pub use terminal::{Terminal, TerminalOutput, TerminalSize};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use user::lookup as lookup_user;
 pub use user::{User, UserError};

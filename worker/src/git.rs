@@ -18,6 +18,8 @@ mod checkout;
 mod command;
 mod error;
 mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod reference;
 mod remote;
 mod settings;

@@ -28,6 +28,9 @@ pub mod embedded;
 pub mod executor;
 pub mod fileop;
 pub mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod git;
 pub mod image;
 pub mod layer;

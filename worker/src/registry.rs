@@ -18,6 +18,8 @@ mod client;
 mod error;
 mod exchange;
 mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hosts;
 mod push;
 mod resolve;

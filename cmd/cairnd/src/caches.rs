@@ -14,8 +14,6 @@ use crate::failure::Failure;
 
 /// The kind of cache that is a part of the exported image.
 const INLINE: &str = "inline";
-/// Most caches that one build may name.
-const MAX_CACHES: usize = 64;
 
 /// The caches that a build exports.
 #[derive(Default)]
@@ -37,9 +35,6 @@ impl CacheExports {
         let mut exports = Self::default();
         let mut names = BTreeSet::new();
         let entries = options.map(export_entries).unwrap_or_default();
-        if entries.len() > MAX_CACHES {
-            return Err(Failure::unknown(format!("more than {MAX_CACHES} cache exports")));
-        }
         for entry in entries {
             if entry.r#type == INLINE {
                 exports.is_inline = true;
@@ -104,7 +99,7 @@ impl CacheExports {
 
 /// Begins to import caches. One that cannot be imported does not fail the build, but the user is told.
 pub(crate) fn import(build: &Build, worker: &dyn WorkerService, entries: &[CacheOptionsEntry]) {
-    for entry in entries.iter().take(MAX_CACHES) {
+    for entry in entries {
         match worker.cache_importer(&request(entry)) {
             Ok(importer) => {
                 let name = importer.name().to_owned();

@@ -311,7 +311,7 @@ impl LlbBridge for GatewayService {
 }
 
 /// The part of a file that is asked for: offset and length.
-fn range(wire: Option<wire::FileRange>) -> Result<Option<(u64, u64)>, Status> {
+pub(crate) fn range(wire: Option<wire::FileRange>) -> Result<Option<(u64, u64)>, Status> {
     let number = |n: i64| u64::try_from(n).map_err(|_| Status::invalid_argument("a negative range"));
     match wire {
         None => Ok(None),

@@ -75,9 +75,6 @@ impl Jobs {
     /// # Errors
     /// If there is a build of that id.
     pub(crate) fn register(&self, id: &str, job: Job) -> Result<JobHandle, Failure> {
-        if id.is_empty() {
-            return Err(Failure::new(Code::InvalidArgument, "a build needs an id"));
-        }
         let job = Arc::new(job);
         let mut known = self.0.known.lock();
         if known.jobs.contains_key(id) || known.ended.contains_key(id) {

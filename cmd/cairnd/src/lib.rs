@@ -13,11 +13,13 @@
 //! | `history` | builds that have ended |
 //! | `provenance` | statements about how results were made |
 //! | `sbom` | bills of materials of what frontends made without |
+//! | `accept`, `limits`, `trailers` | how many connections there are, how much a call may ask for, and how much an error says |
 //! | `content` | blobs, to read |
 //! | [`telemetry`] | logs and traces |
 //! | [`systemd`] | sockets opened in advance, and word of the daemon's state |
 //! | `convert`, `failure` | what the wire has other types for |
 
+mod accept;
 mod caches;
 pub mod config;
 mod content;
@@ -28,9 +30,13 @@ pub mod embedded;
 mod explain;
 mod failure;
 mod frontends;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod history;
 mod jobs;
+mod limits;
 mod provenance;
 mod registries;
 mod sbom;
@@ -40,6 +46,7 @@ mod solve;
 mod spool;
 pub mod systemd;
 pub mod telemetry;
+mod trailers;
 
 pub use daemon::StartError;
 pub use server::DaemonServer;

@@ -10,18 +10,23 @@ use std::time::Duration;
 use rustix::net::AddressFamily;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::config::{Address, Config, TlsFiles};
 use crate::daemon::{Daemon, StartError};
-use crate::{services, systemd};
+use crate::{accept, services, systemd};
 
 /// How long calls in progress may take to end after the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long a client may take to say who it is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often clients on idle connections are asked whether they are still there, and how long they may take to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Most calls at a time on one connection. A client that builds many things at once has three for each.
+const MAX_CALLS: u32 = 4096;
+/// Most bytes of headers of one call.
+const MAX_HEADERS: u32 = 64 << 10;
 /// How long the daemon waits after a build before it looks for what to remove.
 const GC_DELAY: Duration = Duration::from_secs(60);
 
@@ -104,21 +109,22 @@ impl DaemonServer {
     pub async fn serve(self, stop: CancellationToken) -> Result<(), StartError> {
         let mut servers = JoinSet::new();
         let mut sockets = Vec::new();
+        let places = accept::places();
         for listener in self.listeners {
             let routes = services::routes(&self.daemon);
             let stopped = stop.clone().cancelled_owned();
             match listener {
                 Listener::Unix(listener, file) => {
                     sockets.push(file);
-                    let incoming = UnixListenerStream::new(listener);
-                    let server = Server::builder().add_routes(routes);
+                    let incoming = accept::connections(listener, places.clone());
+                    let server = plain().add_routes(routes);
                     servers.spawn(server.serve_with_incoming_shutdown(incoming, stopped));
                 }
                 Listener::Tcp(listener) => {
-                    let incoming = TcpListenerStream::new(listener);
+                    let incoming = accept::connections(listener, places.clone());
                     let mut server = match &self.tls {
                         Some(tls) => secured(tls)?,
-                        None => Server::builder(),
+                        None => plain(),
                     };
                     let server = server.add_routes(routes);
                     servers.spawn(server.serve_with_incoming_shutdown(incoming, stopped));
@@ -193,8 +199,17 @@ fn tls(files: &TlsFiles) -> Result<ServerTlsConfig, StartError> {
     Ok(tls)
 }
 
+/// A server that outlives clients which do not end their connections.
+fn plain() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .max_concurrent_streams(MAX_CALLS)
+        .http2_max_header_list_size(MAX_HEADERS)
+}
+
 fn secured(tls: &ServerTlsConfig) -> Result<Server, StartError> {
-    Server::builder().tls_config(tls.clone()).map_err(|error| {
+    plain().tls_config(tls.clone()).map_err(|error| {
         let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
         StartError::Tls(format!("{error}{cause}"))
     })

@@ -22,6 +22,7 @@ use crate::control::ControlService;
 use crate::daemon::Daemon;
 use crate::explain::ExplainService;
 use crate::gateway::{Forwarder, GatewayService};
+use crate::trailers;
 
 /// Largest message in either direction.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -57,13 +58,14 @@ pub(crate) fn routes(daemon: &Daemon) -> Routes {
             Routes::default()
         }
     };
-    routes
+    let routes = routes
         .add_service(control)
         .add_service(gateway)
         .add_service(explain)
         .add_service(content)
         .add_service(HealthServer::new(HealthService))
-        .add_service(TraceServiceServer::new(NoTraces))
+        .add_service(TraceServiceServer::new(NoTraces));
+    trailers::bounded(routes)
 }
 
 /// Tells clients which services there are, and what their messages look like; in both versions of that service.
@@ -90,7 +92,7 @@ pub(crate) fn routes_of_frontend(frontend: Arc<Forwarder>) -> Routes {
     let gateway = LlbBridgeServer::new(GatewayService::for_frontend(frontend))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    Routes::new(gateway).add_service(HealthServer::new(HealthService))
+    trailers::bounded(Routes::new(gateway).add_service(HealthServer::new(HealthService)))
 }
 
 /// Says that the daemon is there: it answers, so it is.

@@ -22,6 +22,7 @@ use crate::explain::Remember;
 use crate::failure::Failure;
 use crate::history::{Made, Recorder};
 use crate::jobs::Job;
+use crate::limits;
 use crate::provenance::{self, About, Predicates, Provenance};
 use crate::sbom;
 
@@ -49,6 +50,7 @@ enum Work {
 /// # Cancel safety
 /// Dropping the future gives the build up.
 pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<SolveResponse, Failure> {
+    limits::check(&request)?;
     refuse_unsupported(daemon, &request).await?;
     let outputs = Outputs {
         exporters: exporters(daemon, &mut request)?,

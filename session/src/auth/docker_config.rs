@@ -126,7 +126,7 @@ impl DockerConfig {
         }
     }
 
-    fn parse(bytes: &[u8], path: &Path) -> Result<Self, DockerConfigError> {
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self, DockerConfigError> {
         let invalid = |_| DockerConfigError::Parse { path: path.to_owned() };
         let file: File = serde_json::from_slice(bytes).map_err(invalid)?;
         let mut auths = BTreeMap::new();

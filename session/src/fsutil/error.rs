@@ -19,6 +19,9 @@ pub enum TransferError {
     /// The stream ended before the transfer was complete.
     #[error("file transfer ended early")]
     EndedEarly,
+    /// The sender said nothing for too long.
+    #[error("file transfer stalled: nothing came for {} s", .0.as_secs())]
+    Stalled(std::time::Duration),
     /// The sending side gave up.
     #[error("error from sender: {0}")]
     FromSender(String),
@@ -94,6 +97,7 @@ impl From<TransferError> for Status {
         match error {
             TransferError::Session(error) => error.into(),
             TransferError::Stream(status) => *status,
+            TransferError::Stalled(_) => Self::deadline_exceeded(error.to_string()),
             error => Self::unknown(error.to_string()),
         }
     }

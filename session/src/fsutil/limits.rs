@@ -1,4 +1,6 @@
-//! How much a sender may send.
+//! How much a sender may send, and how long it may pause.
+
+use std::time::Duration;
 
 /// Bounds of one transfer. The defaults are far beyond any real build context.
 #[derive(Debug, Clone)]
@@ -7,6 +9,8 @@ pub struct TransferLimits {
     pub max_entries: u32,
     /// Bytes of packets altogether.
     pub max_bytes: u64,
+    /// Time without a packet, while something is still to come.
+    pub max_pause: Duration,
 }
 
 impl Default for TransferLimits {
@@ -14,6 +18,8 @@ impl Default for TransferLimits {
         Self {
             max_entries: 5_000_000,
             max_bytes: 4 << 40,
+            // Looking through a directory of which nearly everything is excluded sends nothing for a while.
+            max_pause: Duration::from_secs(10 * 60),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_proto::fsutil::packet::PacketType;
@@ -93,6 +94,7 @@ where
         sink,
         validator: Validator::new(limits),
         max_bytes: limits.max_bytes,
+        max_pause: limits.max_pause,
         requests: VecDeque::new(),
         open: HashMap::new(),
         is_list_complete: false,
@@ -111,6 +113,7 @@ struct Receiver<'a, S, K> {
     sink: &'a mut K,
     validator: Validator,
     max_bytes: u64,
+    max_pause: Duration,
     /// Wanted, but not asked for yet. Bounded by the number of entries.
     requests: VecDeque<u32>,
     /// Wanted files, with the bytes that may still come.
@@ -130,7 +133,8 @@ where
             self.apply(packet).await?;
         }
         self.sink.complete().await.map_err(TransferError::Sink)?;
-        self.finish().await?;
+        let finished = tokio::time::timeout(self.max_pause, self.finish()).await;
+        finished.map_err(|_| TransferError::Stalled(self.max_pause))??;
         self.summary.entries = self.validator.entries();
         Ok(self.summary)
     }
@@ -141,6 +145,8 @@ where
 
     /// Waits for the next packet, sending requests meanwhile as there is room for them.
     async fn packet(&mut self) -> Result<Packet, TransferError> {
+        let pause = tokio::time::sleep(self.max_pause);
+        tokio::pin!(pause);
         loop {
             tokio::select! {
                 permit = self.outgoing.reserve(), if !self.requests.is_empty() => match permit {
@@ -152,6 +158,7 @@ where
                     Err(_) => self.requests.clear(),
                 },
                 packet = self.incoming.next() => return Ok(packet.ok_or(TransferError::EndedEarly)??),
+                () = &mut pause => return Err(TransferError::Stalled(self.max_pause)),
             }
         }
     }

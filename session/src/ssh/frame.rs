@@ -18,7 +18,7 @@ const SIGN_REQUEST: u8 = 13;
 ///
 /// # Errors
 /// If it is longer than a message may be, or ends before its end.
-pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let mut message = vec![0; HEADER];
     let first = from.read(&mut message[..1]).await?;
     if first == 0 {

@@ -62,6 +62,7 @@ fn limits() -> TransferLimits {
     TransferLimits {
         max_entries: 1000,
         max_bytes: 10 << 20,
+        ..TransferLimits::default()
     }
 }
 
@@ -222,4 +223,43 @@ async fn rule_breaking_receivers_are_refused() {
         assert!(error.contains(expected), "{expected}: {error}");
     }
     send_to(vec![packet(PacketType::PacketFin)]).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn senders_that_say_nothing_more_are_given_up() {
+    let patience = limits().max_pause;
+    for (name, packets) in [
+        ("nothing at all", Vec::new()),
+        ("half a list", vec![dir("a"), file("a/b")]),
+        ("half a file", vec![file("a"), end_of_list(), data(0, b"x")]),
+        (
+            "everything but the end",
+            vec![file("a"), end_of_list(), data(0, b"x"), data(0, b"")],
+        ),
+    ] {
+        let started = tokio::time::Instant::now();
+        let packets = stream::iter(packets.into_iter().map(Ok)).chain(stream::pending());
+        let (outgoing, mut sent) = mpsc::channel(16);
+        let drain = tokio::spawn(async move { while sent.recv().await.is_some() {} });
+        let mut sink = MemorySink::default();
+        let received = fsutil::receive(Box::pin(packets), outgoing, &limits(), &mut sink).await;
+        assert!(
+            matches!(received, Err(TransferError::Stalled(_))),
+            "{name}: {received:?}"
+        );
+        let took = started.elapsed();
+        assert!(patience <= took && took < patience * 2, "{name}: {took:?}");
+        drain.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_does_not_listen_is_given_up_at_the_end() {
+    let packets =
+        stream::iter([file("a"), end_of_list(), data(0, b"x"), data(0, b"")].map(Ok)).chain(stream::pending());
+    let (outgoing, _full) = mpsc::channel(1);
+    outgoing.try_send(Packet::default()).unwrap();
+    let mut sink = MemorySink::default();
+    let received = fsutil::receive(Box::pin(packets), outgoing, &limits(), &mut sink).await;
+    assert!(matches!(received, Err(TransferError::Stalled(_))), "{received:?}");
 }

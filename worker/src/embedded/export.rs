@@ -43,6 +43,19 @@ pub(super) fn exporter(worker: &EmbeddedWorker, request: &ExporterRequest) -> Re
     }
 }
 
+/// What is fuzzed here: settings of all exporters, one in each line.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn settings(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let pairs = text.lines().take(32).filter_map(|line| line.split_once('='));
+    let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    for kind in ["image", "oci", "docker"] {
+        drop(image::Settings::new(kind, &attrs::Attrs::new(kind, &pairs)));
+    }
+    let attrs = attrs::Attrs::new("local", &pairs);
+    drop(files::FileSettings::new(&attrs));
+}
+
 /// Where an exporter's output goes.
 #[derive(Clone)]
 struct Target {

@@ -34,7 +34,7 @@ use url::Url;
 use crate::layer::{Describe, LayerList, LayerStore};
 use error::HttpError;
 use exchange::{Answer, Ask};
-use name::file_name;
+pub(super) use name::file_name;
 use receive::{Body, Placement};
 use records::{HttpRecord, HttpRecords, record_key, validator};
 

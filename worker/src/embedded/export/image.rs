@@ -22,7 +22,8 @@ use crate::image::{self, Document, LayoutKind, PushEvent, PushOptions, StoredBlo
 use crate::registry::Reference;
 use crate::service::{ExportInput, ExportRefs, Exporter};
 use assemble::Made;
-use settings::{Destination, Settings};
+use settings::Destination;
+pub(super) use settings::Settings;
 
 /// Annotation of what leads to an image in a layout: when that was written.
 const CREATED: &str = "org.opencontainers.image.created";

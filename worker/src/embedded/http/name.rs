@@ -11,7 +11,7 @@ const MAX_NAME: usize = 255;
 
 /// The name that the server gives, else the last element of the URL's path, else `download`. Always a plain name: it
 /// leads nowhere.
-pub(super) fn file_name(url: &Url, headers: Option<&HeaderMap>) -> String {
+pub(in crate::embedded) fn file_name(url: &Url, headers: Option<&HeaderMap>) -> String {
     let disposition = headers.and_then(|headers| headers.get(CONTENT_DISPOSITION));
     let given = disposition
         .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())

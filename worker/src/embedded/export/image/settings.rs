@@ -73,7 +73,7 @@ pub(super) struct StoreSettings {
 
 /// The settings of an exporter of images.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
+pub(in crate::embedded::export) struct Settings {
     pub(super) destination: Destination,
     pub(super) store: StoreSettings,
     pub(super) names: NameRules,
@@ -93,7 +93,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(kind: &str, attrs: &Attrs<'_>) -> Result<Self, WorkerError> {
+    pub(in crate::embedded::export) fn new(kind: &str, attrs: &Attrs<'_>) -> Result<Self, WorkerError> {
         let destination = destination(kind, attrs)?;
         let is_image = destination == Destination::Store;
         let mut notes = Vec::new();

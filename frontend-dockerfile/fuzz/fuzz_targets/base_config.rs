@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cairn_dockerfile::fuzzing::run("base_config", data));

@@ -1,0 +1,229 @@
+//! What is fuzzed of this crate: each decoder of bytes from outside, as a function of any bytes. `fuzz` beside `src`
+//! has a target for each; the tests below run them in every test run, so that they cannot rot.
+//!
+//! Whether the bytes are what they are taken for does not matter; nothing may panic, take long, or break the promise
+//! that a function states.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use cairn_proto::fsutil::{Packet, Stat};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
+
+use crate::fsutil::{self, BoxError, Decision, ReceiveSink, TransferLimits};
+use crate::{SessionHeaders, metadata_values, ssh};
+
+/// All of them, by the names of their targets.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("agent_messages", agent_messages),
+    ("docker_config", docker_config),
+    ("metadata", metadata),
+    ("transfer", transfer),
+];
+
+/// Runs the one of this name.
+///
+/// # Panics
+/// If there is none, or a promise is broken.
+pub fn run(name: &str, data: &[u8]) {
+    let found = TARGETS.iter().find(|(target, _)| *target == name);
+    found.expect("a target of this name").1(data);
+}
+
+/// Packets of a sender, each after its length: what arrives is in order, within directories, and never leaves them.
+pub fn transfer(mut data: &[u8]) {
+    let mut packets = Vec::new();
+    while let Ok(packet) = Packet::decode_length_delimited(&mut data) {
+        packets.push(Ok(packet));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let Ok(runtime) = runtime else { return };
+    runtime.block_on(async {
+        let (outgoing, mut sent) = mpsc::channel(4096);
+        let mut sink = Careful::default();
+        let limits = TransferLimits {
+            max_entries: 1000,
+            ..TransferLimits::default()
+        };
+        let packets = futures_util::stream::iter(packets);
+        drop(fsutil::receive(packets, outgoing, &limits, &mut sink).await);
+        sent.close();
+    });
+}
+
+/// Believes nothing.
+#[derive(Default)]
+struct Careful {
+    seen: Vec<String>,
+    is_open: HashMap<u32, bool>,
+}
+
+impl ReceiveSink for Careful {
+    async fn entry(&mut self, index: u32, stat: Stat) -> Result<Decision, BoxError> {
+        let path = &stat.path;
+        assert_eq!(index as usize, self.seen.len(), "entries are counted");
+        assert!(!path.starts_with('/') && !path.is_empty(), "{path:?} is not relative");
+        let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+        assert!(path.split('/').all(is_name), "{path:?} is not clean");
+        assert!(!self.seen.contains(path), "{path:?} came twice");
+        if let Some((parent, _)) = path.rsplit_once('/') {
+            assert!(
+                self.seen.iter().any(|seen| seen == parent),
+                "{path:?} came before its directory"
+            );
+        }
+        self.seen.push(path.clone());
+        self.is_open.insert(index, true);
+        Ok(Decision::Fetch)
+    }
+
+    async fn data(&mut self, index: u32, _: Bytes) -> Result<(), BoxError> {
+        assert_eq!(self.is_open.get(&index), Some(&true), "data of no open file");
+        Ok(())
+    }
+
+    async fn end_of_file(&mut self, index: u32) -> Result<(), BoxError> {
+        assert_eq!(self.is_open.insert(index, false), Some(true), "a file ended twice");
+        Ok(())
+    }
+}
+
+/// Metadata of calls and of sessions, a key and a value in each line.
+pub fn metadata(data: &[u8]) {
+    let mut metadata = MetadataMap::new();
+    for line in data.split(|&byte| byte == b'\n').take(300) {
+        let mut parts = line.splitn(2, |&byte| byte == b' ');
+        let key = AsciiMetadataKey::from_bytes(parts.next().unwrap_or_default());
+        let value = AsciiMetadataValue::try_from(parts.next().unwrap_or_default());
+        if let (Ok(key), Ok(value)) = (key, value) {
+            metadata.append(key, value);
+        }
+    }
+    if let Ok(headers) = SessionHeaders::from_metadata(&metadata) {
+        assert!(
+            !headers.id.is_empty() && headers.id.len() <= 256,
+            "an id without bounds"
+        );
+        assert!(headers.methods.len() <= 256, "methods without bounds");
+    }
+    for key in ["dir-name", "include-patterns", "followpaths"] {
+        drop(metadata_values::read(&metadata, key));
+    }
+}
+
+/// Messages of steps to the client's ssh agent: none is longer than agents have them.
+pub fn agent_messages(data: &[u8]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let Ok(runtime) = runtime else { return };
+    runtime.block_on(async {
+        let mut data = data;
+        while let Ok(Some(message)) = ssh::read_message(&mut data).await {
+            assert!(
+                message.len() > 4 && message.len() <= (256 << 10) + 4,
+                "{} bytes",
+                message.len()
+            );
+        }
+    });
+}
+
+/// The configuration that holds registry credentials.
+pub fn docker_config(data: &[u8]) {
+    drop(crate::auth::DockerConfig::parse(
+        data,
+        std::path::Path::new("config.json"),
+    ));
+}
+
+#[cfg(test)]
+#[path = "../../fuzz/damaged.rs"]
+mod damaged;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seeds(name: &str) -> Vec<Vec<u8>> {
+        let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+        match name {
+            "agent_messages" => vec![vec![0, 0, 0, 2, 11, 0, 0, 0, 0, 1, 5]],
+            "docker_config" => texts(&[
+                r#"{"auths":{"https://index.docker.io/v1/":{"auth":"bWU6aHVudGVyMg=="},"a:5000":{"username":"u","password":"p"}},"credHelpers":{"b":"x"},"credsStore":"y"}"#,
+            ]),
+            "metadata" => texts(&[
+                "x-docker-expose-session-uuid abc\nx-docker-expose-session-grpc-method /a.B/C\nx-buildkit-session-health-custom-timeout 1000\ndir-name-encoded 1\ndir-name a%20b+c",
+            ]),
+            "transfer" => vec![transferred()],
+            _ => Vec::new(),
+        }
+    }
+
+    /// A directory, a file in it and a link, as a sender sends them.
+    fn transferred() -> Vec<u8> {
+        use cairn_proto::fsutil::packet::PacketType;
+        let stat = |path: &str, mode, link: &str| Packet {
+            r#type: PacketType::PacketStat.into(),
+            stat: Some(Stat {
+                path: path.to_owned(),
+                mode,
+                size: 1,
+                linkname: link.to_owned(),
+                ..Stat::default()
+            }),
+            ..Packet::default()
+        };
+        let data = |data: &'static [u8]| Packet {
+            r#type: PacketType::PacketData.into(),
+            id: 1,
+            data: Bytes::from_static(data),
+            ..Packet::default()
+        };
+        let end = Packet::default();
+        let fin = Packet {
+            r#type: PacketType::PacketFin.into(),
+            ..Packet::default()
+        };
+        let link = crate::mode::SYMLINK | 0o777;
+        let packets = [
+            stat("dir", crate::mode::DIR | 0o755, ""),
+            stat("dir/file", 0o644, ""),
+            stat("link", link, "../../etc/passwd"),
+            end,
+            data(b"x"),
+            data(b""),
+            fin,
+        ];
+        packets
+            .iter()
+            .flat_map(Packet::encode_length_delimited_to_vec)
+            .collect()
+    }
+
+    #[test]
+    fn every_decoder_takes_any_bytes() {
+        for (name, target) in TARGETS {
+            let config = ProptestConfig {
+                cases: damaged::cases(1500),
+                failure_persistence: None,
+                ..ProptestConfig::default()
+            };
+            let inputs = damaged::inputs(seeds(name));
+            let ran = proptest::test_runner::TestRunner::new(config).run(&inputs, |input| {
+                target(&input);
+                Ok(())
+            });
+            if let Err(failure) = ran {
+                panic!("{name}: {failure}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_decoder_has_a_target() {
+        damaged::expect_targets(env!("CARGO_MANIFEST_DIR"), TARGETS.iter().map(|(name, _)| *name));
+    }
+}

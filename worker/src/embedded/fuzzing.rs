@@ -1,0 +1,19 @@
+//! What is fuzzed here; see [`crate::fuzzing`].
+
+use reqwest::header::{CONTENT_DISPOSITION, HeaderMap, HeaderValue};
+
+pub(crate) use super::export::settings;
+
+/// A URL, and in the next line what its server calls the file: always a plain name.
+pub(crate) fn file_name(data: &[u8]) {
+    let mut lines = data.splitn(2, |&byte| byte == b'\n');
+    let url = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
+    let url = url::Url::parse(&url).or_else(|_| url::Url::parse("http://host/"));
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(lines.next().unwrap_or_default()) {
+        headers.insert(CONTENT_DISPOSITION, value);
+    }
+    let name = super::http::file_name(&url.expect("an address"), Some(&headers));
+    assert!(!matches!(name.as_str(), "" | "." | ".."), "{name:?} is no name");
+    assert!(!name.contains(['/', '\0']) && name.len() <= 255, "{name:?} is no name");
+}
