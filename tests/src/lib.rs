@@ -6,6 +6,7 @@
 //!
 //! The tests need base images and programs that `make test` provides; see [`lab`] for the environment it sets.
 
+pub mod abuse;
 mod buildx;
 mod cairn;
 mod clean;

@@ -153,6 +153,29 @@ fn a_missing_dockerfile_is_named() -> anyhow::Result<()> {
 }
 
 #[test]
+fn long_files_are_no_trouble() -> anyhow::Result<()> {
+    let Some(mut bench) = Bench::open(&[Need::Containers])? else {
+        return Ok(());
+    };
+    // Both travel in headers of calls: one with the details of the error, the other as patterns.
+    let dockerfile = format!(
+        "{}FROM scratch\nCOPY nowhere.txt /\n",
+        "# a long remark\n".repeat(20_000)
+    );
+    let ignored: String = (0..5000).map(|n| format!("some/long/name/{n}\n")).collect();
+    let files = [
+        ("Dockerfile", dockerfile.as_str()),
+        (".dockerignore", &ignored),
+        ("other.txt", ""),
+    ];
+    let outcome = bench.fail(&files, &[])?;
+    expect_remarks(
+        &outcome,
+        &["Dockerfile:20002", "20002 | >>> COPY nowhere.txt /", "not found"],
+    )
+}
+
+#[test]
 fn a_malformed_ignore_file_is_named() -> anyhow::Result<()> {
     let Some(mut bench) = Bench::open(&[Need::Containers])? else {
         return Ok(());
