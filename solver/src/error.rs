@@ -47,5 +47,5 @@ pub struct VertexError {
     /// What went wrong.
     pub source: WorkerError,
     /// The files and places it was made from.
-    pub places: Vec<(SourceFile, SourceLocation)>,
+    pub places: Vec<(Arc<SourceFile>, SourceLocation)>,
 }

@@ -29,15 +29,24 @@ pub enum Event {
     Warning(VertexDigest, Box<Warning>),
 }
 
-/// State of a vertex.
+/// What clients are shown of a vertex that never changes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct VertexState {
+pub struct VertexHeader {
     /// Identity.
     pub digest: VertexDigest,
     /// Vertices it depends on.
-    pub inputs: Arc<[VertexDigest]>,
+    pub inputs: Box<[VertexDigest]>,
     /// Display name.
     pub name: Arc<str>,
+    /// The step it is shown as a part of.
+    pub group: Option<Arc<ProgressGroup>>,
+}
+
+/// State of a vertex.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VertexState {
+    /// The vertex.
+    pub vertex: Arc<VertexHeader>,
     /// Whether its result was known.
     pub cached: bool,
     /// When work began.
@@ -46,8 +55,19 @@ pub struct VertexState {
     pub completed: Option<SystemTime>,
     /// Why it failed; empty if it did not.
     pub error: String,
-    /// The step it is shown as a part of.
-    pub group: Option<Arc<ProgressGroup>>,
+}
+
+impl VertexState {
+    /// The state before anything is done.
+    pub fn new(vertex: VertexHeader) -> Self {
+        Self {
+            vertex: Arc::new(vertex),
+            cached: false,
+            started: None,
+            completed: None,
+            error: String::new(),
+        }
+    }
 }
 
 /// State of an action of a vertex, such as the transfer of one layer.

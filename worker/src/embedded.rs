@@ -304,7 +304,7 @@ impl Worker for EmbeddedWorker {
         let vertex = execution.vertex.clone();
         match &vertex.op {
             Op::Source(SourceOp::Image(source)) => {
-                let platform = vertex.platform.as_ref();
+                let platform = vertex.platform.as_deref();
                 let made = tokio::select! {
                     made = self.make_image(source, platform, execution.resolved.as_ref(), context) => made?,
                     () = context.cancel.cancelled() => return Err(WorkerError::Cancelled),
@@ -321,7 +321,7 @@ impl Worker for EmbeddedWorker {
             }
             Op::Source(SourceOp::OciLayout(source)) => {
                 let made = tokio::select! {
-                    made = self.make_layout_image(source, vertex.platform.as_ref(), context) => made?,
+                    made = self.make_layout_image(source, vertex.platform.as_deref(), context) => made?,
                     () = context.cancel.cancelled() => return Err(WorkerError::Cancelled),
                 };
                 Ok(vec![made])

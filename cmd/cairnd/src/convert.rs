@@ -69,14 +69,14 @@ impl Batch {
 
 fn vertex(state: VertexState) -> control::Vertex {
     control::Vertex {
-        digest: state.digest.to_string(),
-        inputs: state.inputs.iter().map(ToString::to_string).collect(),
-        name: state.name.to_string(),
+        digest: state.vertex.digest.to_string(),
+        inputs: state.vertex.inputs.iter().map(ToString::to_string).collect(),
+        name: state.vertex.name.to_string(),
         cached: state.cached,
         started: state.started.map(timestamp),
         completed: state.completed.map(timestamp),
         error: state.error,
-        progress_group: state.group.as_deref().map(progress_group),
+        progress_group: state.vertex.group.as_deref().map(progress_group),
     }
 }
 

@@ -322,11 +322,11 @@ mod tests {
                 cause: None,
             },
             places: vec![(
-                SourceFile {
+                Arc::new(SourceFile {
                     filename: "Dockerfile".to_owned(),
                     data: "FROM a\n".into(),
                     language: "Dockerfile".to_owned(),
-                },
+                }),
                 SourceLocation {
                     file: 0,
                     ranges: vec![range],

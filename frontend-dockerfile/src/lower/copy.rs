@@ -1,5 +1,7 @@
 //! `COPY` and `ADD`.
 
+use std::sync::Arc;
+
 use cairn_solver::llb::{
     ActionInput, Chown, CopyAction, FileAction, FileActionKind, FileOp, Op, OpMetadata, ProgressGroup,
 };
@@ -213,14 +215,14 @@ impl Lowering<'_> {
         };
         let end = name.find("] ").map_or(0, |at| at + 2);
         let merged_name = format!("{}LINK {}", &name[..end], &name[end..]);
-        metadata.progress_group = Some(ProgressGroup {
+        metadata.progress_group = Some(Arc::new(ProgressGroup {
             weak: true,
             ..group.clone()
-        });
+        }));
         let copied = self.add_copy(op, metadata, lines);
         let metadata = OpMetadata {
             ignore_cache: state.ignore_cache,
-            progress_group: Some(group),
+            progress_group: Some(Arc::new(group)),
             ..OpMetadata::named(merged_name)
         };
         self.arena.add(

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use cairn_solver::llb::ProxyEnv;
 
-/// The proxies among the build arguments. If a name is given in both cases the lower-case one wins.
-pub(super) fn from_build_args(args: &BTreeMap<String, String>) -> ProxyEnv {
+/// The proxies among the build arguments, if there are any. If a name is given in both cases the lower-case one wins.
+pub(super) fn from_build_args(args: &BTreeMap<String, String>) -> Option<Box<ProxyEnv>> {
     let get = |name: &str| {
         let other = || {
             args.iter()
@@ -14,11 +14,12 @@ pub(super) fn from_build_args(args: &BTreeMap<String, String>) -> ProxyEnv {
         };
         args.get(name).or_else(other).cloned().unwrap_or_default()
     };
-    ProxyEnv {
+    let proxy = ProxyEnv {
         http: get("http_proxy"),
         https: get("https_proxy"),
         ftp: get("ftp_proxy"),
         no: get("no_proxy"),
         all: get("all_proxy"),
-    }
+    };
+    (proxy != ProxyEnv::default()).then(|| Box::new(proxy))
 }

@@ -79,8 +79,7 @@ impl Lowering<'_> {
         let action = match &source {
             SourceOp::Http(file) => {
                 // Clients expect this to be there, and that it says nothing.
-                let command = "com.docker.dockerfile.v1.command".to_owned();
-                metadata.description.insert(command, String::new());
+                metadata.description.insert("com.docker.dockerfile.v1.command", "");
                 CopyAction {
                     src: format!("/{}", file.filename),
                     attempt_unpack: copy.unpack == Some(true),

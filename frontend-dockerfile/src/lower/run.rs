@@ -58,7 +58,7 @@ impl Lowering<'_> {
         let name = state.names.next(&state.env, &shown);
         let mut metadata = state.metadata(name, &step.instruction.text);
         let options = &self.around.options.run;
-        metadata.resources.clone_from(&options.resources);
+        metadata.resources = options.resources.clone().map(Box::new);
         let created_by = format!("RUN {}{} # buildkit", arguments(state), args.join(" "));
         let op = ExecOp {
             args,

@@ -112,7 +112,10 @@ fn run(exec: &ExecOp) -> String {
     for (key, value) in [
         ("user", &exec.user),
         ("hostname", &exec.hostname),
-        ("http_proxy", &exec.proxy.http),
+        (
+            "http_proxy",
+            exec.proxy.as_ref().map_or(&String::new(), |proxy| &proxy.http),
+        ),
         ("cgroup", &exec.cgroup_parent),
     ] {
         if !value.is_empty() {

@@ -18,7 +18,7 @@ use crate::count::Counted;
 use crate::llb::{
     self, Definition, Edge, Graph, NetMode, Op, SecurityMode, SourceFile, SourceLocation, Vertex, VertexDigest,
 };
-use crate::progress::{Event, EventLog, VertexProgress, VertexState};
+use crate::progress::{Event, EventLog, VertexHeader, VertexProgress, VertexState};
 use crate::session::SessionGroup;
 use crate::worker::{CallContext, Ref, WorkerError};
 use crate::{Digest, Platform, SolveError, VertexError};
@@ -197,15 +197,15 @@ impl Build {
     /// Begins a step that is no vertex, such as an export. `key` identifies it within the build.
     pub fn step(&self, key: &str, name: &str) -> Step {
         let digest = Digest::sha256(key.as_bytes());
-        let state = VertexState {
+        let header = VertexHeader {
             digest,
-            inputs: Arc::default(),
+            inputs: Box::default(),
             name: name.into(),
-            cached: false,
-            started: Some(SystemTime::now()),
-            completed: None,
-            error: String::new(),
             group: None,
+        };
+        let state = VertexState {
+            started: Some(SystemTime::now()),
+            ..VertexState::new(header)
         };
         self.inner.events.push(Event::Vertex(state.clone()));
         Step {
@@ -230,9 +230,9 @@ impl Build {
             for event in events {
                 if let Event::Vertex(state) = event {
                     if state.started.is_some() && state.completed.is_none() {
-                        unfinished.insert(state.digest, state);
+                        unfinished.insert(state.vertex.digest, state);
                     } else {
-                        unfinished.remove(&state.digest);
+                        unfinished.remove(&state.vertex.digest);
                     }
                 }
             }
@@ -305,7 +305,7 @@ impl Inner {
             }
             if !self.engine.worker.accepts(filter)? {
                 return Err(SolveError::NoWorker {
-                    name: graph.name(index),
+                    name: graph.name(index).to_string(),
                     filter: filter.join(", "),
                 });
             }
@@ -362,8 +362,13 @@ impl Inner {
                     let number = u32::try_from(nodes.in_order.len()).expect("no build has as many vertices");
                     let inputs = vertex.inputs.iter().map(|edge| want(&numbers, *edge)).collect();
                     let places = places(graph, &vertex.digest);
-                    let below = distinct(graph, vertex);
-                    let node = Node::new(number, vertex.clone(), graph.name(index), inputs, below, places, depth);
+                    let header = VertexHeader {
+                        digest: vertex.digest,
+                        inputs: distinct(graph, vertex),
+                        name: graph.name(index),
+                        group: vertex.metadata.progress_group.clone(),
+                    };
+                    let node = Node::new(number, vertex.clone(), header, inputs, places, depth);
                     new.push(Event::Vertex(node.state()));
                     nodes.in_order.push(Arc::new(node));
                     nodes.by_digest.insert(vertex.digest, number);
@@ -409,7 +414,7 @@ fn want(numbers: &[u32], edge: Edge) -> Want {
 }
 
 /// The vertices among inputs, each once.
-fn distinct(graph: &Graph, vertex: &Vertex) -> Arc<[VertexDigest]> {
+fn distinct(graph: &Graph, vertex: &Vertex) -> Box<[VertexDigest]> {
     let digest = |edge: &Edge| graph.vertex(edge.vertex).digest;
     let inputs = &vertex.inputs;
     // Most have so few that looking at them all is the fastest.
@@ -426,7 +431,7 @@ fn distinct(graph: &Graph, vertex: &Vertex) -> Arc<[VertexDigest]> {
         .collect()
 }
 
-fn places(graph: &Graph, vertex: &VertexDigest) -> Vec<(SourceFile, SourceLocation)> {
+fn places(graph: &Graph, vertex: &VertexDigest) -> Vec<(Arc<SourceFile>, SourceLocation)> {
     let map = graph.source_map();
     map.locations
         .get(vertex)
@@ -450,7 +455,7 @@ impl Step {
     /// What calls made as part of this step are given.
     pub fn context(&self) -> CallContext {
         CallContext {
-            progress: VertexProgress::new(self.state.digest, self.events.clone()),
+            progress: VertexProgress::new(self.state.vertex.digest, self.events.clone()),
             sessions: self.sessions.clone(),
             cancel: self.cancel.clone(),
         }
@@ -462,8 +467,8 @@ impl Step {
         let outcome = outcome.map_err(|source| match source {
             WorkerError::Cancelled => SolveError::Cancelled,
             source => SolveError::Vertex(Arc::new(VertexError {
-                vertex: self.state.digest,
-                name: self.state.name.to_string(),
+                vertex: self.state.vertex.digest,
+                name: self.state.vertex.name.to_string(),
                 source,
                 places: Vec::new(),
             })),

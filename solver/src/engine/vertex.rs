@@ -67,7 +67,7 @@ impl Inner {
     async fn made(self: &Arc<Self>, want: Want) -> Result<MadeOutput, SolveError> {
         let node = self.at(want.node);
         self.start_materialise(&node);
-        let made = outcome(&node.results).await?;
+        let made = outcome(node.results()).await?;
         let result = made.results.get(want.output).cloned().ok_or_else(|| {
             node.error(WorkerError::Failed(format!(
                 "the worker gave no output {}",
@@ -103,7 +103,7 @@ impl Inner {
             self.spawn(async move {
                 let outcome = inner.guard(&node, inner.materialise(&node)).await;
                 // Only this task sets it.
-                let _is_first = node.results.set(outcome);
+                let _is_first = node.results().set(outcome);
             });
         }
     }

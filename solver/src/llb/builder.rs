@@ -1,7 +1,7 @@
 //! Making definitions: what frontends use.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use cairn_proto::{canonical, pb};
 use super::decode::{DecodeError, decode};
 use super::definition::{Definition, SourceFile, SourceLocation};
 use super::graph::VertexDigest;
-use super::op::{FileOp, Op, OpMetadata, SourceOp};
+use super::op::{FileOp, Labels, Op, OpMetadata, SourceOp};
 use super::{ExecOp, encode};
 use crate::{Digest, Platform};
 
@@ -122,10 +122,11 @@ impl Builder {
                 OpMetadata::clone(&vertex.metadata),
             );
         }
+        let taken: HashSet<VertexDigest> = graph.topological().map(|index| graph.vertex(index).digest).collect();
         let map = graph.source_map();
         let files: Vec<usize> = map.files.iter().map(|file| self.known_source_file(file)).collect();
         for (digest, locations) in &map.locations {
-            for location in locations.iter().filter(|_| graph.find(digest).is_some()) {
+            for location in locations.iter().filter(|_| taken.contains(digest)) {
                 let file = files[location.file];
                 self.add_location(
                     *digest,
@@ -218,11 +219,10 @@ impl Builder {
 
 impl OpMetadata {
     /// Metadata with a display name.
-    pub fn named(name: impl Into<String>) -> Self {
-        Self {
-            description: [("llb.customname".to_owned(), name.into())].into_iter().collect(),
-            ..Self::default()
-        }
+    pub fn named(name: impl Into<Arc<str>>) -> Self {
+        let mut metadata = Self::default();
+        metadata.description.insert(Labels::CUSTOM_NAME, name);
+        metadata
     }
 
     /// Joins what two users of one vertex say: whoever wants the cache ignored is heard.
@@ -321,7 +321,9 @@ mod tests {
         let made = builder.finish(target);
         assert_eq!(made.to_wire().def[0], bytes);
         let graph = decode(&made).unwrap().expect("not scratch");
-        let vertex = graph.vertex(graph.find(&digest).expect("the source is in the graph"));
+        let mut vertices = graph.topological().map(|index| graph.vertex(index));
+        let vertex = vertices.find(|vertex| vertex.digest == digest);
+        let vertex = vertex.expect("the source is in the graph");
         assert_eq!(vertex.name(), "theirs");
         assert_eq!(graph.source_map().files.len(), 2);
         assert_eq!(graph.source_map().files[1].filename, "other");

@@ -9,7 +9,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use cairn_proto::pb;
 use prost::Message;
 
@@ -101,7 +101,7 @@ pub fn decode(definition: &Definition) -> Result<Option<Graph>, DecodeError> {
         return Err(DecodeError::TooFew(wire.def.len()));
     }
     let mut ops = Ops::read(ops)?;
-    let terminal: pb::Op = parse(terminal)?;
+    let terminal: pb::Op = parse(&**terminal)?;
     if terminal.op.is_some() {
         return Err(DecodeError::NoTarget);
     }
@@ -110,25 +110,42 @@ pub fn decode(definition: &Definition) -> Result<Option<Graph>, DecodeError> {
     ops.into_graph(target, wire.source.as_ref()).map(Some)
 }
 
-fn parse<M: Message + Default>(bytes: &[u8]) -> Result<M, DecodeError> {
+fn parse<M: Message + Default>(bytes: impl Buf) -> Result<M, DecodeError> {
     M::decode(bytes).map_err(|error| DecodeError::Parse(error.to_string()))
+}
+
+fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(bytes).map_err(|error| DecodeError::Parse(error.to_string()))
 }
 
 /// The ops of a definition, in the order in which they came.
 struct Ops<'a> {
     parsed: Vec<Parsed<'a>>,
     by_digest: HashMap<VertexDigest, u32>,
+    /// The platform of the last op that has one: most ops of a definition have the same, and share it.
+    platform: Option<(pb::Platform, Arc<Platform>)>,
 }
 
 /// An op that is not validated yet. Only what the search needs of it is decoded: all ops in their wire form at once
 /// would take as much memory as the graph.
 struct Parsed<'a> {
     digest: VertexDigest,
-    bytes: &'a [u8],
-    /// Numbers of the ops it depends on; [`MISSING`] for those that are not there.
-    inputs: Box<[u32]>,
+    bytes: &'a Bytes,
+    /// What it depends on.
+    inputs: Box<[Input]>,
+    /// How many outputs it has, once that is known.
+    outputs: usize,
     metadata: Option<&'a Arc<OpMetadata>>,
     visit: Visit,
+}
+
+/// An input of an op that is not validated yet.
+#[derive(Clone, Copy)]
+struct Input {
+    /// Number of an op; [`MISSING`] for one that is not there.
+    number: u32,
+    /// What is said about its output.
+    index: i64,
 }
 
 /// The number of an op that is not in the definition.
@@ -138,7 +155,27 @@ const MISSING: u32 = u32::MAX;
 #[derive(Clone, PartialEq, prost::Message)]
 struct OpInputs {
     #[prost(message, repeated, tag = "1")]
-    inputs: Vec<pb::Input>,
+    inputs: Vec<OpInput>,
+}
+
+/// A [`pb::Input`] whose digest is a part of the received bytes.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OpInput {
+    #[prost(bytes = "bytes", tag = "1")]
+    digest: Bytes,
+    #[prost(int64, tag = "2")]
+    index: i64,
+}
+
+/// The rest of [`pb::Op`].
+#[derive(Clone, PartialEq, prost::Message)]
+struct OpBody {
+    #[prost(oneof = "pb::op::Op", tags = "2, 3, 4, 5, 6, 7, 8")]
+    op: Option<pb::op::Op>,
+    #[prost(message, optional, tag = "10")]
+    platform: Option<pb::Platform>,
+    #[prost(message, optional, tag = "11")]
+    constraints: Option<pb::WorkerConstraints>,
 }
 
 /// How far the search for what is needed has come with an op.
@@ -161,16 +198,26 @@ impl<'a> Ops<'a> {
                     digest,
                     bytes,
                     inputs: Box::default(),
+                    outputs: 0,
                     metadata: None,
                     visit: Visit::Unseen,
                 });
             }
         }
-        let mut ops = Self { parsed, by_digest };
+        let mut ops = Self {
+            parsed,
+            by_digest,
+            platform: None,
+        };
         for number in 0..ops.parsed.len() {
-            let inputs = parse::<OpInputs>(ops.parsed[number].bytes)?.inputs;
-            let numbers = inputs.iter().map(|input| ops.number(&input.digest).unwrap_or(MISSING));
-            ops.parsed[number].inputs = numbers.collect();
+            let wire: OpInputs = parse(ops.parsed[number].bytes.clone())?;
+            let mut inputs = Vec::with_capacity(wire.inputs.len());
+            for input in &wire.inputs {
+                let number = ops.number(text(&input.digest)?).unwrap_or(MISSING);
+                let index = input.index;
+                inputs.push(Input { number, index });
+            }
+            ops.parsed[number].inputs = inputs.into_boxed_slice();
         }
         Ok(ops)
     }
@@ -189,16 +236,16 @@ impl<'a> Ops<'a> {
 
     /// The error for an input that is not there.
     fn missing(&self, number: usize, position: usize) -> DecodeError {
-        let inputs = parse::<OpInputs>(self.parsed[number].bytes).map(|op| op.inputs);
+        let inputs = parse::<OpInputs>(self.parsed[number].bytes.clone()).map(|op| op.inputs);
         let input = inputs.ok().and_then(|inputs| inputs.into_iter().nth(position));
-        DecodeError::MissingInput(input.map(|input| input.digest).unwrap_or_default())
+        let digest = input.and_then(|input| text(&input.digest).map(str::to_owned).ok());
+        DecodeError::MissingInput(digest.unwrap_or_default())
     }
 
     /// The ops that `target` depends on, inputs first. Iterative, so that depth costs no stack.
     fn into_graph(mut self, target: &pb::Input, source: Option<&pb::Source>) -> Result<Graph, DecodeError> {
         let mut graph = Graph {
             vertices: Vec::with_capacity(self.parsed.len()),
-            by_digest: HashMap::with_capacity(self.parsed.len()),
             target: Edge {
                 vertex: NodeIndex::new(0),
                 output: 0,
@@ -206,18 +253,22 @@ impl<'a> Ops<'a> {
             source_map: source_map(source),
         };
         let last = self.number(&target.digest);
-        let last = last.ok_or_else(|| DecodeError::MissingInput(target.digest.clone()))? as usize;
-        let mut pending = vec![last];
+        let last = last.ok_or_else(|| DecodeError::MissingInput(target.digest.clone()))?;
+        let target = Input {
+            number: last,
+            index: target.index,
+        };
+        let mut pending = vec![last as usize];
         // Inputs of the op at hand that are not in the graph yet.
         let mut missing = Vec::new();
         while let Some(&number) = pending.last() {
             let op = &self.parsed[number];
             if op.visit == Visit::Unseen {
-                for (position, &input) in op.inputs.iter().enumerate() {
-                    if input == MISSING {
+                for (position, input) in op.inputs.iter().enumerate() {
+                    if input.number == MISSING {
                         return Err(self.missing(number, position));
                     }
-                    let input = input as usize;
+                    let input = input.number as usize;
                     match self.parsed[input].visit {
                         Visit::Done(_) => {}
                         Visit::Unseen if input != number => missing.push(input),
@@ -235,45 +286,53 @@ impl<'a> Ops<'a> {
                 pending.append(&mut missing);
             }
         }
-        let digest = self.parsed[last].digest;
-        graph.target = self.edge(&graph, digest, 0, (last, target))?;
+        graph.target = self.edge(self.parsed[last as usize].digest, 0, target)?;
         Ok(graph)
     }
 
     /// Validates an op whose inputs are all in the graph, and puts it there.
     fn add(&mut self, number: usize, graph: &mut Graph) -> Result<(), DecodeError> {
         let Parsed { digest, metadata, .. } = self.parsed[number];
-        let numbers = std::mem::take(&mut self.parsed[number].inputs);
+        let unchecked = std::mem::take(&mut self.parsed[number].inputs);
         metadata.map_or(Ok(()), |metadata| check_caps(metadata))?;
-        let mut wire: pb::Op = parse(self.parsed[number].bytes)?;
-        let mut inputs = Vec::with_capacity(wire.inputs.len());
-        for (position, (input, &number)) in wire.inputs.iter().zip(&numbers).enumerate() {
-            inputs.push(self.edge(graph, digest, position, (number as usize, input))?);
+        let wire: OpBody = parse(&**self.parsed[number].bytes)?;
+        let mut inputs = Vec::with_capacity(unchecked.len());
+        for (position, input) in unchecked.iter().enumerate() {
+            inputs.push(self.edge(digest, position, *input)?);
         }
         let vertex = Vertex {
             digest,
-            platform: wire.platform.as_ref().map(|wire| platform(digest, wire)).transpose()?,
-            op: ops::decode(digest, inputs.len(), wire.op.take())?,
-            constraints: constraints(digest, wire.constraints.take())?,
+            platform: wire.platform.map(|wire| self.platform(digest, wire)).transpose()?,
+            op: ops::decode(digest, inputs.len(), wire.op)?,
+            constraints: constraints(digest, wire.constraints)?,
             metadata: metadata.cloned().unwrap_or_default(),
             inputs,
         };
-        let index = NodeIndex::new(graph.vertices.len());
+        let parsed = &mut self.parsed[number];
+        parsed.outputs = vertex.output_count();
+        parsed.visit = Visit::Done(NodeIndex::new(graph.vertices.len()));
         graph.vertices.push(Arc::new(vertex));
-        graph.by_digest.insert(digest, index);
-        self.parsed[number].visit = Visit::Done(index);
         Ok(())
     }
 
-    fn edge(
-        &self,
-        graph: &Graph,
-        vertex: VertexDigest,
-        position: usize,
-        (number, input): (usize, &pb::Input),
-    ) -> Result<Edge, DecodeError> {
-        let Visit::Done(node) = self.parsed[number].visit else {
-            return Err(DecodeError::MissingInput(input.digest.clone()));
+    fn platform(&mut self, vertex: VertexDigest, wire: pb::Platform) -> Result<Arc<Platform>, DecodeError> {
+        match &self.platform {
+            Some((last, platform)) if *last == wire => Ok(platform.clone()),
+            _ => {
+                let platform = Arc::new(platform(vertex, &wire)?);
+                self.platform = Some((wire, platform.clone()));
+                Ok(platform)
+            }
+        }
+    }
+
+    /// An input of `vertex`, if its op has such an output.
+    fn edge(&self, vertex: VertexDigest, position: usize, input: Input) -> Result<Edge, DecodeError> {
+        let Parsed {
+            digest, visit, outputs, ..
+        } = self.parsed[input.number as usize];
+        let Visit::Done(node) = visit else {
+            return Err(DecodeError::MissingInput(digest.to_string()));
         };
         let out_of_range = || DecodeError::OutputIndex {
             vertex,
@@ -281,7 +340,7 @@ impl<'a> Ops<'a> {
             index: input.index,
         };
         let output = usize::try_from(input.index).map_err(|_| out_of_range())?;
-        if output >= graph.vertex(node).output_count() {
+        if output >= outputs {
             return Err(out_of_range());
         }
         Ok(Edge { vertex: node, output })
@@ -324,19 +383,23 @@ pub(super) fn metadata(wire: pb::OpMetadata) -> OpMetadata {
         ignore_cache: wire.ignore_cache,
         description: wire.description.into_iter().collect(),
         export_cache: wire.export_cache.map(|export| export.value),
-        progress_group: wire.progress_group.map(|group| ProgressGroup {
-            id: group.id,
-            name: group.name,
-            weak: group.weak,
+        progress_group: wire.progress_group.map(|group| {
+            Arc::new(ProgressGroup {
+                id: group.id,
+                name: group.name,
+                weak: group.weak,
+            })
         }),
-        resources: wire.linux_resources.map(|limits| LinuxResources {
-            memory: limits.memory,
-            memory_swap: limits.memory_swap,
-            cpu_shares: limits.cpu_shares,
-            cpu_period: limits.cpu_period,
-            cpu_quota: limits.cpu_quota,
-            cpuset_cpus: limits.cpuset_cpus,
-            cpuset_mems: limits.cpuset_mems,
+        resources: wire.linux_resources.map(|limits| {
+            Box::new(LinuxResources {
+                memory: limits.memory,
+                memory_swap: limits.memory_swap,
+                cpu_shares: limits.cpu_shares,
+                cpu_period: limits.cpu_period,
+                cpu_quota: limits.cpu_quota,
+                cpuset_cpus: limits.cpuset_cpus,
+                cpuset_mems: limits.cpuset_mems,
+            })
         }),
         caps: wire.caps.into_keys().collect(),
     }
@@ -376,10 +439,12 @@ fn source_map(wire: Option<&pb::Source>) -> SourceMap {
         files: wire
             .infos
             .iter()
-            .map(|info| SourceFile {
-                filename: info.filename.clone(),
-                data: info.data.clone(),
-                language: info.language.clone(),
+            .map(|info| {
+                Arc::new(SourceFile {
+                    filename: info.filename.clone(),
+                    data: info.data.clone(),
+                    language: info.language.clone(),
+                })
             })
             .collect(),
         locations: wire

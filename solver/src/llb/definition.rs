@@ -105,7 +105,7 @@ impl Definition {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SourceMap {
     /// Files, referred to by index.
-    pub files: Vec<SourceFile>,
+    pub files: Vec<Arc<SourceFile>>,
     /// Places a vertex was made from, in these files.
     pub locations: BTreeMap<VertexDigest, Vec<SourceLocation>>,
 }

@@ -185,14 +185,13 @@ fn text(value: Option<impl ToString>) -> String {
 }
 
 fn exec(op: &ExecOp) -> pb::ExecOp {
-    let proxy = &op.proxy;
     pb::ExecOp {
         meta: Some(pb::Meta {
             args: op.args.clone(),
             env: op.env.clone(),
             cwd: op.cwd.clone(),
             user: op.user.clone(),
-            proxy_env: (*proxy != super::ProxyEnv::default()).then(|| pb::ProxyEnv {
+            proxy_env: op.proxy.as_ref().map(|proxy| pb::ProxyEnv {
                 http_proxy: proxy.http.clone(),
                 https_proxy: proxy.https.clone(),
                 ftp_proxy: proxy.ftp.clone(),
@@ -443,7 +442,7 @@ pub(super) fn metadata(metadata: &OpMetadata) -> pb::OpMetadata {
         description: metadata
             .description
             .iter()
-            .map(|(name, text)| (name.clone(), text.clone()))
+            .map(|(name, text)| (name.to_string(), text.to_string()))
             .collect(),
         export_cache: metadata.export_cache.map(|value| pb::ExportCache { value }),
         caps: metadata.caps.iter().map(|cap| (cap.clone(), true)).collect(),

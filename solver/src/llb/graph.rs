@@ -1,10 +1,9 @@
 //! The decoded graph of a build.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::definition::SourceMap;
-use super::op::{Op, OpMetadata, SourceOp};
+use super::op::{Labels, Op, OpMetadata, SourceOp};
 use crate::{Digest, Platform};
 
 /// Names a vertex to clients: the sha256 of its op's bytes as they came in.
@@ -20,7 +19,7 @@ pub struct Vertex {
     /// What it depends on, in the order that the op's input indexes refer to.
     pub inputs: Vec<Edge>,
     /// What it runs on; `None` for the worker's default.
-    pub platform: Option<Platform>,
+    pub platform: Option<Arc<Platform>>,
     /// Filters on workers, one of which must match; empty for any worker.
     pub constraints: Box<[String]>,
     /// Everything that does not change its result.
@@ -60,7 +59,6 @@ pub struct Edge {
 pub struct Graph {
     /// Inputs before what uses them.
     pub(super) vertices: Vec<Arc<Vertex>>,
-    pub(super) by_digest: HashMap<VertexDigest, NodeIndex>,
     pub(super) target: Edge,
     pub(super) source_map: SourceMap,
 }
@@ -94,17 +92,15 @@ impl Graph {
         self.vertices.is_empty()
     }
 
-    /// The vertex with this digest.
-    pub fn find(&self, digest: &VertexDigest) -> Option<NodeIndex> {
-        self.by_digest.get(digest).copied()
-    }
-
     /// The name of a vertex that users are shown: the custom one, else one made from the op and, for a merge and a
     /// difference, the names of its inputs. Those are clipped where they get too long.
     ///
     /// # Panics
     /// If `index` is of another graph.
-    pub fn name(&self, index: NodeIndex) -> String {
+    pub fn name(&self, index: NodeIndex) -> Arc<str> {
+        if let Some(name) = self.vertex(index).custom_name() {
+            return name.clone();
+        }
         let mut name = String::new();
         // No recursion: graphs are deep, and what is left out by the limit is not looked at.
         let mut pending = vec![NamePart::Vertex(index)];
@@ -124,7 +120,7 @@ impl Graph {
                 break;
             }
         }
-        name
+        name.into()
     }
 
     /// What the name of a vertex is made of, if that includes the names of its inputs; enough of it for `room` bytes.
@@ -174,12 +170,12 @@ enum NamePart {
 impl Vertex {
     /// The custom name, else one made from the op alone; [`Graph::name`] also knows the inputs' names.
     pub fn name(&self) -> String {
-        self.custom_name().map_or_else(|| self.op.name(), str::to_owned)
+        self.custom_name().map_or_else(|| self.op.name(), ToString::to_string)
     }
 
-    fn custom_name(&self) -> Option<&str> {
-        let name = self.metadata.description.get("llb.customname");
-        name.map(String::as_str).filter(|name| !name.is_empty())
+    fn custom_name(&self) -> Option<&Arc<str>> {
+        let name = self.metadata.description.get(Labels::CUSTOM_NAME);
+        name.filter(|name| !name.is_empty())
     }
 
     /// How many outputs the op has.

@@ -2,7 +2,9 @@
 //!
 //! Nothing that is required is optional here and no index is out of range: [`super::decode`] sees to both.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -273,8 +275,8 @@ pub struct ExecOp {
     pub user: String,
     /// Host name; empty for the default.
     pub hostname: String,
-    /// Proxy settings; not part of the cache key.
-    pub proxy: ProxyEnv,
+    /// Proxy settings, if there are any; not part of the cache key.
+    pub proxy: Option<Box<ProxyEnv>>,
     /// Additional `/etc/hosts` lines.
     pub extra_hosts: Vec<HostIp>,
     /// Resource limits to replace.
@@ -607,9 +609,9 @@ pub struct OpMetadata {
     /// Overrides whether its result is recorded in cache exports.
     pub export_cache: Option<bool>,
     /// Groups vertices into one step for display.
-    pub progress_group: Option<ProgressGroup>,
+    pub progress_group: Option<Arc<ProgressGroup>>,
     /// Limits for a process.
-    pub resources: Option<LinuxResources>,
+    pub resources: Option<Box<LinuxResources>>,
     /// Capability ids the op needs.
     pub caps: std::collections::BTreeSet<String>,
 }
@@ -618,16 +620,20 @@ pub struct OpMetadata {
 ///
 /// Every vertex has some, and a map of the standard library takes half a kilobyte as soon as there is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Labels(Vec<(String, String)>);
+pub struct Labels(Vec<(Cow<'static, str>, Arc<str>)>);
 
 impl Labels {
+    /// Name of the text that users are shown for a vertex.
+    pub const CUSTOM_NAME: &str = "llb.customname";
+
     /// The text of that name.
-    pub fn get(&self, name: &str) -> Option<&String> {
+    pub fn get(&self, name: &str) -> Option<&Arc<str>> {
         self.position(name).ok().map(|at| &self.0[at].1)
     }
 
     /// Sets a text, in place of an earlier one of that name.
-    pub fn insert(&mut self, name: String, text: String) {
+    pub fn insert(&mut self, name: impl Into<Cow<'static, str>>, text: impl Into<Arc<str>>) {
+        let (name, text) = (name.into(), text.into());
         match self.position(&name) {
             Ok(at) => self.0[at].1 = text,
             Err(at) => {
@@ -638,18 +644,26 @@ impl Labels {
     }
 
     /// Names and texts, by name.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&String, &String)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Cow<'static, str>, &Arc<str>)> {
         self.0.iter().map(|(name, text)| (name, text))
     }
 
     fn position(&self, name: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(known, _)| known.as_str().cmp(name))
+        self.0.binary_search_by(|(known, _)| known.as_ref().cmp(name))
     }
 }
 
 impl FromIterator<(String, String)> for Labels {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(texts: I) -> Self {
-        let sorted: BTreeMap<String, String> = texts.into_iter().collect();
+        let texts = texts.into_iter().map(|(name, text)| {
+            let name = if name == Self::CUSTOM_NAME {
+                Cow::Borrowed(Self::CUSTOM_NAME)
+            } else {
+                Cow::Owned(name)
+            };
+            (name, Arc::from(text))
+        });
+        let sorted: BTreeMap<Cow<'static, str>, Arc<str>> = texts.collect();
         let mut texts = Vec::with_capacity(sorted.len());
         texts.extend(sorted);
         Self(texts)

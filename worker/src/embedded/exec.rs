@@ -42,7 +42,7 @@ impl EmbeddedWorker {
         .await?;
         let request = ExecRequest {
             op: op.clone(),
-            resources: vertex.metadata.resources.clone().unwrap_or_default(),
+            resources: vertex.metadata.resources.as_deref().cloned().unwrap_or_default(),
             inputs: lists,
             grants,
         };

@@ -45,7 +45,7 @@ impl Tally {
     fn add(&mut self, event: &Event) {
         match event {
             Event::Vertex(state) => {
-                let (cached, completed) = self.steps.entry(state.digest).or_default();
+                let (cached, completed) = self.steps.entry(state.vertex.digest).or_default();
                 *cached |= state.cached;
                 *completed |= state.completed.is_some();
             }
@@ -165,25 +165,26 @@ async fn next(file: &mut (impl tokio::io::AsyncRead + Unpin)) -> io::Result<Opti
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::SystemTime;
 
-    use cairn_solver::progress::{Log, VertexState};
+    use cairn_solver::progress::{Log, VertexHeader, VertexState};
     use cairn_worker::content::Durability;
 
     use super::*;
 
     fn vertex(name: &str, cached: bool, completed: bool) -> Event {
         let now = Some(SystemTime::UNIX_EPOCH);
-        Event::Vertex(VertexState {
+        let header = VertexHeader {
             digest: VertexDigest::sha256(name.as_bytes()),
-            inputs: Arc::new([]),
+            inputs: Box::default(),
             name: name.into(),
+            group: None,
+        };
+        Event::Vertex(VertexState {
             cached,
             started: now,
             completed: now.filter(|_| completed),
-            error: String::new(),
-            group: None,
+            ..VertexState::new(header)
         })
     }
 

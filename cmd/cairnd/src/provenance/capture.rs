@@ -50,7 +50,7 @@ impl Capture {
                 if let Some(digest) = digest(MANIFEST) {
                     self.images.push(ResolvedName {
                         reference: reference.clone(),
-                        platform: Some(captured.vertex.platform.clone().unwrap_or_else(|| host.clone())),
+                        platform: Some(captured.vertex.platform.as_deref().unwrap_or(host).clone()),
                         is_layout,
                         digest,
                     });

@@ -210,10 +210,10 @@ fn what_must_not_cost_a_run_is_not_in_its_key() {
         }),
         ("name", |vertex| vertex.metadata = OpMetadata::named("other").into()),
         ("group", |vertex| {
-            std::sync::Arc::make_mut(&mut vertex.metadata).progress_group = Some(ProgressGroup::default())
+            std::sync::Arc::make_mut(&mut vertex.metadata).progress_group = Some(ProgressGroup::default().into())
         }),
         ("resources", |vertex| {
-            std::sync::Arc::make_mut(&mut vertex.metadata).resources = Some(LinuxResources::default())
+            std::sync::Arc::make_mut(&mut vertex.metadata).resources = Some(LinuxResources::default().into())
         }),
     ];
     for (name, change) in changes {
@@ -223,13 +223,13 @@ fn what_must_not_cost_a_run_is_not_in_its_key() {
     }
     let changes: Changes<ExecOp> = &[
         ("proxy", |exec| {
-            exec.proxy = ProxyEnv {
+            exec.proxy = Some(Box::new(ProxyEnv {
                 http: "p".to_owned(),
                 https: "p".to_owned(),
                 ftp: "p".to_owned(),
                 no: "p".to_owned(),
                 all: "p".to_owned(),
-            };
+            }));
         }),
         ("extra host address", |exec| {
             exec.extra_hosts[0].ip = [4, 3, 2, 1].into()

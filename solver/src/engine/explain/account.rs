@@ -40,14 +40,14 @@ impl Build {
             let key = node.decided_key();
             let kind = kind(&node.vertex.op).to_owned();
             if let Some(key) = key {
-                let sites = sites(&record.summary.scope, &kind, &state.name, node.place().as_ref());
+                let sites = sites(&record.summary.scope, &kind, &state.vertex.name, node.place().as_ref());
                 record.sites.extend(sites.into_iter().map(|site| (site, key)));
             }
             record.unfinished.extend(node.unfinished());
             let inputs = node.inputs.iter().take(MAX_INPUTS);
             record.steps.push(StepRecord {
-                vertex: state.digest,
-                name: clipped(&state.name),
+                vertex: state.vertex.digest,
+                name: clipped(&state.vertex.name),
                 kind,
                 key,
                 verdict,
@@ -72,14 +72,14 @@ fn chosen(verdicts: &[Verdict]) -> Vec<usize> {
 
 impl Inner {
     fn verdict(&self, node: &Node) -> Verdict {
-        match &*node.decision.lock() {
+        match node.decision() {
             None => Verdict::NotNeeded,
             Some(Decision::Found(_)) if node.is_directory() => Verdict::Received,
             Some(Decision::Found(_)) => Verdict::Cached,
-            Some(Decision::Runs(..)) if node.ignore_cache.load(Ordering::Relaxed) => Verdict::IgnoredCache,
-            Some(Decision::Runs(identity, removed)) => {
-                let fresh = identity.fresh.then(|| self.fresh_input(node)).flatten();
-                fresh.map_or(Verdict::Ran { removed: *removed }, Verdict::AfterInput)
+            Some(Decision::Runs { .. }) if node.ignore_cache.load(Ordering::Relaxed) => Verdict::IgnoredCache,
+            Some(Decision::Runs { fresh, removed, .. }) => {
+                let fresh = fresh.then(|| self.fresh_input(node)).flatten();
+                fresh.map_or(Verdict::Ran { removed }, Verdict::AfterInput)
             }
         }
     }

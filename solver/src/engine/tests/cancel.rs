@@ -152,9 +152,9 @@ async fn closing_completes_what_is_unfinished_and_ends_the_record() {
             );
             assert!(state.completed.is_none() || state.started.is_some(), "{state:?}");
             if state.started.is_some() && state.completed.is_none() {
-                open.insert(state.name.clone());
+                open.insert(state.vertex.name.clone());
             } else {
-                open.remove(&state.name);
+                open.remove(&state.vertex.name);
             }
         }
     }

@@ -371,7 +371,7 @@ pub(super) fn states(build: &Build) -> BTreeMap<String, VertexState> {
     let mut states = BTreeMap::new();
     for event in build.events().snapshot() {
         if let Event::Vertex(state) = event {
-            states.insert(state.name.to_string(), state);
+            states.insert(state.vertex.name.to_string(), state);
         }
     }
     states

@@ -53,8 +53,7 @@ impl Inner {
         };
         Identity {
             key: identified.key,
-            preimage: Arc::new(preimage),
-            inputs: Arc::default(),
+            known: node.known(preimage, Vec::new()),
             fresh: identified.fresh,
             resolved: identified.resolved.clone(),
         }
@@ -65,7 +64,7 @@ impl Inner {
     }
 
     fn platform_of<'a>(&'a self, vertex: &'a Vertex) -> Option<&'a Platform> {
-        vertex.platform.as_ref().or(self.platform.as_ref())
+        vertex.platform.as_deref().or(self.platform.as_ref())
     }
 
     /// Finds out what a source stands for.
@@ -87,7 +86,9 @@ impl Inner {
                         return Err(WorkerError::Invalid("only sources are resolved".to_owned()));
                     };
                     let context = shared.context(vertex.digest, cancel);
-                    let outcome = worker.resolve_source(source, vertex.platform.as_ref(), &context).await;
+                    let outcome = worker
+                        .resolve_source(source, vertex.platform.as_deref(), &context)
+                        .await;
                     shared.events.close();
                     outcome
                 }

@@ -11,7 +11,6 @@ use crate::SolveError;
 use crate::cache_key::{self, CacheKey, Dependency};
 use crate::engine::build::Inner;
 use crate::engine::{Engine, Shared};
-use crate::index::Known;
 use crate::llb::{Op, Vertex};
 use crate::worker::{Execution, Ref, WorkerError};
 
@@ -46,7 +45,7 @@ impl Inner {
         {
             let results = vec![Some(result)];
             let identity = self.identity_of(node, &identified);
-            record(&self.engine, identity.key, &node.known(&identity), &results);
+            record(&self.engine, identity.key, &identity.known, &results);
             node.decide(Decision::Found(identity.key));
             return Ok(Made {
                 key: identity.key,
@@ -78,10 +77,12 @@ impl Inner {
             }
         };
         let inputs = inputs.into_iter().map(|input| input.result).collect();
-        node.decide(Decision::Runs(
-            Box::new(confirmed.clone()),
-            removal(&self.engine, &confirmed.key),
-        ));
+        node.decide(Decision::Runs {
+            key: confirmed.key,
+            fresh: confirmed.fresh,
+            removed: removal(&self.engine, &confirmed.key),
+            unfinished: Some(confirmed.known.clone()),
+        });
         let results = if node.is_directory() {
             self.execute(node, &confirmed, inputs).await?
         } else {
@@ -90,6 +91,7 @@ impl Inner {
             self.report_completed(node, outcome.as_ref().err());
             outcome?
         };
+        node.finish();
         Ok(Made {
             key: confirmed.key,
             results: results.into(),
@@ -145,8 +147,7 @@ impl Inner {
         let preimage = self.preimage(&node.vertex, parts);
         Ok(Identity {
             key: preimage.key(),
-            preimage: Arc::new(preimage),
-            inputs: evidence.into(),
+            known: node.known(preimage, evidence),
             fresh: identified.fresh,
             resolved: None,
         })
@@ -190,9 +191,8 @@ impl Inner {
             },
             |shared, cancel| {
                 let (engine, vertex, identity) = (engine.clone(), node.vertex.clone(), identity.clone());
-                let known = node.known(&identity);
                 async move {
-                    let outcome = run(&engine, vertex, &identity, &known, inputs, &shared, cancel).await;
+                    let outcome = run(&engine, vertex, &identity, inputs, &shared, cancel).await;
                     shared.events.close();
                     outcome
                 }
@@ -217,7 +217,6 @@ async fn run(
     engine: &Engine,
     vertex: Arc<Vertex>,
     identity: &Identity,
-    known: &Arc<Known>,
     inputs: Vec<Option<Ref>>,
     shared: &Shared,
     cancel: tokio_util::sync::CancellationToken,
@@ -250,6 +249,6 @@ async fn run(
             results.len()
         )));
     }
-    record(engine, identity.key, known, &results);
+    record(engine, identity.key, &identity.known, &results);
     Ok(results)
 }

@@ -10,9 +10,9 @@ use super::flow::User;
 use crate::Digest;
 use crate::cache_key::{CacheKey, Dependency, InputHash, InputPart, Preimage};
 use crate::engine::build::Want;
-use crate::index::{InputEvidence, Removal};
-use crate::llb::{Op, OpMetadata, SourceFile, SourceLocation, SourceOp, Vertex, VertexDigest};
-use crate::progress::VertexState;
+use crate::index::{Known, Removal};
+use crate::llb::{Op, OpMetadata, SourceFile, SourceLocation, SourceOp, Vertex};
+use crate::progress::{VertexHeader, VertexState};
 use crate::worker::{Ref, ResolvedSource, WorkerError};
 use crate::{SolveError, VertexError};
 
@@ -74,13 +74,12 @@ impl Part {
 
 /// What a vertex is that is about to run or be recorded.
 #[derive(Clone)]
-pub(in crate::engine) struct Identity {
-    pub(in crate::engine) key: CacheKey,
-    pub(super) preimage: Arc<Preimage>,
-    /// What each input was when this was found out.
-    pub(super) inputs: Arc<[InputEvidence]>,
+pub(super) struct Identity {
+    pub(super) key: CacheKey,
+    /// What its key is made of, and what each input was when this was found out.
+    pub(super) known: Arc<Known>,
     /// Whether it must be run again even if its result is known.
-    pub(in crate::engine) fresh: bool,
+    pub(super) fresh: bool,
     /// For sources: what it stands for.
     pub(super) resolved: Option<Arc<ResolvedSource>>,
 }
@@ -121,8 +120,24 @@ impl MadeOutput {
 pub(in crate::engine) enum Decision {
     /// Its result was known, or is a directory that was received.
     Found(CacheKey),
-    /// It runs, as this; a result that was known once may have been removed.
-    Runs(Box<Identity>, Option<Removal>),
+    /// It runs.
+    Runs {
+        /// As this.
+        key: CacheKey,
+        /// Whether it does so even if its result is known.
+        fresh: bool,
+        /// What became of a result that was known once.
+        removed: Option<Removal>,
+        /// What went into the key, until it has run well.
+        unfinished: Option<Arc<Known>>,
+    },
+}
+
+/// What is kept about a vertex whose results are wanted; of a build that is known, that is only the last.
+#[derive(Default)]
+struct Making {
+    decision: Mutex<Option<Decision>>,
+    results: Outcome<Made>,
 }
 
 /// A vertex of a build.
@@ -138,24 +153,21 @@ pub(in crate::engine) struct Node {
     /// In how many nested builds it is.
     pub(in crate::engine) depth: u8,
     pub(in crate::engine) ignore_cache: AtomicBool,
-    /// The last one; `None` before there is any.
-    pub(in crate::engine) decision: Mutex<Option<Decision>>,
-    places: Mutex<Vec<(SourceFile, SourceLocation)>>,
+    places: Mutex<Vec<(Arc<SourceFile>, SourceLocation)>>,
     pub(super) state: Mutex<VertexState>,
     pub(super) identifying: Mutex<Identifying>,
     pub(super) identity: Outcome<Identified>,
-    pub(super) results: Outcome<Made>,
     pub(super) results_wanted: AtomicBool,
+    making: OnceLock<Box<Making>>,
 }
 
 impl Node {
     pub(in crate::engine) fn new(
         number: u32,
         vertex: Arc<Vertex>,
-        name: String,
+        header: VertexHeader,
         inputs: Box<[Want]>,
-        below: Arc<[VertexDigest]>,
-        places: Vec<(SourceFile, SourceLocation)>,
+        places: Vec<(Arc<SourceFile>, SourceLocation)>,
         depth: u8,
     ) -> Self {
         Self {
@@ -163,30 +175,55 @@ impl Node {
             nested: OnceLock::new(),
             depth,
             urgency: AtomicU32::new(0),
-            state: Mutex::new(VertexState {
-                digest: vertex.digest,
-                inputs: below,
-                name: name.into(),
-                cached: false,
-                started: None,
-                completed: None,
-                error: String::new(),
-                group: vertex.metadata.progress_group.clone().map(Arc::new),
-            }),
+            state: Mutex::new(VertexState::new(header)),
             ignore_cache: AtomicBool::new(vertex.metadata.ignore_cache),
-            decision: Mutex::default(),
             places: Mutex::new(places),
             vertex,
             inputs,
             identifying: Mutex::default(),
             identity: Outcome::new(),
-            results: Outcome::new(),
             results_wanted: AtomicBool::new(false),
+            making: OnceLock::new(),
+        }
+    }
+
+    fn making(&self) -> &Making {
+        self.making.get_or_init(Box::default)
+    }
+
+    /// Its results, for whoever wants them.
+    pub(super) fn results(&self) -> &Outcome<Made> {
+        &self.making().results
+    }
+
+    /// Whether its results are there, or cannot be had.
+    pub(super) fn made(&self) -> Option<&Result<Made, SolveError>> {
+        self.making.get()?.results.get()
+    }
+
+    /// What was decided last, if anything was.
+    pub(in crate::engine) fn decision(&self) -> Option<Decision> {
+        self.making.get()?.decision.lock().clone()
+    }
+
+    /// Takes note of what was decided.
+    pub(super) fn decide(&self, decision: Decision) {
+        *self.making().decision.lock() = Some(decision);
+    }
+
+    /// Takes note of that it has run well.
+    pub(super) fn finish(&self) {
+        if let Some(Decision::Runs { unfinished, .. }) = &mut *self.making().decision.lock() {
+            *unfinished = None;
         }
     }
 
     /// Takes note of what a second definition with the same vertex says about it.
-    pub(in crate::engine) fn add_metadata(&self, metadata: &OpMetadata, places: Vec<(SourceFile, SourceLocation)>) {
+    pub(in crate::engine) fn add_metadata(
+        &self,
+        metadata: &OpMetadata,
+        places: Vec<(Arc<SourceFile>, SourceLocation)>,
+    ) {
         self.ignore_cache.fetch_or(metadata.ignore_cache, Ordering::Relaxed);
         let mut known = self.places.lock();
         for place in places {
@@ -201,7 +238,7 @@ impl Node {
     }
 
     /// Looks at where it was made from.
-    pub(super) fn with_places<T>(&self, look: impl FnOnce(&[(SourceFile, SourceLocation)]) -> T) -> T {
+    pub(super) fn with_places<T>(&self, look: impl FnOnce(&[(Arc<SourceFile>, SourceLocation)]) -> T) -> T {
         look(&self.places.lock())
     }
 
@@ -229,7 +266,7 @@ impl Node {
             WorkerError::Cancelled => SolveError::Cancelled,
             source => SolveError::Vertex(Arc::new(VertexError {
                 vertex: self.vertex.digest,
-                name: self.state.lock().name.to_string(),
+                name: self.state.lock().vertex.name.to_string(),
                 source,
                 places: self.places.lock().clone(),
             })),

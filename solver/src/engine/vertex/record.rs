@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::node::{Decision, Identity, Node};
+use super::node::{Decision, Node};
 use crate::Digest;
-use crate::cache_key::CacheKey;
+use crate::cache_key::{CacheKey, Preimage};
 use crate::engine::Engine;
-use crate::index::{Evidence, Known, Millis, Outputs, Place, Removal};
+use crate::index::{Evidence, InputEvidence, Known, Millis, Outputs, Place, Removal};
 use crate::llb::{Op, SourceFile};
 use crate::worker::{Ref, WorkerError};
 
@@ -68,18 +68,11 @@ impl Engine {
 }
 
 impl Node {
-    /// Takes note of what was decided.
-    pub(super) fn decide(&self, decision: Decision) {
-        *self.decision.lock() = Some(decision);
-    }
-
     /// The key by which it was found or ran.
     pub(in crate::engine) fn decided_key(&self) -> Option<CacheKey> {
-        match &*self.decision.lock() {
-            None => None,
-            Some(Decision::Found(key)) => Some(*key),
-            Some(Decision::Runs(identity, _)) => Some(identity.key),
-        }
+        self.decision().map(|decision| match decision {
+            Decision::Found(key) | Decision::Runs { key, .. } => key,
+        })
     }
 
     /// Whether it has to run whatever is known.
@@ -89,15 +82,15 @@ impl Node {
 
     /// The key by which it ran, and what went into it, if that did not end well.
     pub(in crate::engine) fn unfinished(&self) -> Option<(CacheKey, Arc<Known>)> {
-        let is_done = matches!(self.results.get(), Some(Ok(_)));
-        match &*self.decision.lock() {
-            Some(Decision::Runs(identity, _)) if !is_done => Some((identity.key, self.known(identity))),
+        let is_done = matches!(self.made(), Some(Ok(_)));
+        match self.decision()? {
+            Decision::Runs { key, unfinished, .. } if !is_done => Some((key, unfinished?)),
             _ => None,
         }
     }
 
-    /// What is kept to explain results that are made as `identity`.
-    pub(super) fn known(&self, identity: &Identity) -> Arc<Known> {
+    /// What is kept to explain results that are made of `inputs`.
+    pub(super) fn known(&self, preimage: Preimage, inputs: Vec<InputEvidence>) -> Arc<Known> {
         let arguments = match &self.vertex.op {
             Op::Exec(exec) if !exec.env.is_empty() => self.with_places(|places| {
                 let first = places.first();
@@ -106,13 +99,13 @@ impl Node {
             _ => Vec::new(),
         };
         Arc::new(Known {
-            preimage: identity.preimage.as_ref().clone(),
+            preimage,
             evidence: Evidence {
-                name: clipped(&self.state.lock().name),
+                name: clipped(&self.state.lock().vertex.name),
                 place: self.place(),
                 made_at: Millis::now(),
                 arguments,
-                inputs: identity.inputs.to_vec(),
+                inputs,
             },
         })
     }

@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use super::node::{Decision, Identified, Identity, Made, MadeOutput, Node, Outcome};
 use super::record::{lookup, record, recorded, remembered_content};
 use super::{identify, outcome};
-use crate::cache_key::{self, Dependency, Preimage};
+use crate::cache_key::{self, Dependency};
 use crate::engine::build::{Inner, Want};
 use crate::engine::export::ExportedVertex;
 use crate::index::InputEvidence;
@@ -49,7 +49,7 @@ impl Inner {
         for cache in self.imports.loaded().await {
             match cache.adopt(&key, &self.context(node)).await {
                 Ok(Some(results)) if results.len() == node.vertex.output_count() => {
-                    record(&self.engine, key, &node.known(&identity()), &results);
+                    record(&self.engine, key, &identity().known, &results);
                     self.imports.note_adopted(key, &results);
                     return Some(results);
                 }
@@ -62,7 +62,7 @@ impl Inner {
 
     /// What a vertex was identified as, to be kept beside results that were taken over.
     pub(super) fn identity_elsewhere(&self, node: &Node, identified: &Identified) -> Identity {
-        let preimage = identified.preimage.clone();
+        let preimage = identified.preimage.as_deref().cloned();
         let inputs = node
             .inputs
             .iter()
@@ -83,8 +83,7 @@ impl Inner {
             });
         Identity {
             key: identified.key,
-            preimage: preimage.unwrap_or_else(|| Arc::new(Preimage::default())),
-            inputs: inputs.collect(),
+            known: node.known(preimage.unwrap_or_default(), inputs.collect()),
             fresh: identified.fresh,
             resolved: identified.resolved.clone(),
         }
@@ -174,7 +173,7 @@ impl Inner {
 
     /// Gets the files of a vertex' results. What cannot be had is made.
     async fn fetch_or_make(self: &Arc<Self>, node: &Arc<Node>) -> Result<Made, SolveError> {
-        let made = outcome(&node.results).await?;
+        let made = outcome(node.results()).await?;
         if let Op::Passthrough { outputs, .. } = &node.vertex.op {
             let whole = outputs.iter().map(|&input| self.whole(node.inputs[input]));
             let whole = try_join_all(whole).await?;
@@ -240,10 +239,7 @@ impl Inner {
     /// What is known about a vertex without making anything; `None` if not even its key is known.
     pub(in crate::engine) async fn exported(&self, node: &Arc<Node>) -> Result<Option<ExportedVertex>, SolveError> {
         let fetched = self.fetches.lock().get(&node.number).cloned();
-        let made = fetched
-            .as_ref()
-            .and_then(|fetch| fetch.get())
-            .or_else(|| node.results.get());
+        let made = fetched.as_ref().and_then(|fetch| fetch.get()).or_else(|| node.made());
         if let Some(Ok(made)) = made {
             let outputs = (!node.is_directory()).then(|| made.results.to_vec());
             return Ok(Some(ExportedVertex { key: made.key, outputs }));
@@ -269,7 +265,7 @@ impl Inner {
 
     /// The results of a vertex that was made in this build, or is remembered.
     pub(in crate::engine) async fn known(&self, node: &Node) -> Result<Option<Vec<Option<Ref>>>, SolveError> {
-        if let Some(Ok(made)) = node.results.get() {
+        if let Some(Ok(made)) = node.made() {
             return Ok(Some(made.results.to_vec()));
         }
         let Some(Ok(identified)) = node.identity.get() else {

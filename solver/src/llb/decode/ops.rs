@@ -47,7 +47,10 @@ pub(super) fn unsupported(vertex: VertexDigest, what: impl Into<String>) -> Deco
 
 fn exec(vertex: VertexDigest, inputs: usize, wire: pb::ExecOp) -> Result<ExecOp, DecodeError> {
     let fail = |message: String| invalid("exec", vertex, message);
-    let meta = wire.meta.ok_or_else(|| fail("no meta".to_owned()))?;
+    let mut meta = wire.meta.ok_or_else(|| fail("no meta".to_owned()))?;
+    // There may be very many ops: none keeps room for more than it has.
+    meta.args.shrink_to_fit();
+    meta.env.shrink_to_fit();
     if meta.args.is_empty() {
         return Err(fail("no arguments".to_owned()));
     }
@@ -68,37 +71,27 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: pb::ExecOp) -> Result<ExecOp,
             wire.mounts.len()
         )));
     }
-    let mounts = wire
-        .mounts
-        .into_iter()
-        .map(|wire| mount(vertex, inputs, wire))
-        .collect::<Result<Vec<_>, _>>()?;
-    match mounts
-        .iter()
-        .filter(|mount| mount.dest == "/")
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
-        [] => return Err(fail("no rootfs".to_owned())),
-        [root] if root.kind != MountKind::Bind => return Err(fail("the mount at / is no bind mount".to_owned())),
-        [_] => {}
-        _ => return Err(fail("more than one mount at /".to_owned())),
+    let mut mounts = Vec::with_capacity(wire.mounts.len());
+    for wire in wire.mounts {
+        mounts.push(mount(vertex, inputs, wire)?);
+    }
+    let mut roots = mounts.iter().filter(|mount| mount.dest == "/");
+    match (roots.next(), roots.next()) {
+        (None, _) => return Err(fail("no rootfs".to_owned())),
+        (Some(_), Some(_)) => return Err(fail("more than one mount at /".to_owned())),
+        (Some(root), None) if root.kind != MountKind::Bind => {
+            return Err(fail("the mount at / is no bind mount".to_owned()));
+        }
+        (Some(_), None) => {}
     }
     dense(mounts.iter().map(|mount| mount.output)).map_err(fail)?;
-    let proxy = meta.proxy_env.unwrap_or_default();
     Ok(ExecOp {
         args: meta.args,
         env: meta.env,
         cwd: if meta.cwd.is_empty() { "/".to_owned() } else { meta.cwd },
         user: meta.user,
         hostname: meta.hostname,
-        proxy: ProxyEnv {
-            http: proxy.http_proxy,
-            https: proxy.https_proxy,
-            ftp: proxy.ftp_proxy,
-            no: proxy.no_proxy,
-            all: proxy.all_proxy,
-        },
+        proxy: meta.proxy_env.and_then(proxy),
         extra_hosts: meta
             .extra_hosts
             .iter()
@@ -163,6 +156,18 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: pb::ExecOp) -> Result<ExecOp,
             })
             .collect(),
     })
+}
+
+/// Proxies, if one is given.
+fn proxy(wire: pb::ProxyEnv) -> Option<Box<ProxyEnv>> {
+    let proxy = ProxyEnv {
+        http: wire.http_proxy,
+        https: wire.https_proxy,
+        ftp: wire.ftp_proxy,
+        no: wire.no_proxy,
+        all: wire.all_proxy,
+    };
+    (proxy != ProxyEnv::default()).then(|| Box::new(proxy))
 }
 
 fn mount(vertex: VertexDigest, inputs: usize, wire: pb::Mount) -> Result<Mount, DecodeError> {

@@ -10,14 +10,16 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 pub(super) fn environment(request: &ExecRequest, user: &User) -> Result<Vec<String>, ExecError> {
     let op = &request.op;
     let mut env = op.env.clone();
-    let proxies = [
-        ("http_proxy", &op.proxy.http),
-        ("https_proxy", &op.proxy.https),
-        ("ftp_proxy", &op.proxy.ftp),
-        ("no_proxy", &op.proxy.no),
-        ("all_proxy", &op.proxy.all),
-    ];
-    for (name, value) in proxies.into_iter().filter(|(_, value)| !value.is_empty()) {
+    let proxies = op.proxy.as_ref().map(|proxy| {
+        [
+            ("http_proxy", &proxy.http),
+            ("https_proxy", &proxy.https),
+            ("ftp_proxy", &proxy.ftp),
+            ("no_proxy", &proxy.no),
+            ("all_proxy", &proxy.all),
+        ]
+    });
+    for (name, value) in proxies.into_iter().flatten().filter(|(_, value)| !value.is_empty()) {
         env.push(format!("{}={value}", name.to_uppercase()));
         env.push(format!("{name}={value}"));
     }

@@ -416,10 +416,10 @@ async fn users_directories_names_and_limits() {
             hard: 88,
         }],
         env: vec!["A=1".to_owned()],
-        proxy: ProxyEnv {
+        proxy: Some(Box::new(ProxyEnv {
             http: "http://p".to_owned(),
             ..ProxyEnv::default()
-        },
+        })),
         extra_hosts: vec![HostIp {
             host: "db".to_owned(),
             ip: "10.1.2.3".parse().unwrap(),

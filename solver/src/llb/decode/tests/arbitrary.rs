@@ -1,6 +1,7 @@
 //! Random ops and graphs.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::super::super::*;
 use super::*;
@@ -193,12 +194,15 @@ fn mount(inputs: usize) -> impl Strategy<Value = Mount> {
 }
 
 fn exec(inputs: usize) -> impl Strategy<Value = Op> {
-    let proxy = [text(), text(), text(), text(), text()].prop_map(|[http, https, ftp, no, all]| ProxyEnv {
-        http,
-        https,
-        ftp,
-        no,
-        all,
+    let proxy = [text(), text(), text(), text(), text()].prop_map(|[http, https, ftp, no, all]| {
+        let proxy = ProxyEnv {
+            http,
+            https,
+            ftp,
+            no,
+            all,
+        };
+        (proxy != ProxyEnv::default()).then(|| Box::new(proxy))
     });
     let hosts = prop::collection::vec(
         ("[a-z]{1,5}", any::<IpAddr>()).prop_map(|(host, ip)| HostIp { host, ip }),
@@ -479,8 +483,8 @@ fn metadata() -> impl Strategy<Value = OpMetadata> {
                 ignore_cache,
                 description: description.into_iter().collect(),
                 export_cache,
-                progress_group,
-                resources,
+                progress_group: progress_group.map(Arc::new),
+                resources: resources.map(Box::new),
                 caps: caps.into_iter().map(str::to_owned).collect(),
             },
         )
