@@ -18,6 +18,10 @@ use cairn_solver::progress::Warning;
 use cairn_solver::worker::{FileStat, ImageQuery, ResolvedImage, SourceMeta, WorkerInfo};
 use cairn_solver::{Digest, Platform, SolveError, WorkerError};
 
+/// As in `cairn`, which carries the daemon.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let text = dockerfile(200);
     println!("dockerfile: {} lines, {} stages", text.lines().count(), 200);

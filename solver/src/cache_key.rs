@@ -151,21 +151,7 @@ pub fn op_key<'a>(
     let mut hasher = KeyHasher::new(kind, fields.count());
     fields.texts().for_each(|text| hasher.put(text));
     hasher.count(inputs.len());
-    for input in inputs {
-        match input {
-            InputHash::Identity(key, output) => {
-                let mut text = *b"blake3:0000000000000000000000000000000000000000000000000000000000000000";
-                hasher.identity(in_hex(&mut text, key.as_bytes()), output);
-            }
-            InputHash::Content(digests) => {
-                hasher.content(digests.len());
-                for digest in digests {
-                    let mut text = *b"sha256:0000000000000000000000000000000000000000000000000000000000000000";
-                    hasher.put(in_hex(&mut text, digest.as_bytes()));
-                }
-            }
-        }
-    }
+    inputs.for_each(|input| hasher.input(&input));
     hasher.finish()
 }
 
@@ -197,6 +183,22 @@ impl KeyHasher {
         self.put(&number.to_string());
     }
 
+    fn input(&mut self, input: &InputHash<'_>) {
+        match input {
+            InputHash::Identity(key, output) => {
+                let mut text = *b"blake3:0000000000000000000000000000000000000000000000000000000000000000";
+                self.identity(in_hex(&mut text, key.as_bytes()), *output);
+            }
+            InputHash::Content(digests) => {
+                self.content(digests.len());
+                for digest in *digests {
+                    let mut text = *b"sha256:0000000000000000000000000000000000000000000000000000000000000000";
+                    self.put(in_hex(&mut text, digest.as_bytes()));
+                }
+            }
+        }
+    }
+
     fn identity(&mut self, key: &str, output: usize) {
         self.put("identity");
         self.put(key);
@@ -217,22 +219,25 @@ impl KeyHasher {
 ///
 /// `result` is what the input was made into (`None` is scratch): made again, it may have other content.
 pub fn content_key(input: &CacheKey, output: usize, result: Option<&ResultId>, selector: &ContentSelector) -> CacheKey {
-    let mut fields = vec![
-        ("result".to_owned(), result.map(ToString::to_string).unwrap_or_default()),
-        ("path".to_owned(), selector.path.clone()),
-        ("wildcard".to_owned(), selector.wildcard.to_string()),
-        ("allow_empty".to_owned(), selector.allow_empty.to_string()),
-        ("follow_links".to_owned(), selector.follow_links.to_string()),
+    let yes_or_no = |flag: bool| if flag { "true" } else { "false" };
+    let fields = [
+        ("result", result.map_or("", ResultId::as_str)),
+        ("path", &selector.path),
+        ("wildcard", yes_or_no(selector.wildcard)),
+        ("allow_empty", yes_or_no(selector.allow_empty)),
+        ("follow_links", yes_or_no(selector.follow_links)),
     ];
-    fields.extend(selector.include.iter().map(|text| ("include".to_owned(), text.clone())));
-    fields.extend(selector.exclude.iter().map(|text| ("exclude".to_owned(), text.clone())));
-    let key = input.to_string();
-    Preimage {
-        kind: "content".to_owned(),
-        fields,
-        inputs: vec![InputPart::Identity { key, output }],
+    let include = selector.include.iter().map(|text| ("include", text.as_str()));
+    let exclude = selector.exclude.iter().map(|text| ("exclude", text.as_str()));
+    let count = fields.len() + include.len() + exclude.len();
+    let mut hasher = KeyHasher::new("content", count);
+    for (name, value) in fields.into_iter().chain(include).chain(exclude) {
+        hasher.put(name);
+        hasher.put(value);
     }
-    .key()
+    hasher.count(1);
+    hasher.input(&InputHash::Identity(*input, output));
+    hasher.finish()
 }
 
 /// How a vertex depends on one of its inputs.
@@ -246,25 +251,24 @@ pub enum Dependency {
 
 /// How a vertex depends on each of its inputs, in order.
 pub fn dependencies(vertex: &Vertex) -> Vec<Dependency> {
-    let mut selectors: Vec<Option<Vec<ContentSelector>>> = vec![Some(Vec::new()); vertex.inputs.len()];
+    let mut dependencies = vec![Dependency::Content(Vec::new()); vertex.inputs.len()];
     match &vertex.op {
-        Op::Exec(exec) => exec_selectors(exec, &mut selectors),
-        Op::File(file) => file_selectors(file, &mut selectors),
+        Op::Exec(exec) => exec_selectors(exec, &mut dependencies),
+        Op::File(file) => file_selectors(file, &mut dependencies),
         Op::Source(_) | Op::Merge { .. } | Op::Diff { .. } | Op::Passthrough { .. } | Op::Build(_) => {
-            selectors.fill(None);
+            dependencies.fill(Dependency::Identity);
         }
     }
-    selectors
-        .into_iter()
-        .map(|selectors| match selectors {
-            // An input that nothing reads still is what the client asked for.
-            Some(selectors) if !selectors.is_empty() => Dependency::Content(selectors),
-            _ => Dependency::Identity,
-        })
-        .collect()
+    for dependency in &mut dependencies {
+        // An input that nothing reads still is what the client asked for.
+        if matches!(dependency, Dependency::Content(selectors) if selectors.is_empty()) {
+            *dependency = Dependency::Identity;
+        }
+    }
+    dependencies
 }
 
-fn exec_selectors(exec: &ExecOp, selectors: &mut [Option<Vec<ContentSelector>>]) {
+fn exec_selectors(exec: &ExecOp, dependencies: &mut [Dependency]) {
     for mount in &exec.mounts {
         let Some(input) = mount.input else { continue };
         let by_content = match mount.content_cache {
@@ -274,21 +278,21 @@ fn exec_selectors(exec: &ExecOp, selectors: &mut [Option<Vec<ContentSelector>>])
                 mount.kind == MountKind::Bind && mount.readonly && mount.output.is_none() && mount.dest != "/"
             }
         };
-        match &mut selectors[input] {
-            Some(known) if by_content => known.push(ContentSelector {
+        match &mut dependencies[input] {
+            Dependency::Content(known) if by_content => known.push(ContentSelector {
                 path: mount.selector.clone(),
                 follow_links: true,
                 ..ContentSelector::default()
             }),
-            other => *other = None,
+            other => *other = Dependency::Identity,
         }
     }
 }
 
-fn file_selectors(file: &FileOp, selectors: &mut [Option<Vec<ContentSelector>>]) {
+fn file_selectors(file: &FileOp, dependencies: &mut [Dependency]) {
     let mut whole = |input: Option<ActionInput>| {
         if let Some(ActionInput::Vertex(input)) = input {
-            selectors[input] = None;
+            dependencies[input] = Dependency::Identity;
         }
     };
     for action in &file.actions {
@@ -304,7 +308,7 @@ fn file_selectors(file: &FileOp, selectors: &mut [Option<Vec<ContentSelector>>])
     }
     for action in &file.actions {
         if let (FileActionKind::Copy(copy), Some(ActionInput::Vertex(input))) = (&action.kind, action.secondary)
-            && let Some(known) = &mut selectors[input]
+            && let Dependency::Content(known) = &mut dependencies[input]
         {
             known.push(copy_selector(copy));
         }

@@ -35,11 +35,18 @@ impl Digest {
     pub fn parse(text: &str) -> Result<Self, DigestError> {
         let invalid = || DigestError(text.chars().take(128).collect());
         let hex = text.strip_prefix("sha256:").ok_or_else(invalid)?;
-        if hex.len() != 64 || hex.bytes().any(|b| b.is_ascii_uppercase()) {
+        let hex: &[u8; 64] = hex.as_bytes().try_into().map_err(|_| invalid())?;
+        let (pairs, _) = hex.as_chunks();
+        let mut hash = [0; 32];
+        let mut seen = 0;
+        for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+            let (high, low) = (DIGITS[usize::from(*high)], DIGITS[usize::from(*low)]);
+            *byte = high << 4 | low & 0xf;
+            seen |= high | low;
+        }
+        if seen & NO_DIGIT != 0 {
             return Err(invalid());
         }
-        let mut hash = [0; 32];
-        hex::decode_to_slice(hex, &mut hash).map_err(|_| invalid())?;
         Ok(Self(hash))
     }
 
@@ -53,6 +60,19 @@ impl Digest {
         &self.0
     }
 }
+
+/// What each byte is as a lower-case hex digit; [`NO_DIGIT`] if it is none. A large graph has very many digests.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    digits
+};
+
+const NO_DIGIT: u8 = 0x80;
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

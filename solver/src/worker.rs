@@ -18,12 +18,25 @@ use crate::{Digest, Platform};
 
 /// Names a result inside its worker, across restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct ResultId(String);
+#[serde(from = "String", into = "String")]
+pub struct ResultId(Arc<str>);
+
+impl From<String> for ResultId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<ResultId> for String {
+    fn from(id: ResultId) -> Self {
+        id.as_str().to_owned()
+    }
+}
 
 impl ResultId {
     /// Wraps a worker's own name for a result.
     pub fn new(id: impl Into<String>) -> Self {
-        Self(id.into())
+        Self(id.into().into())
     }
 
     /// The name.

@@ -201,7 +201,7 @@ async fn sync(
         ..LocalSource::default()
     };
     let mut builder = Builder::new();
-    let output = builder.source(SourceOp::Local(source), None, OpMetadata::named(&local.title));
+    let output = builder.source(SourceOp::Local(source), None, OpMetadata::named(&*local.title));
     Ok((bridge.solve(builder.finish(output)).await?, output.vertex()))
 }
 

@@ -324,7 +324,7 @@ fn from_metadata(planned: &PlannedStage, name: String) -> OpMetadata {
     if !planned.text.is_empty() {
         metadata
             .description
-            .insert("com.docker.dockerfile.v1.command".to_owned(), planned.text.clone());
+            .insert("com.docker.dockerfile.v1.command", planned.text.as_str());
     }
     metadata
 }

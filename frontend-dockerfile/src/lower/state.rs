@@ -103,9 +103,7 @@ impl StageState {
             ignore_cache: self.ignore_cache,
             ..OpMetadata::named(name)
         };
-        metadata
-            .description
-            .insert("com.docker.dockerfile.v1.command".to_owned(), command.to_owned());
+        metadata.description.insert("com.docker.dockerfile.v1.command", command);
         metadata
     }
 }

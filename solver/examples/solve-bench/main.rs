@@ -25,7 +25,7 @@ use prost::Message as _;
 use self::graphs::Shape;
 use self::idle::Idle;
 
-/// As in the daemon.
+/// As in `cairn`, which carries the daemon.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

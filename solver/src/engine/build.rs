@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -349,7 +349,9 @@ impl Inner {
     /// `depth` is in how many nested builds the graph is, and `urgency` the length of the chain that waits for it.
     pub(super) fn load(&self, graph: &Graph, depth: u8, urgency: u32) -> Want {
         let mut nodes = self.nodes.write();
-        let mut new = Vec::with_capacity(graph.len());
+        let first = nodes.in_order.len();
+        nodes.in_order.reserve(graph.len());
+        nodes.by_digest.reserve(graph.len());
         let mut numbers = Vec::with_capacity(graph.len());
         for index in graph.topological() {
             let vertex = graph.vertex(index);
@@ -369,7 +371,6 @@ impl Inner {
                         group: vertex.metadata.progress_group.clone(),
                     };
                     let node = Node::new(number, vertex.clone(), header, inputs, places, depth);
-                    new.push(Event::Vertex(node.state()));
                     nodes.in_order.push(Arc::new(node));
                     nodes.by_digest.insert(vertex.digest, number);
                     number
@@ -390,8 +391,10 @@ impl Inner {
                     .fetch_max(below, Ordering::Relaxed);
             }
         }
-        drop(nodes);
-        self.events.push_all(new);
+        // Whatever comes to be known of them comes later: nobody has their places yet.
+        let nodes = RwLockWriteGuard::downgrade(nodes);
+        let new = nodes.in_order[first..].iter();
+        self.events.push_all(new.map(|node| Event::Vertex(node.state())));
         target
     }
 

@@ -1,6 +1,6 @@
 //! Making definitions: what frontends use.
 
-use std::collections::btree_map::Entry;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl Output {
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     order: Vec<VertexDigest>,
-    ops: BTreeMap<VertexDigest, (Bytes, Vec<VertexDigest>, OpMetadata)>,
+    ops: HashMap<VertexDigest, (Bytes, Vec<VertexDigest>, Arc<OpMetadata>)>,
     files: Vec<SourceFile>,
     locations: BTreeMap<VertexDigest, Vec<SourceLocation>>,
 }
@@ -91,7 +91,7 @@ impl Builder {
         let bytes = Bytes::from(canonical::encode_op(&wire));
         let digest = Digest::sha256(&bytes);
         let inputs = inputs.iter().map(|input| input.digest).collect();
-        self.insert(digest, bytes, inputs, metadata);
+        self.insert(digest, bytes, inputs, Arc::new(metadata));
         Output { digest, index: 0 }
     }
 
@@ -115,12 +115,7 @@ impl Builder {
             let vertex = graph.vertex(index);
             let inputs = vertex.inputs.iter().map(|edge| graph.vertex(edge.vertex).digest);
             let bytes = received[&vertex.digest].clone();
-            self.insert(
-                vertex.digest,
-                bytes,
-                inputs.collect(),
-                OpMetadata::clone(&vertex.metadata),
-            );
+            self.insert(vertex.digest, bytes, inputs.collect(), vertex.metadata.clone());
         }
         let taken: HashSet<VertexDigest> = graph.topological().map(|index| graph.vertex(index).digest).collect();
         let map = graph.source_map();
@@ -144,9 +139,9 @@ impl Builder {
         }))
     }
 
-    fn insert(&mut self, digest: VertexDigest, bytes: Bytes, inputs: Vec<VertexDigest>, metadata: OpMetadata) {
+    fn insert(&mut self, digest: VertexDigest, bytes: Bytes, inputs: Vec<VertexDigest>, metadata: Arc<OpMetadata>) {
         match self.ops.entry(digest) {
-            Entry::Occupied(mut known) => known.get_mut().2.merge(&metadata),
+            Entry::Occupied(mut known) => Arc::make_mut(&mut known.get_mut().2).merge(&metadata),
             Entry::Vacant(vacant) => {
                 vacant.insert((bytes, inputs, metadata));
                 self.order.push(digest);
@@ -181,12 +176,13 @@ impl Builder {
     pub fn finish(&self, target: Output) -> Definition {
         let wanted = self.reachable(target.digest);
         let mut wire = pb::Definition::default();
-        let mut known = HashMap::new();
+        wire.def.reserve_exact(wanted.len() + 1);
+        let mut known = HashMap::with_capacity(wanted.len() + 1);
         let mut source = encode::source_files(&self.files);
         for digest in self.order.iter().filter(|digest| wanted.contains(*digest)) {
             let (bytes, _, metadata) = &self.ops[digest];
             wire.def.push(bytes.clone());
-            known.insert(*digest, Arc::new(metadata.clone()));
+            known.insert(*digest, metadata.clone());
             if let Some(locations) = self.locations.get(digest) {
                 source
                     .locations
@@ -203,8 +199,8 @@ impl Builder {
         Definition::new(wire, known)
     }
 
-    fn reachable(&self, target: VertexDigest) -> std::collections::BTreeSet<VertexDigest> {
-        let mut wanted = std::collections::BTreeSet::new();
+    fn reachable(&self, target: VertexDigest) -> HashSet<VertexDigest> {
+        let mut wanted = HashSet::with_capacity(self.order.len());
         let mut pending = vec![target];
         while let Some(digest) = pending.pop() {
             if wanted.insert(digest)

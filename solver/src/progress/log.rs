@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::spill::{Chunk, Keep, LOG_OVERHEAD, Spill, Spools};
 use super::{Event, Log};
@@ -19,13 +19,14 @@ use crate::llb::VertexDigest;
 #[derive(Debug)]
 pub struct EventLog {
     record: Mutex<Record>,
-    /// Whether the log is closed; changed whenever there is news.
-    state: watch::Sender<bool>,
+    /// Wakes readers whenever there is news.
+    news: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Record {
     entries: Vec<Entry>,
+    is_closed: bool,
     spill: Spill,
     /// Bytes of output in `entries`.
     log_bytes: usize,
@@ -188,7 +189,7 @@ impl EventLog {
                 spill: Spill::new(spools),
                 ..Record::default()
             }),
-            state: watch::Sender::new(false),
+            news: Notify::new(),
         }
     }
 
@@ -200,7 +201,7 @@ impl EventLog {
     /// Appends events that readers see together.
     pub fn push_all(&self, events: impl IntoIterator<Item = Event>) {
         let mut record = self.record.lock();
-        if *self.state.borrow() {
+        if record.is_closed {
             return;
         }
         let events = events.into_iter();
@@ -212,11 +213,11 @@ impl EventLog {
         for event in events {
             is_news |= record.add(event);
         }
-        if is_news {
-            self.state.send_modify(|_| ());
-        }
         let mut keep = record.spill.keep();
         drop(record);
+        if is_news {
+            self.news.notify_waiters();
+        }
         // Others go on reading and writing meanwhile. What they write is kept by whoever keeps already.
         while let Some(todo) = keep {
             keep = self.keep(todo);
@@ -229,7 +230,7 @@ impl EventLog {
         let start = record.spill.end();
         if let Some(vertex) = record.spill.kept(outcome) {
             record.cover(start, vertex);
-            self.state.send_modify(|_| ());
+            self.news.notify_waiters();
         }
         record.spill.keep()
     }
@@ -242,7 +243,7 @@ impl EventLog {
     /// Ends the log with the events that `last` makes of those before that are no output; nothing comes in between.
     pub(crate) fn close_with(&self, last: impl FnOnce(&mut dyn Iterator<Item = &Event>) -> Vec<Event>) {
         let mut record = self.record.lock();
-        if *self.state.borrow() {
+        if record.is_closed {
             return;
         }
         let last = last(&mut record.entries.iter().filter_map(|entry| match entry {
@@ -250,7 +251,9 @@ impl EventLog {
             Entry::Spilled { .. } => None,
         }));
         record.entries.extend(last.into_iter().map(Entry::Event));
-        self.state.send_replace(true);
+        record.is_closed = true;
+        drop(record);
+        self.news.notify_waiters();
     }
 
     /// A reader that begins with the first event.
@@ -258,7 +261,6 @@ impl EventLog {
         EventReader {
             log: self.clone(),
             at: Position::default(),
-            state: self.state.subscribe(),
         }
     }
 
@@ -285,7 +287,6 @@ impl EventLog {
 pub struct EventReader {
     log: Arc<EventLog>,
     at: Position,
-    state: watch::Receiver<bool>,
 }
 
 impl EventReader {
@@ -294,15 +295,18 @@ impl EventReader {
     /// # Cancel safety
     /// Cancel safe: events are taken only when returned.
     pub async fn next(&mut self) -> Option<Vec<Event>> {
+        let log = self.log.clone();
         loop {
-            // Looked at first: whatever comes after this is a change.
-            let is_closed = *self.state.borrow_and_update();
+            // Made first: it is woken by whatever comes after this.
+            let news = log.news.notified();
+            let is_closed = log.record.lock().is_closed;
             if let Some(events) = self.ready().await {
                 return Some(events);
             }
-            if is_closed || self.state.changed().await.is_err() {
+            if is_closed {
                 return None;
             }
+            news.await;
         }
     }
 

@@ -180,7 +180,7 @@ impl Node {
         is_open
     }
 
-    /// How this depends on an input; `None` if nobody needs to know any more.
+    /// How this depends on an input, which is asked once of each; `None` if nobody needs to know any more.
     fn dependency(&self, position: usize) -> Option<Dependency> {
         let mut identifying = self.identifying.lock();
         if self.identity.get().is_some() {
@@ -189,7 +189,8 @@ impl Node {
         let dependencies = identifying
             .dependencies
             .get_or_insert_with(|| cache_key::dependencies(&self.vertex));
-        dependencies.get(position).cloned()
+        let dependency = dependencies.get_mut(position)?;
+        Some(std::mem::replace(dependency, Dependency::Identity))
     }
 
     /// Adds a part of the key; `true` if it was the last one missing.

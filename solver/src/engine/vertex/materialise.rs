@@ -65,7 +65,7 @@ impl Inner {
                     return Ok(known);
                 }
             }
-            if !needs_files {
+            if !needs_files || !self.is_any_remote(node, &inputs)? {
                 break confirmed;
             }
             // What cannot be brought here is made again, and may come out differently.
@@ -96,6 +96,21 @@ impl Inner {
             key: confirmed.key,
             results: results.into(),
         })
+    }
+
+    /// Whether files of any input are still elsewhere.
+    fn is_any_remote(&self, node: &Node, inputs: &[MadeOutput]) -> Result<bool, SolveError> {
+        for result in inputs.iter().filter_map(|input| input.result.as_ref()) {
+            if self
+                .engine
+                .worker
+                .is_remote(result)
+                .map_err(|error| node.error(error))?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Makes what a passthrough hands on, and nothing else of its inputs.
