@@ -40,9 +40,12 @@ impl ImageStore {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// Gives an image a name, in place of the image that had it.
+    /// Gives an image a name, in place of the image that had it. Nothing is written if it has the name already.
     pub(super) fn put(&self, name: &Reference, target: Descriptor) -> Result<(), ImageStoreError> {
         let path = self.path(name);
+        if matches!(self.get(name), Ok(Some(known)) if known.target == target) {
+            return Ok(());
+        }
         let image = NamedImage {
             name: name.to_string(),
             target,

@@ -219,19 +219,19 @@ impl TreeStore {
 
     /// Records a tree as the latest for its key.
     pub(super) fn record(&self, key: &SourceKey, new: &NewTree) -> Result<(), TreeError> {
-        // What was there before needs no sync: forgetting that it was used is harmless.
-        let durability = if new.objects.is_empty() {
-            Durability::None
-        } else {
-            Durability::Immediate
-        };
-        self.write("record a tree", durability, |txn| {
+        self.write_as("record a tree", |txn| {
             let mut objects = txn.open_table(OBJECTS)?;
+            let mut has_news = false;
             for (digest, bytes) in &new.objects {
-                objects.insert(&digest.0, bytes.as_slice())?;
+                // It may have come under another key.
+                if objects.get(&digest.0)?.is_none() {
+                    objects.insert(&digest.0, bytes.as_slice())?;
+                    has_news = true;
+                }
             }
             let mut trees = txn.open_table(TREES)?;
             let known = trees.get(&new.digest.0)?.and_then(|row| parse(new.digest, row.value()));
+            has_news |= known.is_none();
             let now = now_ns();
             let record = match known {
                 Some(known) => TreeRecord {
@@ -252,7 +252,13 @@ impl TreeStore {
             };
             trees.insert(&new.digest.0, encode(&record).as_slice())?;
             txn.open_table(LATEST)?.insert(key.as_str(), &new.digest.0)?;
-            Ok(())
+            // What was there before needs no sync: forgetting that it was used is harmless.
+            let durability = if has_news {
+                Durability::Immediate
+            } else {
+                Durability::None
+            };
+            Ok(((), durability))
         })
     }
 
@@ -262,10 +268,19 @@ impl TreeStore {
         durability: Durability,
         change: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, TreeError> {
+        self.write_as(doing, |txn| Ok((change(txn)?, durability)))
+    }
+
+    /// The same where it turns out only then how durable the change has to be.
+    fn write_as<T>(
+        &self,
+        doing: &'static str,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<(T, Durability), redb::Error>,
+    ) -> Result<T, TreeError> {
         let attempt = || -> Result<T, redb::Error> {
             let mut txn = self.0.database.begin_write()?;
+            let (value, durability) = change(&txn)?;
             txn.set_durability(durability)?;
-            let value = change(&txn)?;
             txn.commit()?;
             Ok(value)
         };
