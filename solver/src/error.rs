@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::llb::{DecodeError, SourceFile, SourceLocation, VertexDigest};
-use crate::worker::WorkerError;
+use crate::llb::{DecodeError, SourceFile, SourceLocation, Vertex, VertexDigest};
+use crate::worker::{FailedState, WorkerError};
 
 /// Why a build failed. Cheap to clone, since everyone who waits for a vertex gets its error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -48,4 +48,15 @@ pub struct VertexError {
     pub source: WorkerError,
     /// The files and places it was made from.
     pub places: Vec<(Arc<SourceFile>, SourceLocation)>,
+    /// What there was when it failed, if that can be looked into.
+    pub failed: Option<FailedStep>,
+}
+
+/// A failed step as it can be looked into.
+#[derive(Debug, Clone)]
+pub struct FailedStep {
+    /// What was to be done.
+    pub vertex: Arc<Vertex>,
+    /// What there was; kept for as long as this lives.
+    pub state: Arc<FailedState>,
 }

@@ -35,7 +35,7 @@ pub mod worker;
 pub use attestation::{Attestation, AttestationKind, AttestationSource, AttestationSubject};
 pub use digest::{Digest, DigestError};
 pub use engine::{Build, BuildBridge, BuildOptions, Counters, Engine, EngineOptions, Entitlement, Frontends};
-pub use error::{SolveError, VertexError};
+pub use error::{FailedStep, SolveError, VertexError};
 pub use frontend::{
     Bridge, BridgeRef, ExternalError, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult,
 };

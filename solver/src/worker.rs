@@ -126,6 +126,31 @@ pub struct Execution {
     pub inputs: Vec<Option<Ref>>,
 }
 
+/// What there was when a step failed. Results in it are kept from being pruned for as long as it lives, and may go with
+/// it.
+#[derive(Clone, Debug, Default)]
+pub struct FailedState {
+    /// What went in; `None` is nothing, or scratch. Of a process by its mounts, of file operations by inputs, and of
+    /// content that could not be read the one it was looked for in.
+    pub inputs: Vec<Option<Ref>>,
+    /// What was there in the end, likewise: of a process by its mounts, of file operations by their actions.
+    pub left: Vec<Option<Ref>>,
+    /// What of the step failed.
+    pub subject: FailedSubject,
+}
+
+/// What of a step failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailedSubject {
+    /// Its only part.
+    #[default]
+    Whole,
+    /// A file operation, by its place among them.
+    Action(usize),
+    /// Finding out the content of an input, by its number.
+    Content(usize),
+}
+
 /// Paths under a result whose content a key depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ContentSelector {
@@ -414,4 +439,12 @@ pub enum WorkerError {
     /// Something around the worker failed: network, disk, registry, client.
     #[error("{0}")]
     Failed(String),
+    /// A step failed, and what there was then can be looked into.
+    #[error("{source}")]
+    Step {
+        /// How it failed.
+        source: Box<Self>,
+        /// What there was.
+        state: Arc<FailedState>,
+    },
 }

@@ -12,6 +12,7 @@ mod cairn;
 mod clean;
 mod containerd;
 mod daemon;
+pub mod driven;
 mod engine;
 pub mod git;
 mod image;

@@ -82,6 +82,36 @@ impl Program {
         self
     }
 
+    /// Runs it in a terminal of its own until a line with these words is shown, for at most a minute. Returns all that
+    /// was shown.
+    ///
+    /// # Errors
+    /// If it cannot be started, or does not show such a line.
+    pub fn until_shown(self, words: &str) -> anyhow::Result<String> {
+        let mut running = self.on_terminal().start()?;
+        let found = running.stdout.wait_for(0, LONGEST, |line| line.contains(words));
+        let shown = running.stdout.text();
+        running.signal(Signal::TERM)?;
+        running.wait(LONGEST)?;
+        found.with_context(|| format!("{words:?} was not shown: {shown}"))?;
+        Ok(shown)
+    }
+
+    fn on_terminal(self) -> Self {
+        let quoted = |word: &OsStr| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"));
+        let line: Vec<String> = self.words().into_iter().map(quoted).collect();
+        let line = format!("timeout --foreground 60 {}", line.join(" "));
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]);
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self { command, ..self }
+    }
+
     /// The program and its arguments, for another program that runs it.
     pub fn words(&self) -> Vec<&OsStr> {
         [self.command.get_program()]

@@ -32,7 +32,7 @@ pub use process::{
 pub use resolv::DnsConfig;
 pub use rlimit::{Rlimit, RlimitError, raise_file_limit};
 pub use rootfs::RootfsError;
-pub use run::{Container, Ending, ExecError, ExecRequest, ExecRunner, Grants, OwnDir};
+pub use run::{Container, Ending, ExecError, ExecRequest, ExecRunner, Grants, OwnDir, RunFailure};
 pub use terminal::{Terminal, TerminalOutput, TerminalSize};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use user::lookup as lookup_user;

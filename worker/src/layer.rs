@@ -29,6 +29,7 @@ mod prune;
 mod record;
 mod seed;
 mod store;
+mod transient;
 mod unpack;
 mod usage;
 mod writable;

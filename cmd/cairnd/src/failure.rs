@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use cairn_proto::{pb, rpc};
 use cairn_solver::llb::{SourceFile, SourceRange};
-use cairn_solver::{ExternalError, FrontendError, SolveError, WorkerError};
+use cairn_solver::{ExternalError, FailedStep, FrontendError, SolveError, WorkerError};
 use prost::Message;
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
@@ -22,6 +22,29 @@ pub(crate) struct Failure {
     code: Code,
     message: String,
     details: Vec<prost_types::Any>,
+    /// The step that failed, if it can be looked into.
+    step: Option<FailedStep>,
+}
+
+/// A failed step, by the names under which a client can look into it.
+pub(crate) struct Inspectable {
+    /// What went in.
+    pub(crate) inputs: Vec<String>,
+    /// What was there in the end.
+    pub(crate) mounts: Vec<String>,
+    /// What was to be done.
+    pub(crate) op: pb::Op,
+    /// What of it failed, if it has parts.
+    pub(crate) subject: Option<Subject>,
+}
+
+/// What of a step failed.
+#[derive(Clone, Copy)]
+pub(crate) enum Subject {
+    /// A file operation, by its place among them.
+    File(usize),
+    /// The content of an input, by its number.
+    Content(usize),
 }
 
 impl Failure {
@@ -31,6 +54,7 @@ impl Failure {
             code,
             message: message.into(),
             details: Vec::new(),
+            step: None,
         }
     }
 
@@ -54,6 +78,40 @@ impl Failure {
     /// The message alone.
     pub(crate) fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The step that failed, if it can be looked into.
+    pub(crate) fn step(&self) -> Option<&FailedStep> {
+        self.step.as_ref()
+    }
+
+    /// Says under which names the failed step can be looked into.
+    pub(crate) fn attach_solve(&mut self, step: &Inspectable) {
+        let op = match cairn_proto::json::op(&step.op.encode_to_vec()) {
+            Ok(op) => op,
+            Err(error) => {
+                tracing::warn!(%error, "a failed step cannot be described");
+                return;
+            }
+        };
+        let mut detail = Map::new();
+        for (name, ids) in [("inputIDs", &step.inputs), ("mountIDs", &step.mounts)] {
+            if !ids.is_empty() {
+                detail.insert(name.to_owned(), json!(ids));
+            }
+        }
+        detail.insert("op".to_owned(), op);
+        // Zero is left out, and 64 bits are text, in protobuf's JSON form.
+        let index = |index: usize| match index {
+            0 => json!({}),
+            index => json!({ "index": index.to_string() }),
+        };
+        match step.subject {
+            None => {}
+            Some(Subject::File(action)) => drop(detail.insert("file".to_owned(), index(action))),
+            Some(Subject::Content(input)) => drop(detail.insert("cache".to_owned(), index(input))),
+        }
+        self.attach("errdefs.Solve+json", &Value::Object(detail));
     }
 
     /// The form it has inside messages.
@@ -152,6 +210,7 @@ impl From<rpc::Status> for Failure {
             code: failed_code(status.code),
             message: status.message,
             details: status.details,
+            step: None,
         }
     }
 }
@@ -172,6 +231,7 @@ impl From<SolveError> for Failure {
         };
         let mut failure = Self::new(code, error.to_string());
         if let SolveError::Vertex(vertex) = &error {
+            failure.step.clone_from(&vertex.failed);
             for (file, location) in &vertex.places {
                 failure.attach_source(file, &location.ranges);
             }
@@ -240,6 +300,7 @@ impl From<FrontendError> for Failure {
                         value: value.into(),
                     })
                     .collect(),
+                step: None,
             },
         }
     }
@@ -332,6 +393,7 @@ mod tests {
                     ranges: vec![range],
                 },
             )],
+            failed: None,
         }));
         let status = Status::from(Failure::from(error));
         assert_eq!(status.code(), Code::Unknown);

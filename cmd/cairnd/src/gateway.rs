@@ -5,6 +5,7 @@
 
 mod containers;
 mod exec;
+mod failed;
 mod forwarder;
 mod meta;
 mod ops;
@@ -129,7 +130,7 @@ impl LlbBridge for GatewayService {
     async fn solve(&self, request: Request<wire::SolveRequest>) -> Result<Response<wire::SolveResponse>, Status> {
         let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let result = caller.solve(request).await?;
+        let result = caller.solve(request).await.map_err(|failure| caller.failure(failure))?;
         Ok(Response::new(wire::SolveResponse {
             r#ref: String::new(),
             result: Some(result_to_wire(&result)),
@@ -142,7 +143,8 @@ impl LlbBridge for GatewayService {
     ) -> Result<Response<wire::EvaluateResponse>, Status> {
         let caller = self.caller(&request).await?;
         if let Some(reference) = caller.find(&request.get_ref().r#ref)? {
-            caller.bridge.evaluate(&reference).await.map_err(Failure::from)?;
+            let made = caller.bridge.evaluate(&reference).await;
+            made.map_err(|error| caller.failure(error))?;
         }
         Ok(Response::new(wire::EvaluateResponse {}))
     }
@@ -180,7 +182,7 @@ impl LlbBridge for GatewayService {
         let range = range(request.range)?;
         let data = caller.bridge.read_file(&reference, &request.file_path, range).await;
         Ok(Response::new(wire::ReadFileResponse {
-            data: data.map_err(file_error)?,
+            data: data.map_err(|error| file_error(caller.failure(error)))?,
         }))
     }
 
@@ -193,7 +195,7 @@ impl LlbBridge for GatewayService {
         let reference = caller.required(&request.r#ref)?;
         let include = include(&request.include_pattern);
         let entries = caller.bridge.read_dir(&reference, &request.dir_path, include).await;
-        let entries = entries.map_err(file_error)?;
+        let entries = entries.map_err(|error| file_error(caller.failure(error)))?;
         Ok(Response::new(wire::ReadDirResponse {
             entries: entries.into_iter().map(convert::stat).collect(),
         }))
@@ -335,7 +337,10 @@ fn capability(id: &str) -> ApiCap {
 fn file_error(error: impl Into<Failure>) -> Status {
     let status = Status::from(error.into());
     match status.code() {
-        Code::NotFound => Status::unknown(status.message()),
+        Code::NotFound => {
+            let details = status.details().to_vec();
+            Status::with_details(Code::Unknown, status.message(), details.into())
+        }
         _ => status,
     }
 }

@@ -474,6 +474,7 @@ impl Step {
                 name: self.state.vertex.name.to_string(),
                 source,
                 places: Vec::new(),
+                failed: None,
             })),
         });
         if let Err(error) = &outcome {

@@ -34,6 +34,15 @@ pub(super) fn input(digest: VertexDigest, output: usize) -> pb::Input {
     }
 }
 
+/// The wire form of an op alone, without its inputs.
+pub(super) fn op_alone(op: &Op, input_count: usize, platform: Option<&Platform>) -> pb::Op {
+    pb::Op {
+        op: Some(op_kind(op, input_count)),
+        platform: platform.map(self::platform),
+        ..pb::Op::default()
+    }
+}
+
 fn op_kind(op: &Op, input_count: usize) -> pb::op::Op {
     match op {
         Op::Source(op) => pb::op::Op::Source(source(op)),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cairn_proto::pb;
+
 use super::definition::SourceMap;
 use super::op::{Labels, Op, OpMetadata, SourceOp};
 use crate::{Digest, Platform};
@@ -24,6 +26,13 @@ pub struct Vertex {
     pub constraints: Box<[String]>,
     /// Everything that does not change its result.
     pub metadata: Arc<OpMetadata>,
+}
+
+impl Vertex {
+    /// The wire form of what it does, without its inputs: for telling others.
+    pub fn to_wire(&self) -> pb::Op {
+        super::encode::op_alone(&self.op, self.inputs.len(), self.platform.as_deref())
+    }
 }
 
 /// A vertex's place in its graph: inputs have lower ones than what uses them.

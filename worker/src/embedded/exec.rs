@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cairn_solver::llb::{ExecOp, MountKind, Vertex};
-use cairn_solver::worker::{CallContext, Ref, WorkerError};
+use cairn_solver::worker::{CallContext, FailedState, FailedSubject, Ref, WorkerError};
 
 use super::log::LogSink;
+use super::results::with_state;
 use super::ssh::LentAgent;
 use super::{EmbeddedWorker, blocking, failed};
-use crate::executor::{ExecRequest, Grants};
+use crate::executor::{ExecRequest, Grants, RunFailure};
 
 impl EmbeddedWorker {
     /// Runs a process.
@@ -40,6 +41,11 @@ impl EmbeddedWorker {
             lists.collect::<Result<Vec<_>, _>>()
         })
         .await?;
+        let mounted = op
+            .mounts
+            .iter()
+            .map(|mount| inputs.get(mount.input?).cloned().flatten());
+        let went_in: Vec<Option<Ref>> = mounted.collect();
         let request = ExecRequest {
             op: op.clone(),
             resources: vertex.metadata.resources.as_deref().cloned().unwrap_or_default(),
@@ -49,14 +55,27 @@ impl EmbeddedWorker {
         let sink = Arc::new(LogSink::new(context.progress.clone(), self.0.log_limits));
         let outcome = self.0.runner.run(request, sink.clone(), &context.cancel).await;
         sink.finish(outcome.is_err());
-        let outputs = outcome.map_err(WorkerError::from)?;
         let worker = self.clone();
-        blocking(move || {
-            let made = outputs.iter().map(|list| worker.record(list));
-            let made = made.collect::<Result<Vec<_>, WorkerError>>()?;
-            // A process may have worked for hours: what it made is not left to the next moment, as small things are.
-            worker.0.layers.settle().map_err(|error| failed(&error))?;
-            Ok(made)
+        blocking(move || match outcome {
+            Ok(outputs) => {
+                let made = outputs.iter().map(|list| worker.record(list));
+                let made = made.collect::<Result<Vec<_>, WorkerError>>()?;
+                // A process may have worked for hours: what it made is not left to the next moment, as small things are.
+                worker.0.layers.settle().map_err(|error| failed(&error))?;
+                Ok(made)
+            }
+            Err(RunFailure { error, left: None }) => Err(error.into()),
+            Err(RunFailure {
+                error,
+                left: Some(left),
+            }) => {
+                let state = worker.left_behind(&left).map(|left| FailedState {
+                    inputs: went_in,
+                    left,
+                    subject: FailedSubject::Whole,
+                });
+                Err(with_state(error.into(), state))
+            }
         })
         .await
     }

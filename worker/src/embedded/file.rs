@@ -6,8 +6,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use cairn_solver::llb::{FileOp, Vertex};
-use cairn_solver::worker::{CallContext, Ref, WorkerError};
+use cairn_solver::worker::{CallContext, FailedState, FailedSubject, Ref, WorkerError};
 
+use super::results::with_state;
 use super::view::layers_view;
 use super::{EmbeddedWorker, blocking, failed};
 use crate::compression::{self, Limits};
@@ -36,13 +37,28 @@ impl EmbeddedWorker {
                 inputs: &inputs,
                 describe,
                 held: Vec::new(),
+                failed: None,
             };
             let is_cancelled = || cancel.is_cancelled();
             let made = fileop::apply(&op, &mut mounts, &ArchiveUnpack, &is_cancelled);
-            let made = made.map_err(|error| match error {
-                FileOpError::Cancelled => WorkerError::Cancelled,
-                error if error.is_not_found() => WorkerError::NotFound(error.to_string()),
-                error => failed(&error),
+            let failed_at = mounts.failed.take();
+            let made = made.map_err(|error| {
+                let error = match error {
+                    FileOpError::Cancelled => return WorkerError::Cancelled,
+                    error if error.is_not_found() => WorkerError::NotFound(error.to_string()),
+                    error => failed(&error),
+                };
+                let Some((action, state)) = failed_at else {
+                    return error;
+                };
+                let mut left = vec![None; op.actions.len()];
+                left[action] = state;
+                let state = worker.left_behind(&left).map(|left| FailedState {
+                    inputs: inputs.clone(),
+                    left,
+                    subject: FailedSubject::Action(action),
+                });
+                with_state(error, state)
             })?;
             made.iter().map(|list| worker.record(list)).collect()
         })
@@ -57,6 +73,8 @@ struct LayerMounts<'a> {
     describe: Describe,
     /// Mounts that are looked into until the operation ends.
     held: Vec<Mounted>,
+    /// The action that failed, and what it left.
+    failed: Option<(usize, Option<LayerList>)>,
 }
 
 impl LayerMounts<'_> {
@@ -110,6 +128,10 @@ impl FileOpMounts for LayerMounts<'_> {
         }
         let below = lower.as_ref().map(Mounted::root);
         Ok(layer.commit_over(below, &self.describe)?)
+    }
+
+    fn failed(&mut self, action: usize, left: Option<LayerList>) {
+        self.failed = Some((action, left));
     }
 
     fn links_below(&mut self, base: Base<'_, LayerList>) -> Result<HashSet<FileKey>, MountError> {

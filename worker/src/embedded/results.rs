@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cairn_patterns::glob;
-use cairn_solver::worker::{Comparison, ContentSelector, FileStat, Ref, ResultId, WorkerError};
+use cairn_solver::worker::{Comparison, ContentSelector, FailedState, FileStat, Ref, ResultId, WorkerError};
 
 use super::view::layers_view;
 use super::{EmbeddedWorker, failed};
@@ -151,6 +151,19 @@ impl EmbeddedWorker {
         Ok(Some(Ref::new(id, Arc::new(list.clone()))))
     }
 
+    /// Makes what a failed step left known, until nobody holds it any more. Blocks.
+    pub(super) fn left_behind(&self, left: &[Option<LayerList>]) -> Result<Vec<Option<Ref>>, WorkerError> {
+        let known = left.iter().map(|list| match list {
+            Some(list) if !list.is_empty() => {
+                let known = self.0.layers.record_transient(list);
+                let (id, held) = known.map_err(|error| failed(&error))?;
+                Ok(Some(Ref::new(id, Arc::new(held))))
+            }
+            _ => Ok(None),
+        });
+        known.collect()
+    }
+
     /// The files of a result, to read. Blocks.
     pub(super) fn view(&self, input: Option<&Ref>) -> Result<Arc<dyn View>, WorkerError> {
         let Some(input) = input else {
@@ -170,6 +183,20 @@ fn file_error(call: &str, path: &str, error: &std::io::Error) -> WorkerError {
         WorkerError::NotFound(text)
     } else {
         WorkerError::Failed(text)
+    }
+}
+
+/// A failure that can be looked into; without that, if what there was could not be kept.
+pub(super) fn with_state(error: WorkerError, state: Result<FailedState, WorkerError>) -> WorkerError {
+    match state {
+        Ok(state) => WorkerError::Step {
+            source: Box::new(error),
+            state: Arc::new(state),
+        },
+        Err(cause) => {
+            tracing::warn!(error = %cause, "what a failed step left cannot be looked into");
+            error
+        }
     }
 }
 

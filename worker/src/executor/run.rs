@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::container::{Container, Ending};
-pub use self::error::ExecError;
+pub use self::error::{ExecError, RunFailure};
 pub use self::plan::OwnDir;
 use self::prepare::{Setting, prepare};
 pub use self::request::{ExecRequest, Grants};
@@ -101,7 +101,7 @@ impl ExecRunner {
         request: ExecRequest,
         sink: Arc<dyn OutputSink>,
         cancel: &CancellationToken,
-    ) -> Result<Vec<LayerList>, ExecError> {
+    ) -> Result<Vec<LayerList>, RunFailure> {
         let caches = self.cache_dirs(&request, cancel).await?;
         let request = Arc::new(request);
         let setting = self.setting(&request);
@@ -120,7 +120,7 @@ impl ExecRunner {
             .run(&ContainerId::random(), &prepared.process, io, cancel)
             .await;
         let outcome = outcome.map_err(|error| of_process(error.into()));
-        blocking(move || prepared.finish(&request, outcome)).await
+        blocking(move || Ok(prepared.finish(&request, outcome))).await?
     }
 
     fn setting(&self, request: &ExecRequest) -> Setting {

@@ -30,8 +30,8 @@ pub fn apply<M: FileOpMounts>(
         uses: op.actions.iter().fold(vec![0; op.actions.len()], count_uses),
         states: Vec::with_capacity(op.actions.len()),
     };
-    for action in &op.actions {
-        let state = chain.run(action)?;
+    for (index, action) in op.actions.iter().enumerate() {
+        let state = chain.run(index, action)?;
         chain.states.push(state);
     }
     let mut outputs: Vec<(usize, M::Result)> = Vec::new();
@@ -94,7 +94,7 @@ struct OpenLayer<L> {
 }
 
 impl<M: FileOpMounts> Chain<'_, M> {
-    fn run(&mut self, action: &FileAction) -> Result<State<M>, FileOpError> {
+    fn run(&mut self, index: usize, action: &FileAction) -> Result<State<M>, FileOpError> {
         if (self.is_cancelled)() {
             return Err(FileOpError::Cancelled);
         }
@@ -104,8 +104,17 @@ impl<M: FileOpMounts> Chain<'_, M> {
             _ => None,
         };
         let mut layer = self.begin(action.input)?;
-        self.change(&mut layer, &action.kind, source.as_deref(), owner)?;
-        Ok(State::Open(layer, action.output.is_some()))
+        match self.change(&mut layer, &action.kind, source.as_deref(), owner) {
+            Ok(()) => Ok(State::Open(layer, action.output.is_some())),
+            Err(FileOpError::Cancelled) => Err(FileOpError::Cancelled),
+            Err(error) => {
+                drop(source);
+                let left = self.commit(layer);
+                let left = left.inspect_err(|error| tracing::warn!(%error, "what a failed action left is not kept"));
+                self.mounts.failed(index, left.ok());
+                Err(error)
+            }
+        }
     }
 
     fn change(

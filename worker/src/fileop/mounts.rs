@@ -51,6 +51,9 @@ pub trait FileOpMounts {
     /// Finishes a layer.
     fn commit(&mut self, layer: Self::Layer) -> Result<Self::Result, MountError>;
 
+    /// Told of the action that failed, and of what it left, if that could be kept.
+    fn failed(&mut self, _action: usize, _left: Option<Self::Result>) {}
+
     /// The stored files that the layers of `base` hold links to, as told to [`FileOpMounts::remember_links`].
     ///
     /// They are copied, not linked once more: under one mount, two names of one stored file look like hard links to

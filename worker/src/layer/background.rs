@@ -8,11 +8,15 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use cairn_solver::ResultId;
+
 use super::error::LayerError;
+use super::list::Holds;
 use super::measure::disk_usage;
 use super::metadata::{LAYERS, Metadata};
 use super::record::{LayerId, LayerRecord, random_hex};
 use super::store::Dirs;
+use super::transient;
 use crate::sys::{Root, at};
 
 /// How long a finished layer waits for others to be made durable together.
@@ -21,6 +25,8 @@ const SYNC_DELAY: Duration = Duration::from_secs(5);
 enum Chore {
     /// A finished layer: measure it now, sync it with others later.
     Finished(LayerId),
+    /// A result that nobody holds any more is to go, with its top layer.
+    Forget(ResultId, LayerId),
     /// Sync now, and tell when done.
     Sync(Sender<Result<(), LayerError>>),
 }
@@ -37,13 +43,20 @@ pub(super) struct Background {
 
 impl Background {
     /// Starts the threads. `unsynced` are layers that an earlier process of this boot did not make durable.
-    pub(super) fn start(dirs: &Dirs, db: &Arc<Metadata>, unsynced: HashSet<LayerId>) -> Result<Self, LayerError> {
+    pub(super) fn start(
+        dirs: &Dirs,
+        db: &Arc<Metadata>,
+        holds: &Arc<Holds>,
+        unsynced: HashSet<LayerId>,
+    ) -> Result<Self, LayerError> {
         let stop = Arc::new(AtomicBool::new(false));
         let (chores, chore_queue) = mpsc::channel();
         let (trash, trash_queue) = mpsc::channel();
         let keeper = Keeper {
             dirs: dirs.clone(),
             db: db.clone(),
+            holds: holds.clone(),
+            trash: trash.clone(),
             unsynced,
             stop: stop.clone(),
         };
@@ -85,6 +98,22 @@ impl Background {
                 .send(Chore::Finished(id))
                 .unwrap_or_else(|_| tracing::warn!("the layer keeper ended early"));
         }
+    }
+
+    /// Tells that nobody holds a result any more that goes then.
+    pub(super) fn forget(&self, result: ResultId, top: LayerId) {
+        if let Some(chores) = &self.chores {
+            // The next start makes up for a thread that ended early.
+            chores
+                .send(Chore::Forget(result, top))
+                .unwrap_or_else(|_| tracing::warn!("the layer keeper ended early"));
+        }
+    }
+
+    /// Waits until everything asked for before is done.
+    #[cfg(test)]
+    pub(super) fn settle(&self) {
+        self.sync().expect("the layer keeper runs");
     }
 
     /// Makes every finished layer durable before it returns.
@@ -142,6 +171,8 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static, dirs: &Dirs) -> Result
 struct Keeper {
     dirs: Dirs,
     db: Arc<Metadata>,
+    holds: Arc<Holds>,
+    trash: Sender<()>,
     unsynced: HashSet<LayerId>,
     stop: Arc<AtomicBool>,
 }
@@ -160,6 +191,11 @@ impl Keeper {
                     }
                     self.unsynced.insert(id);
                     sync_at.get_or_insert_with(|| Instant::now() + SYNC_DELAY);
+                }
+                Ok(Chore::Forget(result, top)) => {
+                    if let Err(error) = self.forget(&result, &top) {
+                        tracing::warn!(%error, layer = %top, "could not remove what a failed step left");
+                    }
                 }
                 Ok(Chore::Sync(done)) => {
                     let outcome = self.sync();
@@ -180,6 +216,21 @@ impl Keeper {
         if let Err(error) = self.sync() {
             tracing::warn!(%error, "could not make layers durable before closing");
         }
+    }
+
+    fn forget(&mut self, result: &ResultId, top: &LayerId) -> Result<(), LayerError> {
+        let counts = self.holds.lock();
+        let is_gone = self
+            .db
+            .write_soon(|changes| transient::forget(&counts, changes, result, top))?;
+        drop(counts);
+        if is_gone {
+            self.unsynced.remove(top);
+            move_to_trash(&self.dirs, &self.dirs.layer(top))?;
+            // Without that thread, the next start empties the trash.
+            self.trash.send(()).unwrap_or_default();
+        }
+        Ok(())
     }
 
     fn measure(&self, id: &LayerId) {

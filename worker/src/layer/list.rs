@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::record::LayerId;
+use super::transient::Transient;
 
 /// How many lists each layer is in. The lock also orders pruning against taking hold.
 #[derive(Debug, Default)]
@@ -27,12 +28,32 @@ impl Holds {
 
     /// Takes hold while the counts are locked anyway.
     pub(super) fn hold_locked(self: &Arc<Self>, counts: &mut HeldCounts<'_>, ids: Vec<LayerId>) -> LayerList {
+        self.hold_as(counts, ids, None)
+    }
+
+    /// The same for a result that goes with the last one who holds it.
+    pub(super) fn hold_transient(
+        self: &Arc<Self>,
+        counts: &mut HeldCounts<'_>,
+        ids: Vec<LayerId>,
+        transient: Arc<Transient>,
+    ) -> LayerList {
+        self.hold_as(counts, ids, Some(transient))
+    }
+
+    fn hold_as(
+        self: &Arc<Self>,
+        counts: &mut HeldCounts<'_>,
+        ids: Vec<LayerId>,
+        transient: Option<Arc<Transient>>,
+    ) -> LayerList {
         for id in &ids {
             *counts.entry(id.clone()).or_default() += 1;
         }
         LayerList(Arc::new(Held {
             ids,
             holds: self.clone(),
+            _transient: transient,
         }))
     }
 }
@@ -44,6 +65,8 @@ pub struct LayerList(Arc<Held>);
 struct Held {
     ids: Vec<LayerId>,
     holds: Arc<Holds>,
+    /// Dropped after the layers are given free.
+    _transient: Option<Arc<Transient>>,
 }
 
 impl LayerList {

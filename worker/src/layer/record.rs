@@ -141,6 +141,9 @@ pub struct ResultRecord {
     pub layers: Vec<LayerId>,
     /// When it was first recorded.
     pub created: Timestamp,
+    /// Whether it goes when nobody holds it any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transient: bool,
 }
 
 /// What is remembered about a cache directory.

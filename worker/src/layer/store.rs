@@ -16,6 +16,7 @@ use super::error::LayerError;
 use super::list::{Holds, LayerList};
 use super::metadata::{CACHE_DIRS, LAYERS, Metadata, RESULTS};
 use super::record::{Blob, BlobOrigin, CacheDirRecord, Describe, LayerId, LayerRecord, ResultRecord};
+use super::transient::Transient;
 use super::unpack::{StageOutcome, Staged};
 use crate::sys::mounts::{self, MountGuard};
 use crate::sys::root::create_private_dirs;
@@ -101,6 +102,8 @@ pub(super) struct Inner {
     /// Layers being fitted to those below and recorded.
     pub(super) finishing: Flight<LayerId, (), Result<(), Arc<LayerError>>>,
     pub(super) cache_dirs: CacheDirs,
+    /// Results that go when nobody holds them any more.
+    pub(super) transients: Mutex<HashMap<ResultId, Weak<Transient>>>,
     /// One pruning at a time: the second would count on space that the first gives free.
     pub(super) pruning: Mutex<()>,
     pub(super) boot_id: String,
@@ -149,15 +152,17 @@ impl LayerStore {
         let private = private_mounts(&dirs.mounts);
         let db = Arc::new(open_records(&dirs)?);
         let unsynced = reconcile(&dirs, &db, &boot_id)?;
+        let holds = Arc::<Holds>::default();
         let inner = Inner {
-            background: Background::start(&dirs, &db, unsynced)?,
+            background: Background::start(&dirs, &db, &holds, unsynced)?,
             db,
-            holds: Arc::default(),
+            holds,
             staging: Flight::default(),
             staged: Mutex::default(),
             recording: Mutex::default(),
             finishing: Flight::default(),
             cache_dirs: CacheDirs::default(),
+            transients: Mutex::default(),
             pruning: Mutex::default(),
             boot_id,
             dirs,
@@ -301,6 +306,7 @@ impl LayerStore {
                 let record = ResultRecord {
                     layers: list.ids().to_vec(),
                     created: Timestamp::now(),
+                    transient: false,
                 };
                 changes.put(RESULTS, id.as_str(), &record)?;
             }
@@ -317,7 +323,14 @@ impl LayerStore {
         let Some(record) = self.inner.db.get::<ResultRecord>(RESULTS, id.as_str())? else {
             return Ok(None);
         };
-        let list = self.inner.holds.hold_locked(&mut counts, record.layers);
+        let list = if record.transient {
+            let Some(transient) = self.inner.transients.lock().get(id).and_then(Weak::upgrade) else {
+                return Ok(None);
+            };
+            self.inner.holds.hold_transient(&mut counts, record.layers, transient)
+        } else {
+            self.inner.holds.hold_locked(&mut counts, record.layers)
+        };
         drop(counts);
         self.inner.db.touch(list.ids());
         Ok(Some(list))
@@ -355,7 +368,7 @@ impl LayerStore {
 }
 
 /// Equal lists have equal ids.
-fn result_id(layers: &[LayerId]) -> ResultId {
+pub(super) fn result_id(layers: &[LayerId]) -> ResultId {
     let mut hasher = blake3::Hasher::new();
     for layer in layers {
         hasher.update(layer.as_str().as_bytes());
@@ -420,6 +433,7 @@ fn reconcile(dirs: &Dirs, db: &Metadata, boot_id: &str) -> Result<HashSet<LayerI
         }
         record.unpacked || record.blob.is_some()
     });
+    let (passing, results): (Vec<_>, Vec<_>) = results.into_iter().partition(|(_, result)| result.transient);
     let (kept, lost): (Vec<_>, Vec<_>) = results
         .into_iter()
         .partition(|(_, r)| r.layers.iter().all(|layer| layers.contains_key(layer.as_str())));
@@ -437,7 +451,7 @@ fn reconcile(dirs: &Dirs, db: &Metadata, boot_id: &str) -> Result<HashSet<LayerI
         .collect();
     let recorded: Vec<(String, LayerRecord)> = db.all(LAYERS)?;
     db.write(|changes| {
-        for (key, _) in &lost {
+        for (key, _) in lost.iter().chain(&passing) {
             changes.remove(RESULTS, key)?;
         }
         for (key, _) in &recorded {

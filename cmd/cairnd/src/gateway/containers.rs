@@ -181,6 +181,9 @@ async fn input(caller: &Forwarder, id: &str, dest: &str) -> Result<Option<Ref>, 
     if id.is_empty() {
         return Ok(None);
     }
+    if let Some(state) = caller.failed.get(id) {
+        return Ok(Some(state));
+    }
     let found = caller.bridge.find(id);
     let found = found.ok_or_else(|| Failure::unknown(format!("failed to find ref {id} for {dest:?} mount")))?;
     Ok(caller.bridge.evaluate_whole(&found).await?)

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::containers::Containers;
+use super::failed::FailedStates;
 use super::wire;
 use crate::caches;
 use crate::failure::Failure;
@@ -28,6 +29,8 @@ pub(crate) struct Forwarder {
     /// Definitions given to it by name.
     pub(crate) inputs: BTreeMap<String, Definition>,
     pub(super) containers: Containers,
+    /// Failed steps that it can look into.
+    pub(super) failed: FailedStates,
     /// Where its answer goes, once.
     answer: Mutex<Option<oneshot::Sender<Result<FrontendResult, Failure>>>>,
 }
@@ -45,6 +48,7 @@ impl Forwarder {
             worker,
             inputs,
             containers: Containers::default(),
+            failed: FailedStates::default(),
             answer: Mutex::new(Some(sender)),
         };
         (Arc::new(forwarder), answer)

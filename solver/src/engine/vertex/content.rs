@@ -9,7 +9,7 @@ use super::record::{recorded, remembered_content};
 use crate::cache_key::{self, InputPart};
 use crate::engine::build::{Inner, Want};
 use crate::index::InputEvidence;
-use crate::worker::{ContentSelector, Ref};
+use crate::worker::{ContentSelector, FailedState, FailedSubject, Ref};
 use crate::{Digest, SolveError};
 
 impl Inner {
@@ -32,13 +32,14 @@ impl Inner {
         digests.collect()
     }
 
-    /// What such an input contributes that has to be made for it, though it may not be needed itself.
+    /// What the input at `position` contributes, which has to be made for it, though it may not be needed itself.
     pub(super) async fn content_of(
         self: &Arc<Self>,
         node: &Arc<Node>,
-        want: Want,
+        position: usize,
         selectors: &[ContentSelector],
     ) -> Result<Vec<Digest>, SolveError> {
+        let want = node.inputs[position];
         if self.may_import_any()
             && let Some(digests) = self.imported_content(want, selectors).await
         {
@@ -51,22 +52,23 @@ impl Inner {
                 break;
             }
         }
-        self.made_content(node, &input, selectors).await
+        self.made_content(node, position, &input, selectors).await
     }
 
     async fn made_content(
         &self,
         node: &Arc<Node>,
+        position: usize,
         input: &MadeOutput,
         selectors: &[ContentSelector],
     ) -> Result<Vec<Digest>, SolveError> {
         // Most read one path.
         if let [selector] = selectors {
-            return Ok(vec![self.content_digest(node, input, selector).await?]);
+            return Ok(vec![self.content_digest(node, position, input, selector).await?]);
         }
         let digests = selectors
             .iter()
-            .map(|selector| self.content_digest(node, input, selector));
+            .map(|selector| self.content_digest(node, position, input, selector));
         try_join_all(digests).await
     }
 
@@ -74,10 +76,11 @@ impl Inner {
     pub(super) async fn made_content_part(
         &self,
         node: &Arc<Node>,
+        position: usize,
         input: &MadeOutput,
         selectors: &[ContentSelector],
     ) -> Result<(InputPart, InputEvidence), SolveError> {
-        let digests = self.made_content(node, input, selectors).await?;
+        let digests = self.made_content(node, position, input, selectors).await?;
         let evidence = InputEvidence {
             key: input.key,
             selectors: selectors.to_vec(),
@@ -90,6 +93,7 @@ impl Inner {
     async fn content_digest(
         &self,
         node: &Arc<Node>,
+        position: usize,
         input: &MadeOutput,
         selector: &ContentSelector,
     ) -> Result<Digest, SolveError> {
@@ -119,10 +123,21 @@ impl Inner {
             },
         );
         let outcome = self.follow(node, ticket.shared(), ticket.wait()).await;
-        if let Err(error) = &outcome {
+        outcome.map_err(|error| {
+            let error = match error {
+                SolveError::Vertex(failed) => {
+                    let state = FailedState {
+                        inputs: vec![input.result.clone()],
+                        left: Vec::new(),
+                        subject: FailedSubject::Content(position),
+                    };
+                    node.error_in(failed.source.clone(), Some(Arc::new(state)))
+                }
+                error => error,
+            };
             // The step that reads the missing path is the one to show, though it never ran.
-            self.report_failed(node, error);
-        }
-        outcome
+            self.report_failed(node, &error);
+            error
+        })
     }
 }

@@ -140,8 +140,7 @@ impl Inner {
     fn start_content(self: &Arc<Self>, node: Arc<Node>, position: usize, selectors: Vec<ContentSelector>) {
         let inner = self.clone();
         self.spawn(async move {
-            let want = node.inputs[position];
-            let digests = inner.guard(&node, inner.content_of(&node, want, &selectors)).await;
+            let digests = inner.guard(&node, inner.content_of(&node, position, &selectors)).await;
             let steps = match digests {
                 Err(error) => node.identify(Err(error)),
                 Ok(digests) => {

@@ -148,15 +148,12 @@ impl Inner {
             return Ok(self.identity_of(node, identified));
         }
         let dependencies = cache_key::dependencies(&node.vertex);
-        let inputs = try_join_all(
-            inputs
-                .iter()
-                .zip(&dependencies)
-                .map(async |(input, dependency)| match dependency {
-                    Dependency::Identity => Ok(identity_part(input.key, input.output)),
-                    Dependency::Content(selectors) => self.made_content_part(node, input, selectors).await,
-                }),
-        )
+        let inputs = try_join_all(inputs.iter().zip(&dependencies).enumerate().map(
+            async |(position, (input, dependency))| match dependency {
+                Dependency::Identity => Ok(identity_part(input.key, input.output)),
+                Dependency::Content(selectors) => self.made_content_part(node, position, input, selectors).await,
+            },
+        ))
         .await?;
         let (parts, evidence): (_, Vec<_>) = inputs.into_iter().unzip();
         let preimage = self.preimage(&node.vertex, parts);

@@ -13,8 +13,8 @@ use crate::engine::build::Want;
 use crate::index::{Known, Removal};
 use crate::llb::{Op, OpMetadata, SourceFile, SourceLocation, SourceOp, Vertex};
 use crate::progress::{VertexHeader, VertexState};
-use crate::worker::{Ref, ResolvedSource, WorkerError};
-use crate::{SolveError, VertexError};
+use crate::worker::{FailedState, Ref, ResolvedSource, WorkerError};
+use crate::{FailedStep, SolveError, VertexError};
 
 /// What some task will set, for all who wait for it.
 pub(in crate::engine) type Outcome<T> = SetOnce<Result<T, SolveError>>;
@@ -264,12 +264,23 @@ impl Node {
     pub(super) fn error(&self, source: WorkerError) -> SolveError {
         match source {
             WorkerError::Cancelled => SolveError::Cancelled,
-            source => SolveError::Vertex(Arc::new(VertexError {
-                vertex: self.vertex.digest,
-                name: self.state.lock().vertex.name.to_string(),
-                source,
-                places: self.places.lock().clone(),
-            })),
+            WorkerError::Step { source, state } => self.error_in(*source, Some(state)),
+            source => self.error_in(source, None),
         }
+    }
+
+    /// An error that tells what there was, if that can be looked into.
+    pub(super) fn error_in(&self, source: WorkerError, state: Option<Arc<FailedState>>) -> SolveError {
+        let vertex = &self.vertex;
+        SolveError::Vertex(Arc::new(VertexError {
+            vertex: vertex.digest,
+            name: self.state.lock().vertex.name.to_string(),
+            source,
+            places: self.places.lock().clone(),
+            failed: state.map(|state| FailedStep {
+                vertex: vertex.clone(),
+                state,
+            }),
+        }))
     }
 }

@@ -7,7 +7,7 @@ use crate::executor::process::ExecutorError;
 use crate::executor::rlimit::RlimitError;
 use crate::executor::rootfs::RootfsError;
 use crate::executor::user::UserError;
-use crate::layer::LayerError;
+use crate::layer::{LayerError, LayerList};
 
 /// Why an [`ExecOp`] has no result.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,24 @@ pub enum ExecError {
     /// The process could not be run.
     #[error(transparent)]
     Executor(ExecutorError),
+}
+
+/// Why a run has no result, and what there was then.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct RunFailure {
+    /// Why.
+    #[source]
+    pub error: ExecError,
+    /// What the mounts of the op showed in the end, in their order, if the process has run; `None` for what is kept
+    /// elsewhere, or nowhere.
+    pub left: Option<Vec<Option<LayerList>>>,
+}
+
+impl From<ExecError> for RunFailure {
+    fn from(error: ExecError) -> Self {
+        Self { error, left: None }
+    }
 }
 
 impl From<ExecutorError> for ExecError {

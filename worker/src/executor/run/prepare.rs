@@ -7,7 +7,7 @@ use cairn_solver::llb::{ExecOp, Mount, MountKind};
 
 use super::Caches;
 use super::environment::environment;
-use super::error::ExecError;
+use super::error::{ExecError, RunFailure};
 use super::plan::{OwnDir, What, plan};
 use super::private_dir::PrivateDir;
 use super::request::ExecRequest;
@@ -17,7 +17,7 @@ use crate::executor::resolv::DnsConfig;
 use crate::executor::rlimit::limits;
 use crate::executor::rootfs::{Place, Rootfs};
 use crate::executor::user::{User, lookup};
-use crate::layer::{LayerList, LayerStore, Mounted, WritableLayer};
+use crate::layer::{Describe, LayerList, LayerStore, Mounted, WritableLayer};
 use crate::sys::Root;
 use crate::sys::root::clean;
 
@@ -39,7 +39,8 @@ pub(super) struct Stage {
     root: Mounted,
     sources: Vec<Mounted>,
     outputs: BTreeMap<usize, Output>,
-    _throwaway: Vec<WritableLayer>,
+    /// Changes that become no output, by the index of their mount.
+    throwaway: BTreeMap<usize, WritableLayer>,
     _caches: Caches,
     private: PrivateDir,
     late_mounts: Vec<LateMount>,
@@ -63,16 +64,18 @@ impl Prepared {
         self,
         request: &ExecRequest,
         outcome: Result<ExitStatus, ExecError>,
-    ) -> Result<Vec<LayerList>, ExecError> {
+    ) -> Result<Vec<LayerList>, RunFailure> {
         let undone = self.stage.undo();
-        let (status, outputs) = match (outcome, undone) {
-            (Ok(status), Ok(outputs)) => (status, outputs),
-            (Ok(_), Err(error)) => return Err(error),
+        let (status, left) = match (outcome, undone) {
+            (Ok(status), Ok(left)) => (status, left),
+            (Ok(_), Err(error)) => return Err(error.into()),
+            // The runtime says so of a process that it could not start: its surroundings are as good as any.
+            (Err(error @ ExecError::Exit { .. }), Ok(left)) => return Err(left.after(error, request)),
             (Err(error), undone) => {
                 if let Err(error) = undone {
                     tracing::warn!(%error, "could not clean up after a run");
                 }
-                return Err(error);
+                return Err(error.into());
             }
         };
         let valid = &request.op.valid_exit_codes;
@@ -82,17 +85,21 @@ impl Prepared {
             Err(_) => false,
         };
         if !succeeded {
-            return Err(ExecError::Exit {
+            let error = ExecError::Exit {
                 command: request.command(),
                 code: status.code,
                 out_of_memory: status.out_of_memory,
-            });
+            };
+            return Err(left.after(error, request));
         }
-        let mut lists = Vec::with_capacity(outputs.len());
-        for (_, output) in outputs {
+        let mut lists = Vec::with_capacity(left.outputs.len());
+        for (_, output) in left.outputs {
             lists.push(match output {
                 Output::Input(list) => list,
-                Output::Layer(mount, layer) => layer.commit(&request.describe(&request.op.mounts[mount]))?,
+                Output::Layer(mount, layer) => {
+                    let described = request.describe(&request.op.mounts[mount]);
+                    layer.commit(&described).map_err(ExecError::from)?
+                }
             });
         }
         Ok(lists)
@@ -126,7 +133,7 @@ impl Stage {
             private: &private,
             mounted: Vec::new(),
             outputs: BTreeMap::new(),
-            throwaway: Vec::new(),
+            throwaway: BTreeMap::new(),
         };
         let (root_index, root_mount) = root_mount(&request.op)?;
         let root = sources.root(root_index, root_mount)?;
@@ -176,7 +183,7 @@ impl Stage {
             root,
             sources: mounted,
             outputs,
-            _throwaway: throwaway,
+            throwaway,
             _caches: caches,
             private,
             late_mounts,
@@ -218,15 +225,61 @@ impl Stage {
         self.rootfs.root().sub_root(self.places.get(&index)?).ok()
     }
 
-    /// Unmounts everything; what is to become results is left.
-    pub(super) fn undo(self) -> Result<BTreeMap<usize, Output>, ExecError> {
+    /// Unmounts everything; what was changed is left.
+    pub(super) fn undo(self) -> Result<Left, ExecError> {
         self.rootfs.finish()?;
         for mounted in self.sources {
             mounted.unmount()?;
         }
         self.root.unmount()?;
         drop(self.private);
-        Ok(self.outputs)
+        Ok(Left {
+            outputs: self.outputs,
+            throwaway: self.throwaway,
+        })
+    }
+}
+
+/// What a process has left, not mounted any more.
+pub(super) struct Left {
+    /// By the numbers of the outputs.
+    outputs: BTreeMap<usize, Output>,
+    /// By the index of the mount.
+    throwaway: BTreeMap<usize, WritableLayer>,
+}
+
+impl Left {
+    /// A failure after which all that is left can be looked into.
+    fn after(self, error: ExecError, request: &ExecRequest) -> RunFailure {
+        match self.states(request) {
+            Ok(left) => RunFailure {
+                error,
+                left: Some(left),
+            },
+            Err(cause) => {
+                tracing::warn!(error = %cause, "what a failed process left cannot be looked into");
+                error.into()
+            }
+        }
+    }
+
+    /// What each mount showed in the end.
+    fn states(self, request: &ExecRequest) -> Result<Vec<Option<LayerList>>, ExecError> {
+        let inputs = request.op.mounts.iter().map(|mount| request.input(mount));
+        let mut states = inputs.collect::<Result<Vec<_>, _>>()?;
+        let outputs = self.outputs.into_values().filter_map(|output| match output {
+            Output::Layer(mount, layer) => Some((mount, layer)),
+            Output::Input(_) => None,
+        });
+        for (index, layer) in outputs.chain(self.throwaway) {
+            let mount = &request.op.mounts[index];
+            let described = Describe {
+                description: format!("left of mount {} from failed exec {}", mount.dest, request.command()),
+                ..request.describe(mount)
+            };
+            states[index] = Some(layer.commit(&described)?);
+        }
+        Ok(states)
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Sources<'a> {
     pub(super) private: &'a PrivateDir,
     pub(super) mounted: Vec<Mounted>,
     pub(super) outputs: BTreeMap<usize, Output>,
-    pub(super) throwaway: Vec<WritableLayer>,
+    pub(super) throwaway: BTreeMap<usize, WritableLayer>,
 }
 
 impl Sources<'_> {
@@ -52,7 +52,7 @@ impl Sources<'_> {
         let mounted = layer.mount()?;
         match mount.output {
             Some(output) => self.output(output, Output::Layer(index, layer))?,
-            None => self.throwaway.push(layer),
+            None => drop(self.throwaway.insert(index, layer)),
         }
         Ok(mounted)
     }

@@ -184,7 +184,7 @@ impl Fixture {
     async fn run_request(&self, request: ExecRequest) -> (Result<Vec<LayerList>, ExecError>, Arc<Collected>) {
         let sink = Arc::new(Collected::default());
         let outcome = self.runner.run(request, sink.clone(), &CancellationToken::new()).await;
-        (outcome, sink)
+        (outcome.map_err(|failure| failure.error), sink)
     }
 
     /// Output of a script that is to succeed, and what it left.
@@ -709,11 +709,11 @@ async fn cancelling_kills_everything() {
         cancel.cancel();
     };
     let (outcome, ()) = tokio::join!(run, stop);
-    assert!(matches!(outcome, Err(ExecError::Cancelled)));
+    assert!(matches!(outcome, Err(failure) if matches!(failure.error, ExecError::Cancelled)));
     let early = CancellationToken::new();
     early.cancel();
     let outcome = f.runner.run(f.request(script("true")), sink, &early).await;
-    assert!(matches!(outcome, Err(ExecError::Cancelled)));
+    assert!(matches!(outcome, Err(failure) if matches!(failure.error, ExecError::Cancelled)));
 }
 
 #[tokio::test]
@@ -729,7 +729,10 @@ async fn cancelling_at_any_stage_leaves_nothing() {
             cancel.cancel();
         };
         let (outcome, ()) = tokio::join!(run, stop);
-        assert!(matches!(outcome, Err(ExecError::Cancelled)), "{millis}");
+        assert!(
+            matches!(outcome, Err(failure) if matches!(failure.error, ExecError::Cancelled)),
+            "{millis}"
+        );
     }
 }
 
