@@ -12,6 +12,7 @@
 //! | [`secrets`] | asks for secrets | reads them from files and variables |
 //! | [`ssh`] | lends sockets to steps | joins them to ssh agents |
 //! | [`upload`] | pulls streams | hands them over, each once |
+//! | [`exporter`] | asks for exporters once there is a result | adds them |
 //! | [`content`] | reads blobs of OCI layouts | finds them in its directories |
 //!
 //! [`fsutil`] is the packet protocol under both file services; [`mode`] its mode bits.
@@ -22,6 +23,7 @@
 pub mod auth;
 pub mod content;
 mod error;
+pub mod exporter;
 pub mod filesend;
 pub mod filesync;
 pub mod fsutil;

@@ -26,6 +26,24 @@ use crate::llb::{Graph, image};
 /// Longer than anything takes here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+async fn connect(daemon: &Daemon) -> anyhow::Result<Channel> {
+    let path = daemon.address().trim_start_matches("unix://").to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://localhost");
+    Ok(endpoint.connect_with_connector(connector).await?)
+}
+
+/// The calls of any client.
+///
+/// # Errors
+/// That the daemon does not answer.
+pub async fn control(daemon: &Daemon) -> anyhow::Result<ControlClient<Channel>> {
+    Ok(ControlClient::new(connect(daemon).await?))
+}
+
 /// A build that its client drives.
 pub struct Driven {
     /// The calls of a driver.
@@ -41,13 +59,7 @@ impl Driven {
     /// # Errors
     /// The daemon's, or that it does not answer.
     pub async fn start(daemon: &Daemon, id: &str) -> anyhow::Result<Self> {
-        let path = daemon.address().trim_start_matches("unix://").to_owned();
-        let connector = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        let channel = Endpoint::from_static("http://localhost");
-        let channel = channel.connect_with_connector(connector).await?;
+        let channel = connect(daemon).await?;
         let mut control = ControlClient::new(channel.clone());
         let request = ControlSolve {
             r#ref: id.to_owned(),

@@ -47,6 +47,7 @@ const CAPS: &[&str] = &[
     "gateway.solve.evaluate",
     "gateway.solve.metadata",
     "gateway.warnings",
+    "importcaches",
     "proto.refarray",
     "readdir",
     "readfile",
@@ -62,9 +63,12 @@ const CAPS: &[&str] = &[
 ];
 /// What exporters and the history of builds offer; announced among the capabilities of the graph language.
 const EXPORT_CAPS: &[&str] = &[
+    "exporter.image.annotations",
     "exporter.image.attestations",
     "exporter.multiple",
+    "exporter.session",
     "exporter.sourcedateepoch",
+    "gc.freespacefilter",
     "history.filter",
 ];
 

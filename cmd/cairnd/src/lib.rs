@@ -21,6 +21,7 @@
 
 mod accept;
 mod caches;
+mod client_exporters;
 pub mod config;
 mod content;
 mod control;

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cairn_proto::control::{Exporter, SolveRequest, SolveResponse};
-use cairn_proto::exporter::exporter_server;
 use cairn_solver::llb::Definition;
 use cairn_solver::{
     AttestationSource, Bridge as _, BuildOptions, Entitlement, FrontendRefs, FrontendRequest, FrontendResult,
@@ -17,6 +16,7 @@ use tokio::sync::oneshot;
 use tonic::Code;
 
 use crate::caches::{self, CacheExports};
+use crate::client_exporters::ExportingClient;
 use crate::daemon::Daemon;
 use crate::explain::Remember;
 use crate::failure::Failure;
@@ -26,8 +26,6 @@ use crate::limits;
 use crate::provenance::{self, About, Predicates, Provenance};
 use crate::sbom;
 
-/// Method by which a client offers exporters of its own.
-const FIND_EXPORTERS: &str = "/moby.exporter.v1.Exporter/FindExporters";
 /// Version of the form of an answer that is no build; clients read it beside `result.*`.
 const ANSWER_VERSION: &str = "version";
 /// What can be stated about results.
@@ -51,8 +49,8 @@ enum Work {
 /// Dropping the future gives the build up.
 pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<SolveResponse, Failure> {
     limits::check(&request)?;
-    refuse_unsupported(daemon, &request).await?;
-    let outputs = Outputs {
+    refuse_unsupported(&request)?;
+    let mut outputs = Outputs {
         exporters: exporters(daemon, &mut request)?,
         caches: CacheExports::of(daemon.worker.as_ref(), request.cache.as_ref())?,
         provenance: provenance::Settings::of(&request.frontend_attrs).map_err(Failure::unknown)?,
@@ -62,6 +60,7 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
             started: Timestamp::now(),
             compatibility_version: request.compatibility_version,
         },
+        client: ExportingClient::of(&request),
     };
     let entitlements = entitlements(daemon, &request.entitlements)?;
     let work = match (request.definition.take(), request.frontend.as_str()) {
@@ -91,21 +90,21 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     let mut memory = Remember::new(daemon, build, &request);
     let imports = caches::import_entries(request.cache.as_ref());
     caches::import(&job.build, daemon.worker.as_ref(), &imports);
-    let outcome = work_through(job, work, inputs, answer, &outputs, &request).await;
+    let outcome = work_through(daemon, job, work, inputs, answer, &mut outputs, &request).await;
     memory.ended(outcome.as_ref().err().map(Failure::message));
     drop(memory);
     // Who has the answer can read the record.
     recorder.finish(&outcome).await;
     drop(handle);
     Ok(SolveResponse {
-        exporter_response: response(outcome?),
+        exporter_response: response(&outcome?),
     })
 }
 
 /// What the client is told of what was made.
-fn response(made: Made) -> BTreeMap<String, String> {
-    let exported = made.exported.into_iter().flatten();
-    let mut response: BTreeMap<String, String> = made.cached.into_iter().chain(exported).collect();
+fn response(made: &Made) -> BTreeMap<String, String> {
+    let told = made.cached.iter().chain(made.exported.iter().flatten());
+    let mut response: BTreeMap<String, String> = told.map(|(key, value)| (key.clone(), value.clone())).collect();
     for (key, value) in &made.metadata {
         if key.starts_with("frontend.") || key.starts_with("result.") || key == ANSWER_VERSION {
             response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
@@ -116,11 +115,12 @@ fn response(made: Made) -> BTreeMap<String, String> {
 
 /// Makes what is wanted and hands it over.
 async fn work_through(
+    daemon: &Daemon,
     job: &Arc<Job>,
     work: Work,
     inputs: BTreeMap<String, Definition>,
     answer: oneshot::Receiver<Result<FrontendResult, Failure>>,
-    outputs: &Outputs,
+    outputs: &mut Outputs,
     request: &SolveRequest,
 ) -> Result<Made, Failure> {
     let result = match work {
@@ -143,6 +143,8 @@ async fn work_through(
             .map_err(|_| Failure::new(Code::Cancelled, SolveError::Cancelled.to_string()))??,
     };
     let result = sbom::complete(job, request, result).await?;
+    let added = outputs.client.find(daemon, &result, outputs.exporters.len()).await?;
+    outputs.exporters.extend(added);
     let definitions: Vec<Arc<Definition>> = result.refs.iter().map(|made| made.definition.clone()).collect();
     let results = provenance::Results::of(&result);
     let mut input = evaluate(job, result, !outputs.exporters.is_empty()).await?;
@@ -157,12 +159,14 @@ async fn work_through(
         export(job, &outputs.exporters, &input),
         outputs.caches.run(&job.build, records, targets),
     )?;
-    Ok(Made {
+    let made = Made {
         exported,
         cached,
         provenance,
         metadata: input.metadata,
-    })
+    };
+    outputs.client.finalize(&response(&made)).await?;
+    Ok(made)
 }
 
 /// Has a frontend of this daemon carry out a request.
@@ -174,6 +178,8 @@ pub(crate) async fn run_frontend(job: &Job, name: &str, request: FrontendRequest
 struct Outputs {
     exporters: Vec<Box<dyn service::Exporter>>,
     caches: CacheExports,
+    /// Whom to ask for more exporters.
+    client: ExportingClient,
     /// How it is to be stated how results were made.
     provenance: Option<provenance::Settings>,
     /// Whether the build is remembered.
@@ -313,7 +319,7 @@ fn entitlements(daemon: &Daemon, names: &[String]) -> Result<BTreeSet<Entitlemen
 }
 
 /// Says no to what would otherwise be ignored.
-async fn refuse_unsupported(daemon: &Daemon, request: &SolveRequest) -> Result<(), Failure> {
+fn refuse_unsupported(request: &SolveRequest) -> Result<(), Failure> {
     let unsupported = |what: &str| Err(Failure::unknown(format!("{what} not supported by this daemon")));
     if !COMPATIBILITY_VERSIONS.contains(&request.compatibility_version) {
         return Err(Failure::unknown(format!(
@@ -339,15 +345,6 @@ async fn refuse_unsupported(daemon: &Daemon, request: &SolveRequest) -> Result<(
         .filter_map(|key| key.strip_prefix("attest:"));
     if let Some(unknown) = attestations.find(|kind| !ATTESTATIONS.contains(kind)) {
         return Err(Failure::unknown(format!("unknown attestation type {unknown:?}")));
-    }
-    if request.enable_session_exporter {
-        let session = daemon
-            .sessions
-            .get(&request.session, cairn_session::LOOKUP_TIMEOUT)
-            .await;
-        if session.is_ok_and(|session| session.supports(FIND_EXPORTERS)) {
-            return unsupported(&format!("exporters of clients ({}) are", exporter_server::SERVICE_NAME));
-        }
     }
     Ok(())
 }

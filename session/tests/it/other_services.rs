@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 
 use cairn_session::Services;
+use cairn_session::exporter::{self, AddExporters, AddedExporter};
 use cairn_session::secrets::{self, SecretSource};
 use cairn_session::ssh;
 
@@ -104,4 +106,66 @@ async fn agents_are_lent_for_using_keys_only() {
 
     let without = connect(Transport::Memory, Services::new()).await;
     assert!(!ssh::check_agent(&without.session, "default").await.unwrap());
+}
+
+/// Adds one exporter for each platform, and fails where the metadata says so.
+#[derive(Default)]
+struct OnePerPlatform {
+    told: std::sync::Mutex<Option<BTreeMap<String, String>>>,
+}
+
+#[tonic::async_trait]
+impl AddExporters for OnePerPlatform {
+    async fn find(
+        &self,
+        metadata: BTreeMap<String, bytes::Bytes>,
+        refs: Vec<String>,
+    ) -> Result<Vec<AddedExporter>, tonic::Status> {
+        if let Some(code) = metadata.get("fail") {
+            return Err(tonic::Status::new(tonic::Code::from_bytes(code), "no exporters today"));
+        }
+        let added = refs.into_iter().map(|platform| AddedExporter {
+            kind: "image".to_owned(),
+            attrs: [("name".to_owned(), platform)].into(),
+        });
+        Ok(added.collect())
+    }
+
+    async fn finalize(&self, response: BTreeMap<String, String>) -> Result<(), tonic::Status> {
+        *self.told.lock().unwrap() = Some(response);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn clients_add_exporters_and_hear_of_the_outcome() {
+    for transport in [Transport::Memory, Transport::UnixSocket] {
+        let client = Arc::new(OnePerPlatform::default());
+        let mut services = Services::new();
+        exporter::serve(&mut services, client.clone());
+        let connected = connect(transport, services).await;
+        let session = &connected.session;
+        let find = |metadata: BTreeMap<String, bytes::Bytes>, refs: &[&str]| {
+            let refs = refs.iter().map(|&name| name.to_owned()).collect();
+            exporter::find_exporters(session, metadata, refs)
+        };
+        let found = find(BTreeMap::new(), &["linux/amd64", "linux/arm64"]).await.unwrap();
+        let names: Vec<&str> = found.iter().map(|added| added.attrs["name"].as_str()).collect();
+        assert_eq!(names, ["linux/amd64", "linux/arm64"]);
+        assert_eq!(found[0].kind, "image");
+        // A client that has the service in name only has no exporters; what it refuses is an error.
+        for (code, is_fine) in [("14", true), ("12", true), ("9", false)] {
+            let failing = BTreeMap::from([("fail".to_owned(), code.into())]);
+            assert_eq!(find(failing, &[]).await.is_ok(), is_fine, "{code}");
+        }
+        let response = BTreeMap::from([("containerimage.digest".to_owned(), "sha256:1".to_owned())]);
+        exporter::finalize_export(session, response.clone()).await.unwrap();
+        assert_eq!(*client.told.lock().unwrap(), Some(response));
+    }
+    let without = connect(Transport::Memory, Services::new()).await;
+    let found = exporter::find_exporters(&without.session, BTreeMap::new(), Vec::new()).await;
+    assert_eq!(found.unwrap(), []);
+    exporter::finalize_export(&without.session, BTreeMap::new())
+        .await
+        .unwrap();
 }
