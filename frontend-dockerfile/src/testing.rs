@@ -177,6 +177,7 @@ impl Bridge for FakeBridge {
                 name: log_name.to_owned(),
                 source: WorkerError::NotFound(format!("{}: not found", query.reference)),
                 places: Vec::new(),
+                failed: None,
             }))),
         }
     }
