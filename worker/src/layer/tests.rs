@@ -307,6 +307,7 @@ fn what_waits_for_the_disk_is_seen_at_once_and_gets_there() {
     let result = ResultRecord {
         layers: Vec::new(),
         created: jiff::Timestamp::now(),
+        transient: false,
     };
     let soon = |key: &str| {
         records
