@@ -23,6 +23,7 @@ mod solve;
 pub use address::{Address, AddressError};
 pub use cairn_session::filesend::{OutputTarget, ReceiveMode};
 pub use cairn_session::filesync::LocalDir;
+pub use cairn_session::policy::{Answer, Decide};
 pub use cairn_session::secrets::SecretSource;
 pub use cairn_session::upload::{HOST as UPLOAD_HOST, UploadSource};
 pub use client::{Client, PruneOptions};

@@ -13,11 +13,13 @@ use std::time::{Duration, SystemTime};
 use cairn_proto::control::control_client::ControlClient;
 use cairn_proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest, SolveResponse, StatusRequest};
 use cairn_proto::pb;
+use cairn_proto::sourcepolicy::Policy;
 use cairn_session::Services;
 use cairn_session::auth::{self, DockerConfig};
 use cairn_session::content::{self, LayoutDir};
 use cairn_session::filesend::{self, OutputTarget};
 use cairn_session::filesync::{self, LocalDir};
+use cairn_session::policy::{self, Decide};
 use cairn_session::secrets::{self, SecretSource};
 use cairn_session::ssh;
 use cairn_session::tunnel;
@@ -78,6 +80,10 @@ pub struct SolveOptions {
     /// Where known results may come from. One of type `local` comes from the directory `src` of this machine; which
     /// manifest there is meant is looked up in its `index.json` unless `digest` says.
     pub cache_imports: Vec<CacheOptionsEntry>,
+    /// Rules that allow, deny or rewrite the sources of the build.
+    pub source_policy: Option<Policy>,
+    /// Decides about every source while the build runs, after the rules.
+    pub source_judge: Option<Arc<dyn Decide>>,
 }
 
 /// One thing that is made of the result.
@@ -293,6 +299,8 @@ fn request(options: SolveOptions, reference: &Id, session: &Id) -> SolveRequest 
         frontend_attrs: options.frontend_attrs,
         frontend_inputs: options.frontend_inputs,
         entitlements: options.entitlements,
+        source_policy: options.source_policy,
+        source_policy_session: options.source_judge.map(|_| session.to_string()).unwrap_or_default(),
         exporters: options.outputs.into_iter().map(exporter).collect(),
         cache: Some(CacheOptions {
             exports: options.cache_exports,
@@ -323,6 +331,9 @@ async fn services(options: &mut SolveOptions, caches: &LocalCaches) -> Result<Se
             stores.chain(caches.sources()).collect(),
             caches.targets(),
         );
+    }
+    if let Some(judge) = &options.source_judge {
+        policy::serve(&mut services, judge.clone());
     }
     if !options.uploads.is_empty() {
         upload::serve(&mut services, std::mem::take(&mut options.uploads));

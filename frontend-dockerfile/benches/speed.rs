@@ -188,6 +188,7 @@ impl Bridge for OneFile {
 
     async fn resolve_image(&self, query: ImageQuery, _: &str) -> Result<ResolvedImage, SolveError> {
         Ok(ResolvedImage {
+            reference: query.reference.clone(),
             digest: Digest::sha256(query.reference.as_bytes()),
             config: CONFIG.into(),
         })

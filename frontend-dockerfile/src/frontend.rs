@@ -20,7 +20,7 @@ use cairn_solver::frontend::{
 use cairn_solver::llb::{SourceFile, SourceLocation};
 use cairn_solver::progress::Warning;
 use cairn_solver::worker::{ImageQuery, LayoutStore};
-use cairn_solver::{Attestation, Platform};
+use cairn_solver::{Attestation, Platform, SolveError, WorkerError};
 use futures_util::future::{try_join, try_join_all};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -35,6 +35,9 @@ use crate::suggest::suggestion;
 use crate::syntax;
 
 use inputs::Inputs;
+
+/// How often policies may put something else in the place of one named context.
+const MAX_REPLACEMENTS: usize = 10;
 
 /// Builds Dockerfiles.
 ///
@@ -83,11 +86,20 @@ struct Build<'a> {
     options: &'a Options,
     inputs: &'a Inputs,
     host: Platform,
-    images: Mutex<HashMap<ImageKey, Arc<OnceCell<Resolved>>>>,
+    images: Mutex<HashMap<ImageKey, Arc<OnceCell<Found>>>>,
 }
 
 /// What tells look-ups of images apart: reference, platform, and the named context it is for.
 type ImageKey = (String, Platform, Option<String>);
+
+/// What a look-up of an image came to.
+#[derive(Clone)]
+enum Found {
+    /// The image.
+    Image(Box<Resolved>),
+    /// The specifier of something else, which policies put in its place.
+    Instead(String),
+}
 
 /// A platform of a request, ready to be lowered.
 struct Planned {
@@ -258,6 +270,7 @@ impl Build<'_> {
         let epoch = epoch::asked(&plan, file, self.options, &self.inputs.context);
         let epoch = epoch.map_err(|error| self.located(error))?.resolve(self.bridge).await?;
         epoch::settle(&mut plan, epoch);
+        let mut replaced: HashMap<usize, usize> = HashMap::new();
         loop {
             let wanted = plan.wanted();
             if wanted.is_empty() {
@@ -265,8 +278,22 @@ impl Build<'_> {
             }
             let found = try_join_all(wanted.iter().map(|wanted| self.image(&plan, wanted))).await?;
             for (wanted, found) in wanted.iter().zip(found) {
-                plan.resolved(self.options, wanted.stage, found)
-                    .map_err(|error| self.located(error))?;
+                let taken = match found {
+                    Found::Image(found) => plan.resolved(self.options, wanted.stage, *found),
+                    Found::Instead(specifier) => {
+                        let times = replaced.entry(wanted.stage).or_default();
+                        *times += 1;
+                        if *times > MAX_REPLACEMENTS {
+                            let message = format!(
+                                "context recursion limit exceeded; this may indicate a cycle in the provided source \
+                                 policies: {specifier}"
+                            );
+                            return Err(FrontendError::Option(message));
+                        }
+                        plan.replaced(self.options, wanted.stage, &specifier)
+                    }
+                };
+                taken.map_err(|error| self.located(error))?;
             }
             plan.settle().map_err(|error| self.located(error))?;
         }
@@ -300,7 +327,7 @@ impl Build<'_> {
     }
 
     /// Looks an image up; once, however many stages and platforms want it.
-    async fn image(&self, plan: &Plan, wanted: &Wanted) -> Result<Resolved, FrontendError> {
+    async fn image(&self, plan: &Plan, wanted: &Wanted) -> Result<Found, FrontendError> {
         let key = (
             wanted.reference.clone(),
             wanted.platform.clone(),
@@ -310,7 +337,7 @@ impl Build<'_> {
         cell.get_or_try_init(|| self.look_up(plan, wanted)).await.cloned()
     }
 
-    async fn look_up(&self, plan: &Plan, wanted: &Wanted) -> Result<Resolved, FrontendError> {
+    async fn look_up(&self, plan: &Plan, wanted: &Wanted) -> Result<Found, FrontendError> {
         let reference = &wanted.reference;
         let name = match (&wanted.context, self.options.multi_platform) {
             (Some(context), _) => format!("[context {context}] load metadata for {reference}"),
@@ -329,19 +356,20 @@ impl Build<'_> {
         match self.bridge.resolve_image(query, &name).await {
             Ok(found) => {
                 let image = plan.stages[wanted.stage].image(&found.config);
-                Ok(Resolved {
+                Ok(Found::Image(Box::new(Resolved {
+                    reference: found.reference,
                     digest: found.digest,
                     image: Arc::new(image.map_err(|error| self.located(error))?),
                     config: found.config,
-                })
+                })))
             }
+            Err(SolveError::NotAnImage { instead, .. }) if wanted.context.is_some() => Ok(Found::Instead(instead)),
             Err(error) => Err(self.unresolved(plan, wanted, error)),
         }
     }
 
     /// Says for which line an image was wanted, and what may have been meant.
-    fn unresolved(&self, plan: &Plan, wanted: &Wanted, error: cairn_solver::SolveError) -> FrontendError {
-        use cairn_solver::{SolveError, WorkerError};
+    fn unresolved(&self, plan: &Plan, wanted: &Wanted, error: SolveError) -> FrontendError {
         let stage = &plan.stages[wanted.stage];
         let cause = match &error {
             SolveError::Vertex(failed) => Some(&failed.source),
@@ -361,10 +389,13 @@ impl Build<'_> {
         } else {
             String::new()
         };
-        let message = format!(
-            "{}: failed to resolve source metadata for {}: {error}{near}",
-            stage.written, wanted.reference
-        );
+        let message = match &error {
+            SolveError::NotAnImage { .. } => format!("{}: {error}", stage.written),
+            _ => format!(
+                "{}: failed to resolve source metadata for {}: {error}{near}",
+                stage.written, wanted.reference
+            ),
+        };
         self.located(DockerfileError {
             message,
             locations: stage.lines.into_iter().collect(),

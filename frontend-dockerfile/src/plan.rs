@@ -115,6 +115,8 @@ pub(crate) struct GraphBase {
 /// What is known of a base image once it was looked up.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
+    /// The reference that was resolved, which policies may have chosen.
+    pub(crate) reference: String,
     pub(crate) digest: Digest,
     /// Its config as it came.
     pub(crate) config: Bytes,
@@ -368,10 +370,32 @@ impl Plan {
     /// Takes what was found out about a stage's image. Triggers it carries join the stage.
     pub(crate) fn resolved(&mut self, options: &Options, index: usize, found: Resolved) -> Result<(), DockerfileError> {
         let image = Arc::clone(&found.image);
-        if let Base::Image { resolved, .. } = &mut self.stages[index].base {
+        let lines = self.stages[index].first_lines();
+        if let Base::Image {
+            reference, resolved, ..
+        } = &mut self.stages[index].base
+        {
+            if found.reference != reference.full() {
+                let unparsed = |_| DockerfileError::at(lines, format!("failed to parse ref \"{}\"", found.reference));
+                *reference = ImageRef::parse(&found.reference).map_err(unparsed)?;
+            }
             *resolved = Some(found);
         }
         self.add_triggers(options, index, &image)
+    }
+
+    /// Bases a stage on what policies put in the place of its image, as if the named context had asked for that.
+    pub(crate) fn replaced(&mut self, options: &Options, index: usize, instead: &str) -> Result<(), DockerfileError> {
+        let stage = &mut self.stages[index];
+        if let Base::Image {
+            context: Some(title), ..
+        } = &stage.base
+        {
+            let context = NamedContext::instead(options, title, instead);
+            let context = context.map_err(|cause| DockerfileError::at(stage.first_lines(), cause))?;
+            stage.base = context.base;
+        }
+        Ok(())
     }
 
     /// Has the triggers in the config of a base fire. Where a context stands in for a stage there is nothing to join but

@@ -112,11 +112,14 @@ impl Generator {
         if args.is_empty() {
             return Err(FrontendError::Option(format!("scanner {reference} does not have cmd")));
         }
+        // Policies may have put another image in its place.
+        let resolved = ImageRef::parse(&found.reference);
+        let resolved = resolved.map_err(|cause| FrontendError::Option(format!("scanner {reference}: {cause}")))?;
         let variables = config.env().map(|(name, value)| format!("{name}={value}"));
         let parameters = self.parameters.iter();
         Ok(Scanner {
             image: ImageSource {
-                reference: self.reference.pinned(&found.digest),
+                reference: resolved.pinned(&found.digest),
                 resolve_mode: mode,
                 ..ImageSource::default()
             },

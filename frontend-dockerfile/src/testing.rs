@@ -28,6 +28,8 @@ pub(crate) struct FakeBridge {
     files: BTreeMap<(String, String), Bytes>,
     /// Configs by full reference.
     images: BTreeMap<String, String>,
+    /// What policies put in the place of images.
+    policies: BTreeMap<String, String>,
     /// Times of remote sources, by how [`place`] calls them, in seconds.
     times: BTreeMap<String, Option<i64>>,
     /// Names under which images were looked up, and directories that were asked for.
@@ -70,6 +72,12 @@ impl FakeBridge {
 
     pub(crate) fn image(mut self, reference: &str, config: &str) -> Self {
         self.images.insert(reference.to_owned(), config.to_owned());
+        self
+    }
+
+    /// Lets a policy put something in the place of an image; both have schemes.
+    pub(crate) fn policy(mut self, image: &str, instead: &str) -> Self {
+        self.policies.insert(image.to_owned(), instead.to_owned());
         self
     }
 
@@ -166,9 +174,21 @@ impl Bridge for FakeBridge {
 
     async fn resolve_image(&self, query: ImageQuery, log_name: &str) -> Result<ResolvedImage, SolveError> {
         self.note(log_name.to_owned());
-        match self.images.get(&query.reference) {
+        let image = format!("docker-image://{}", query.reference);
+        let reference = match self.policies.get(&image) {
+            None => query.reference.clone(),
+            Some(instead) => match instead.strip_prefix("docker-image://") {
+                Some(reference) => reference.to_owned(),
+                None => {
+                    let instead = instead.clone();
+                    return Err(SolveError::NotAnImage { image, instead });
+                }
+            },
+        };
+        match self.images.get(&reference) {
             Some(config) => Ok(ResolvedImage {
-                digest: Digest::sha256(query.reference.as_bytes()),
+                digest: Digest::sha256(reference.as_bytes()),
+                reference,
                 config: config.clone().into(),
             }),
             // A look-up is a step, and fails like one.

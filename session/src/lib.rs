@@ -13,6 +13,7 @@
 //! | [`ssh`] | lends sockets to steps | joins them to ssh agents |
 //! | [`upload`] | pulls streams | hands them over, each once |
 //! | [`exporter`] | asks for exporters once there is a result | adds them |
+//! | [`policy`] | asks about sources | decides about them |
 //! | [`content`] | reads blobs of OCI layouts | finds them in its directories |
 //!
 //! [`fsutil`] is the packet protocol under both file services; [`mode`] its mode bits.
@@ -36,6 +37,7 @@ mod manager;
 mod metadata_values;
 pub mod mode;
 mod packets;
+pub mod policy;
 mod secret;
 pub mod secrets;
 mod services;

@@ -20,11 +20,13 @@
 //! and may come out differently than it was. So a vertex is identified a second time before it is executed, by what its
 //! inputs were really made into, and recorded under that key: a key never promises content that was not there.
 
+mod admit;
 mod bridge;
 mod build;
 mod capture;
 mod explain;
 mod export;
+mod facts;
 mod imports;
 mod slots;
 mod sweep;
@@ -40,6 +42,7 @@ pub use bridge::{BuildBridge, Frontends};
 pub use build::{Build, BuildOptions, Entitlement, Step};
 pub use capture::CapturedVertex;
 pub use explain::{Cause, Detail, ExplainError, Explanation, Link};
+pub use facts::SourceFacts;
 use parking_lot::Mutex;
 pub use sweep::{SweepError, Swept};
 pub use trace::{FrontendCall, ResolvedName, Trace};

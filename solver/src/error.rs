@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::llb::{DecodeError, SourceFile, SourceLocation, Vertex, VertexDigest};
+use crate::policy::PolicyError;
 use crate::worker::{FailedState, WorkerError};
 
 /// Why a build failed. Cheap to clone, since everyone who waits for a vertex gets its error.
@@ -30,6 +31,20 @@ pub enum SolveError {
         name: String,
         /// What the worker would have to be.
         filter: String,
+    },
+    /// A source of a definition may not be used.
+    #[error("failed to load LLB: error evaluating the source policy: {0}")]
+    Policy(PolicyError),
+    /// A source may not be asked about.
+    #[error("could not resolve image due to policy: {0}")]
+    ResolvePolicy(PolicyError),
+    /// Policies put something else in the place of an image.
+    #[error("ref mutated by policy to non-image: {image} -> {instead}")]
+    NotAnImage {
+        /// The image as it was asked for, with its scheme.
+        image: String,
+        /// What it became.
+        instead: String,
     },
     /// A reference names nothing.
     #[error("{0}")]

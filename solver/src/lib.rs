@@ -10,6 +10,7 @@
 //! | [`cache_key`], [`index`] | what results depend on, and where they are remembered |
 //! | [`imported`] | results that were made elsewhere |
 //! | [`flight`] | running the same work once for everyone |
+//! | [`policy`] | what sources a build may use, and in place of which |
 //! | [`worker`] | what is asked of workers |
 //! | [`frontend`] | what frontends are, and what they may ask |
 //! | [`attestation`] | statements that go with results |
@@ -28,6 +29,7 @@ pub mod imported;
 pub mod index;
 pub mod llb;
 mod platform;
+pub mod policy;
 pub mod progress;
 pub mod session;
 pub mod worker;
@@ -40,5 +42,6 @@ pub use frontend::{
     Bridge, BridgeRef, ExternalError, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult,
 };
 pub use platform::{Platform, PlatformError};
+pub use policy::{Policy, PolicyError, RawSource, SourceJudge};
 pub use session::SessionGroup;
 pub use worker::{Ref, ResultId, Worker, WorkerError};

@@ -10,6 +10,7 @@ mod definition;
 mod encode;
 mod graph;
 mod op;
+mod rewrite;
 
 pub use builder::{Builder, Output};
 pub use decode::{DecodeError, decode};
@@ -21,3 +22,4 @@ pub use op::{
     LocalSource, Mount, MountKind, NetMode, OciLayoutSource, Op, OpMetadata, ProgressGroup, ProxyEnv, ResolveMode,
     SecretEnv, SecurityMode, SourceOp, Ulimit, UserSpec,
 };
+pub use rewrite::{FoundSource, sources, with_sources};

@@ -193,6 +193,8 @@ pub struct LayoutStore {
 /// What an image reference stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedImage {
+    /// The reference that was resolved: another one than was asked for where a policy says so.
+    pub reference: String,
     /// Digest of the manifest, or of the index it was chosen from.
     pub digest: Digest,
     /// The image config for the platform, as raw JSON.

@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use cairn_proto::{pb, rpc};
 use cairn_solver::llb::{SourceFile, SourceRange};
-use cairn_solver::{ExternalError, FailedStep, FrontendError, SolveError, WorkerError};
+use cairn_solver::{ExternalError, FailedStep, FrontendError, PolicyError, SolveError, WorkerError};
 use prost::Message;
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
@@ -15,6 +15,9 @@ const TYPE_PREFIX: &str = "github.com/moby/buildkit/";
 const SOURCE: &str = "errdefs.Source+json";
 /// Says with which code a process ended.
 const EXIT: &str = "gatewayapi.ExitMessage+json";
+
+/// Says what a client decided about a source.
+const DECISION: &str = "policysession.DecisionResponse+json";
 
 /// A failed call.
 #[derive(Clone, Debug)]
@@ -230,6 +233,12 @@ impl From<SolveError> for Failure {
             _ => Code::Unknown,
         };
         let mut failure = Self::new(code, error.to_string());
+        if let SolveError::Policy(PolicyError::Refused { messages, .. })
+        | SolveError::ResolvePolicy(PolicyError::Refused { messages, .. }) = &error
+        {
+            let messages: Vec<Value> = messages.iter().map(|message| json!({ "message": message })).collect();
+            failure.attach(DECISION, &json!({ "action": "DENY", "denyMessages": messages }));
+        }
         if let SolveError::Vertex(vertex) = &error {
             failure.step.clone_from(&vertex.failed);
             for (file, location) in &vertex.places {
@@ -365,6 +374,19 @@ mod tests {
             let detail: Value = serde_json::from_slice(&wire.details[0].value).unwrap();
             assert_eq!(detail, json!({ "name": name }));
         }
+    }
+
+    #[test]
+    fn reasons_of_a_client_come_back_to_it() {
+        let error = SolveError::Policy(PolicyError::Refused {
+            identifier: "docker-image://a".to_owned(),
+            messages: vec!["too old".to_owned()],
+        });
+        let wire = Failure::from(error).to_wire();
+        let kind = wire.details[0].type_url.strip_prefix(TYPE_PREFIX);
+        assert_eq!(kind, Some("policysession.DecisionResponse+json"));
+        let detail: Value = serde_json::from_slice(&wire.details[0].value).unwrap();
+        assert_eq!(detail["denyMessages"][0]["message"], "too old");
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Frontends for BuiltInFrontends {
                 if self.rules.dockerfile && is_built_in(&request) {
                     return DockerfileFrontend.solve(bridge, request).await;
                 }
-                external::solve(&self.worker, bridge, request).await
+                external::solve(&self.worker, bridge, request, &self.rules).await
             }
             _ => Err(FrontendError::Option(format!("invalid frontend: {name}"))),
         }
@@ -56,9 +56,11 @@ fn check_source(rules: &FrontendRules, request: &FrontendRequest) -> Result<(), 
     if is_allowed && !is_substituted {
         return Ok(());
     }
-    Err(FrontendError::Option(format!(
-        "'{source}' is not an allowed gateway source"
-    )))
+    Err(not_allowed(source))
+}
+
+fn not_allowed(source: &str) -> FrontendError {
+    FrontendError::Option(format!("'{source}' is not an allowed gateway source"))
 }
 
 /// Whether the image asked for is what this daemon has built in, and nothing else is to stand for it.

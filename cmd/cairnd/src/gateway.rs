@@ -7,7 +7,7 @@ mod containers;
 mod exec;
 mod failed;
 mod forwarder;
-mod meta;
+pub(crate) mod meta;
 mod ops;
 mod result;
 

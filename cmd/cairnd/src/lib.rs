@@ -38,6 +38,7 @@ mod gateway;
 mod history;
 mod jobs;
 mod limits;
+mod policy;
 mod provenance;
 mod registries;
 mod sbom;

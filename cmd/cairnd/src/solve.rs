@@ -7,7 +7,7 @@ use cairn_proto::control::{Exporter, SolveRequest, SolveResponse};
 use cairn_solver::llb::Definition;
 use cairn_solver::{
     AttestationSource, Bridge as _, BuildOptions, Entitlement, FrontendRefs, FrontendRequest, FrontendResult,
-    SolveError, WorkerError,
+    SolveError, SourceJudge, WorkerError,
 };
 use cairn_worker::service::{self, ExportInput, ExportRefs, ExporterRequest};
 use futures_util::future::try_join_all;
@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::history::{Made, Recorder};
 use crate::jobs::Job;
 use crate::limits;
+use crate::policy::{self, SessionJudge};
 use crate::provenance::{self, About, Predicates, Provenance};
 use crate::sbom;
 
@@ -81,6 +82,8 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
         session: request.session.clone(),
         entitlements,
         parallelism: daemon.config.max_parallelism_per_build,
+        policies: policy::from_wire(request.source_policy.take().into_iter().collect()).await?,
+        judge: judge(daemon, &request.source_policy_session),
     });
     let (job, answer) = Job::new(build.clone(), inputs.clone(), daemon.frontends.clone());
     let handle = daemon.jobs.register(&request.r#ref, job)?;
@@ -99,6 +102,12 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     Ok(SolveResponse {
         exporter_response: response(&outcome?),
     })
+}
+
+/// The client that decides about sources while the build runs, if one does.
+fn judge(daemon: &Daemon, session: &str) -> Option<Arc<dyn SourceJudge>> {
+    let judge = || SessionJudge::new(daemon.sessions.clone(), session.to_owned());
+    (!session.is_empty()).then(|| Arc::new(judge()) as Arc<dyn SourceJudge>)
 }
 
 /// What the client is told of what was made.
@@ -326,14 +335,6 @@ fn refuse_unsupported(request: &SolveRequest) -> Result<(), Failure> {
             "unsupported compatibility version {}",
             request.compatibility_version
         )));
-    }
-    if request
-        .source_policy
-        .as_ref()
-        .is_some_and(|policy| !policy.rules.is_empty())
-        || !request.source_policy_session.is_empty()
-    {
-        return unsupported("source policies are");
     }
     if request.proxy_network {
         return unsupported("proxied networking is");

@@ -1,6 +1,7 @@
 mod conformance;
 mod contexts;
 mod hostile;
+mod policies;
 
 use std::sync::Arc;
 

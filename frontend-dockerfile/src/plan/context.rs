@@ -45,6 +45,17 @@ impl NamedContext {
         let base = context.base(specifier)?;
         Ok(Some(Self { base }))
     }
+
+    /// The context called `title` with another specifier than the one that was asked for.
+    pub(crate) fn instead(options: &Options, title: &str, specifier: &str) -> Result<Self, String> {
+        let context = Lookup {
+            options,
+            name: title.split("::").next().unwrap_or(title),
+            title,
+        };
+        let base = context.base(specifier)?;
+        Ok(Self { base })
+    }
 }
 
 /// A context that has a specifier.

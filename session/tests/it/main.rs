@@ -7,5 +7,6 @@ mod filesend;
 mod filesync;
 mod hostile;
 mod other_services;
+mod policy;
 mod sessions;
 mod support;

@@ -13,10 +13,11 @@ use tokio::sync::OnceCell;
 use super::build::{Build, Entitlement};
 use super::trace::{FrontendCall, Trace};
 use crate::frontend::{Bridge, BridgeRef, FrontendError, FrontendRequest, FrontendResult};
-use crate::llb::{Definition, Op, SourceOp};
+use crate::llb::{Definition, ImageSource, OciLayoutSource, SourceOp};
+use crate::policy::{Policy, RawSource};
 use crate::progress::{Event, Warning};
 use crate::worker::{FileStat, ImageQuery, Ref, ResolvedImage, SourceMeta, Worker, WorkerError, WorkerInfo};
-use crate::{Digest, SolveError};
+use crate::{Digest, Platform, SolveError};
 
 /// How many frontends deep a frontend may be called.
 const MAX_DEPTH: usize = 8;
@@ -30,10 +31,12 @@ const MAX_REFS: usize = 10_000;
 /// Names are known on the bridge on which they were made, and where a [`BuildBridge::child`]'s result was adopted.
 pub struct BuildBridge {
     common: Arc<Common>,
-    refs: Mutex<HashMap<String, Arc<LazyRef>>>,
+    refs: Arc<Mutex<HashMap<String, Arc<LazyRef>>>>,
+    /// What sources named here have to pass, besides what holds for the whole build.
+    policies: Vec<Arc<Policy>>,
     depth: usize,
     /// Counts children of the whole build.
-    _counted: Option<Counted>,
+    _counted: Option<Arc<Counted>>,
 }
 
 /// What all bridges onto one build share.
@@ -44,10 +47,6 @@ struct Common {
     /// Makes names differ from those of other builds.
     salt: u64,
     children: Arc<AtomicUsize>,
-    /// Image references resolved for this build, so that a tag means one thing throughout.
-    images: Mutex<HashMap<String, Arc<OnceCell<ResolvedImage>>>>,
-    /// The same for other sources.
-    metas: Mutex<HashMap<String, Arc<OnceCell<SourceMeta>>>>,
     trace: Trace,
 }
 
@@ -99,11 +98,10 @@ impl BuildBridge {
                 next_ref: AtomicU64::new(1),
                 salt: RandomState::new().hash_one(0),
                 children: Arc::default(),
-                images: Mutex::default(),
-                metas: Mutex::default(),
                 trace: Trace::default(),
             }),
-            refs: Mutex::default(),
+            refs: Arc::default(),
+            policies: Vec::new(),
             depth: 0,
             _counted: None,
         })
@@ -128,10 +126,89 @@ impl BuildBridge {
         })?;
         Ok(Arc::new(Self {
             common: self.common.clone(),
-            refs: Mutex::default(),
+            refs: Arc::default(),
+            policies: self.policies.clone(),
             depth: self.depth + 1,
-            _counted: Some(counted),
+            _counted: Some(Arc::new(counted)),
         }))
+    }
+
+    /// The same bridge for one request that brings policies of its own: they hold for all that is named and asked for
+    /// through it, also by frontends that it calls.
+    pub fn under(self: &Arc<Self>, policies: &[Arc<Policy>]) -> Arc<Self> {
+        if policies.is_empty() {
+            return self.clone();
+        }
+        Arc::new(Self {
+            common: self.common.clone(),
+            refs: self.refs.clone(),
+            policies: self.policies.iter().chain(policies).cloned().collect(),
+            depth: self.depth,
+            _counted: self._counted.clone(),
+        })
+    }
+
+    /// What policies make of a source, for which nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`SolveError::ResolvePolicy`] if they refuse it.
+    pub async fn admit_source(&self, source: &RawSource, platform: Option<&Platform>) -> Result<RawSource, SolveError> {
+        let inner = &self.common.build.inner;
+        inner.admit_source(source, platform, &self.policies).await
+    }
+
+    /// Takes down that an image was asked about, and what it was.
+    pub fn note_resolved(&self, query: &ImageQuery, digest: &Digest) {
+        self.common.trace.resolved(query, digest);
+    }
+
+    /// Whether no policy has to be asked.
+    fn is_free(&self) -> bool {
+        let options = &self.common.build.inner.options;
+        self.policies.is_empty() && options.policies.is_empty() && options.judge.is_none()
+    }
+
+    /// What policies make of a question about an image; it stays one about an image of the same kind.
+    async fn admit_image(&self, mut query: ImageQuery) -> Result<ImageQuery, SolveError> {
+        if self.is_free() {
+            return Ok(query);
+        }
+        let asked = match &query.layout {
+            None => SourceOp::Image(ImageSource {
+                reference: query.reference.clone(),
+                resolve_mode: query.mode,
+                ..ImageSource::default()
+            }),
+            Some(layout) => SourceOp::OciLayout(OciLayoutSource {
+                reference: query.reference.clone(),
+                session: layout.session.clone(),
+                store: layout.store.clone(),
+                ..OciLayoutSource::default()
+            }),
+        };
+        let asked = asked.to_raw();
+        let admitted = self.admit_source(&asked, query.platform.as_ref()).await?;
+        if admitted == asked {
+            return Ok(query);
+        }
+        match (SourceOp::from_raw(&admitted)?, &mut query.layout) {
+            (SourceOp::Image(image), None) => {
+                query.reference = image.reference;
+                query.mode = image.resolve_mode;
+            }
+            (SourceOp::OciLayout(image), Some(layout)) => {
+                query.reference = image.reference;
+                layout.session = image.session;
+                layout.store = image.store;
+            }
+            _ => {
+                return Err(SolveError::NotAnImage {
+                    image: asked.identifier,
+                    instead: admitted.identifier,
+                });
+            }
+        }
+        Ok(query)
     }
 
     /// Makes the results of somebody on `child` known here.
@@ -222,7 +299,7 @@ impl Bridge for BuildBridge {
         if definition.is_empty() {
             return Ok(None);
         }
-        let definition = Arc::new(definition);
+        let definition = Arc::new(definition.under(&self.policies));
         let mut refs = self.refs.lock();
         if refs.len() >= MAX_REFS {
             let message = format!("more than {MAX_REFS} results of one frontend");
@@ -265,55 +342,19 @@ impl Bridge for BuildBridge {
     }
 
     async fn resolve_image(&self, query: ImageQuery, log_name: &str) -> Result<ResolvedImage, SolveError> {
-        let platform = query.platform.as_ref().map(ToString::to_string).unwrap_or_default();
-        let key = format!(
-            "resolve-image {} {platform} {:?} {:?}",
-            query.reference, query.mode, query.layout
-        );
-        let cell = self.common.images.lock().entry(key.clone()).or_default().clone();
-        cell.get_or_try_init(async || {
-            let name = if log_name.is_empty() {
-                let scheme = match &query.layout {
-                    None => "docker-image",
-                    Some(_) => "oci-layout",
-                };
-                format!("resolve image config for {scheme}://{}", query.reference)
-            } else {
-                log_name.to_owned()
-            };
-            let step = self.common.build.step(&key, &name);
-            let context = step.context();
-            let outcome = tokio::select! {
-                outcome = self.worker().resolve_image(&query, &context) => outcome,
-                () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
-            };
-            let resolved = step.finish(outcome)?;
-            self.common.trace.resolved(&query, &resolved.digest);
-            Ok(resolved)
-        })
-        .await
-        .cloned()
+        let query = self.admit_image(query).await?;
+        let resolved = self.common.build.facts().image(&query, log_name).await?;
+        self.note_resolved(&query, &resolved.digest);
+        Ok(resolved)
     }
 
     async fn source_meta(&self, source: SourceOp, log_name: &str) -> Result<SourceMeta, SolveError> {
-        let key = format!("source-meta {source:?}");
-        let cell = self.common.metas.lock().entry(key.clone()).or_default().clone();
-        cell.get_or_try_init(async || {
-            let name = if log_name.is_empty() {
-                format!("resolve source metadata for {}", Op::Source(source.clone()).name())
-            } else {
-                log_name.to_owned()
-            };
-            let step = self.common.build.step(&key, &name);
-            let context = step.context();
-            let outcome = tokio::select! {
-                outcome = self.worker().source_meta(&source, &context) => outcome,
-                () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
-            };
-            step.finish(outcome)
-        })
-        .await
-        .cloned()
+        let source = if self.is_free() {
+            source
+        } else {
+            SourceOp::from_raw(&self.admit_source(&source.to_raw(), None).await?)?
+        };
+        self.common.build.facts().meta(&source, log_name).await
     }
 
     async fn solve_frontend(

@@ -11,6 +11,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::admit::Judged;
+use super::facts::{Known, SourceFacts};
 use super::imports::Imports;
 use super::slots::{BuildId, Claim};
 use super::vertex::{Fetches, Node};
@@ -18,6 +20,7 @@ use crate::count::Counted;
 use crate::llb::{
     self, Definition, Edge, Graph, NetMode, Op, SecurityMode, SourceFile, SourceLocation, Vertex, VertexDigest,
 };
+use crate::policy::{Policy, SourceJudge};
 use crate::progress::{Event, EventLog, VertexHeader, VertexProgress, VertexState};
 use crate::session::SessionGroup;
 use crate::worker::{CallContext, Ref, WorkerError};
@@ -64,6 +67,10 @@ pub struct BuildOptions {
     pub entitlements: BTreeSet<Entitlement>,
     /// Most processes that run at a time for this build; `None` for as many as the engine allows.
     pub parallelism: Option<usize>,
+    /// What all sources have to pass.
+    pub policies: Vec<Arc<Policy>>,
+    /// Who has the last word about sources.
+    pub judge: Option<Arc<dyn SourceJudge>>,
 }
 
 /// An output of a vertex of a build.
@@ -95,6 +102,10 @@ pub(super) struct Inner {
     pub(super) fetches: Fetches,
     id: BuildId,
     nodes: RwLock<Nodes>,
+    /// What was found out about sources.
+    pub(super) known: Known,
+    /// Sources that were judged, with what became of them.
+    pub(super) judged: Judged,
     /// How many nested definitions were taken in.
     pub(super) definitions: Mutex<usize>,
     /// All tasks of this build; aborted with it.
@@ -124,6 +135,8 @@ impl Build {
                 imports: Imports::default(),
                 fetches: Fetches::default(),
                 nodes: RwLock::default(),
+                known: Known::default(),
+                judged: Judged::default(),
                 definitions: Mutex::default(),
                 tasks: Mutex::default(),
             }),
@@ -168,16 +181,11 @@ impl Build {
 
     /// Takes a definition's vertices in; `None` is scratch.
     pub(super) async fn load(&self, definition: &Definition) -> Result<Option<Want>, SolveError> {
+        let admitted = self.inner.admit(definition).await?;
+        let definition = admitted.as_ref().unwrap_or(definition);
         if definition.size() > LARGE_DEFINITION {
-            // This takes a while, in which the tasks of others would have to wait.
             let (inner, definition) = (self.inner.clone(), definition.clone());
-            let load = tokio::task::spawn_blocking(move || inner.decode_and_load(&definition));
-            tokio::select! {
-                loaded = load => loaded.unwrap_or_else(|error| {
-                    Err(WorkerError::Failed(format!("internal error: loading a definition: {error}")).into())
-                }),
-                () = self.inner.cancel.cancelled() => Err(SolveError::Cancelled),
-            }
+            self.inner.aside(move || inner.decode_and_load(&definition)).await
         } else {
             self.inner.decode_and_load(definition)
         }
@@ -196,24 +204,12 @@ impl Build {
 
     /// Begins a step that is no vertex, such as an export. `key` identifies it within the build.
     pub fn step(&self, key: &str, name: &str) -> Step {
-        let digest = Digest::sha256(key.as_bytes());
-        let header = VertexHeader {
-            digest,
-            inputs: Box::default(),
-            name: name.into(),
-            group: None,
-        };
-        let state = VertexState {
-            started: Some(SystemTime::now()),
-            ..VertexState::new(header)
-        };
-        self.inner.events.push(Event::Vertex(state.clone()));
-        Step {
-            state,
-            events: self.inner.events.clone(),
-            sessions: self.inner.sessions.clone(),
-            cancel: self.inner.cancel.clone(),
-        }
+        self.inner.step(key, name)
+    }
+
+    /// What may be found out about sources; policies are not asked.
+    pub fn facts(&self) -> SourceFacts {
+        SourceFacts::new(self.inner.clone())
     }
 
     /// Gives the build up: its tasks end, and shared work that nobody else waits for is cancelled.
@@ -266,6 +262,40 @@ impl Inner {
                 task.await;
                 drop(counted);
             });
+        }
+    }
+
+    /// Does what takes a while, in which the tasks of others would have to wait, where it may.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, SolveError> + Send + 'static,
+    ) -> Result<T, SolveError> {
+        tokio::select! {
+            done = tokio::task::spawn_blocking(work) => done.unwrap_or_else(|error| {
+                Err(WorkerError::Failed(format!("internal error: loading a definition: {error}")).into())
+            }),
+            () = self.cancel.cancelled() => Err(SolveError::Cancelled),
+        }
+    }
+
+    /// Begins a step that is no vertex.
+    pub(super) fn step(&self, key: &str, name: &str) -> Step {
+        let header = VertexHeader {
+            digest: Digest::sha256(key.as_bytes()),
+            inputs: Box::default(),
+            name: name.into(),
+            group: None,
+        };
+        let state = VertexState {
+            started: Some(SystemTime::now()),
+            ..VertexState::new(header)
+        };
+        self.events.push(Event::Vertex(state.clone()));
+        Step {
+            state,
+            events: self.events.clone(),
+            sessions: self.sessions.clone(),
+            cancel: self.cancel.clone(),
         }
     }
 

@@ -7,6 +7,7 @@ mod lazy;
 mod limits;
 mod nested;
 mod plan;
+mod policies;
 mod random;
 mod schedules;
 pub(super) mod script;

@@ -69,12 +69,20 @@ impl Trace {
     }
 
     pub(super) fn resolved(&self, query: &ImageQuery, digest: &Digest) {
-        self.0.lock().names.push(ResolvedName {
-            reference: query.reference.clone(),
-            platform: query.platform.clone(),
-            is_layout: query.layout.is_some(),
-            digest: *digest,
+        let is_layout = query.layout.is_some();
+        let names = &mut self.0.lock().names;
+        // Asked again, an image is what it was.
+        let is_known = names.iter().any(|name| {
+            name.is_layout == is_layout && name.reference == query.reference && name.platform == query.platform
         });
+        if !is_known {
+            names.push(ResolvedName {
+                reference: query.reference.clone(),
+                platform: query.platform.clone(),
+                is_layout,
+                digest: *digest,
+            });
+        }
     }
 
     pub(super) fn built(&self, id: &str, definition: &Arc<Definition>) {

@@ -68,6 +68,8 @@ pub const SUPPORTED: &[&str] = &[
     "source.local.sharedkeyhint",
     "source.local.unique",
     "source.ocilayout",
+    "source.policy",
+    "source.policy.session",
 ];
 
 /// Implemented, but not announced: clients use them without asking.

@@ -1,7 +1,7 @@
 //! From the wire to a [`Graph`]. Decoding is validating: what comes out needs no further checks.
 
 mod file;
-mod ops;
+pub(super) mod ops;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -110,11 +110,11 @@ pub fn decode(definition: &Definition) -> Result<Option<Graph>, DecodeError> {
     ops.into_graph(target, wire.source.as_ref()).map(Some)
 }
 
-fn parse<M: Message + Default>(bytes: impl Buf) -> Result<M, DecodeError> {
+pub(super) fn parse<M: Message + Default>(bytes: impl Buf) -> Result<M, DecodeError> {
     M::decode(bytes).map_err(|error| DecodeError::Parse(error.to_string()))
 }
 
-fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
+pub(super) fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
     std::str::from_utf8(bytes).map_err(|error| DecodeError::Parse(error.to_string()))
 }
 
@@ -153,16 +153,16 @@ const MISSING: u32 = u32::MAX;
 
 /// The part of [`pb::Op`] that says what it depends on.
 #[derive(Clone, PartialEq, prost::Message)]
-struct OpInputs {
+pub(super) struct OpInputs {
     #[prost(message, repeated, tag = "1")]
-    inputs: Vec<OpInput>,
+    pub(super) inputs: Vec<OpInput>,
 }
 
 /// A [`pb::Input`] whose digest is a part of the received bytes.
 #[derive(Clone, PartialEq, prost::Message)]
-struct OpInput {
+pub(super) struct OpInput {
     #[prost(bytes = "bytes", tag = "1")]
-    digest: Bytes,
+    pub(super) digest: Bytes,
     #[prost(int64, tag = "2")]
     index: i64,
 }
@@ -356,7 +356,7 @@ fn constraints(vertex: VertexDigest, wire: Option<pb::WorkerConstraints>) -> Res
     Ok(filter.into())
 }
 
-fn platform(vertex: VertexDigest, wire: &pb::Platform) -> Result<Platform, DecodeError> {
+pub(super) fn platform(vertex: VertexDigest, wire: &pb::Platform) -> Result<Platform, DecodeError> {
     let has_slash = [&wire.os, &wire.architecture, &wire.variant]
         .iter()
         .any(|part| part.contains('/'));

@@ -12,14 +12,29 @@ use super::graph::VertexDigest;
 use super::op::OpMetadata;
 use super::{decode, encode};
 use crate::Digest;
+use crate::policy::Policy;
 
 /// A serialized graph, its metadata and its source map.
 ///
 /// Opaque outside of [`crate::llb`]: it is made by [`super::Builder`] or comes from a client, and is turned into a
 /// [`super::Graph`] by [`super::decode`]. Its bytes are kept as they came, because digests are taken over them.
 /// Cheap to clone.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Definition(Arc<Parts>);
+#[derive(Clone, Debug, Default)]
+pub struct Definition {
+    parts: Arc<Parts>,
+    /// What its sources have to pass, besides what holds for the whole build.
+    policies: Vec<Arc<Policy>>,
+}
+
+impl PartialEq for Definition {
+    /// By what is asked for, and by whose policies.
+    fn eq(&self, other: &Self) -> bool {
+        let mut policies = self.policies.iter().zip(&other.policies);
+        self.parts == other.parts
+            && self.policies.len() == other.policies.len()
+            && policies.all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+}
 
 /// What a definition consists of.
 #[derive(Debug, Default, PartialEq)]
@@ -38,24 +53,43 @@ impl Definition {
             // What is said about nothing is not kept.
             Some((Digest::parse(&digest).ok()?, Arc::new(decode::metadata(metadata))))
         });
-        Self(Arc::new(Parts {
+        Self::of(Parts {
             metadata: metadata.collect(),
             wire,
-        }))
+        })
+    }
+
+    fn of(parts: Parts) -> Self {
+        Self {
+            parts: Arc::new(parts),
+            policies: Vec::new(),
+        }
+    }
+
+    /// The same, with more policies that its sources have to pass.
+    #[must_use]
+    pub fn under(mut self, policies: &[Arc<Policy>]) -> Self {
+        self.policies.extend_from_slice(policies);
+        self
+    }
+
+    /// What its sources have to pass, besides what holds for the whole build.
+    pub fn policies(&self) -> &[Arc<Policy>] {
+        &self.policies
     }
 
     pub(super) fn parts(&self) -> &Parts {
-        &self.0
+        &self.parts
     }
 
     /// Bytes of all ops.
     pub fn size(&self) -> usize {
-        self.0.wire.def.iter().map(Bytes::len).sum()
+        self.parts.wire.def.iter().map(Bytes::len).sum()
     }
 
     /// The ops as they are encoded, the one that asks for the result last.
     pub fn ops(&self) -> &[Bytes] {
-        &self.0.wire.def
+        &self.parts.wire.def
     }
 
     /// The vertex that it asks for, and which output of it. `None` if it is malformed or empty.
@@ -67,12 +101,12 @@ impl Definition {
 
     /// Where the ops come from in the user's files, on the wire.
     pub fn source(&self) -> Option<&pb::Source> {
-        self.0.wire.source.as_ref()
+        self.parts.wire.source.as_ref()
     }
 
     /// Joins ops and what is known of them.
     pub(super) fn new(ops: pb::Definition, metadata: HashMap<VertexDigest, Arc<OpMetadata>>) -> Self {
-        Self(Arc::new(Parts { wire: ops, metadata }))
+        Self::of(Parts { wire: ops, metadata })
     }
 
     /// Takes a serialized definition, unchecked.
@@ -86,18 +120,18 @@ impl Definition {
 
     /// The wire form.
     pub fn to_wire(&self) -> pb::Definition {
-        let metadata = self.0.metadata.iter();
+        let metadata = self.parts.metadata.iter();
         pb::Definition {
             metadata: metadata
                 .map(|(digest, metadata)| (digest.to_string(), encode::metadata(metadata)))
                 .collect(),
-            ..self.0.wire.clone()
+            ..self.parts.wire.clone()
         }
     }
 
     /// Whether there is no op in it: this is how clients say "scratch".
     pub fn is_empty(&self) -> bool {
-        self.0.wire.def.is_empty()
+        self.parts.wire.def.is_empty()
     }
 }
 

@@ -96,7 +96,7 @@ pub(super) fn platform(platform: &Platform) -> pb::Platform {
     }
 }
 
-fn source(op: &SourceOp) -> pb::SourceOp {
+pub(super) fn source(op: &SourceOp) -> pb::SourceOp {
     let mut wire = pb::SourceOp::default();
     let mut attr = |key: &str, value: String| {
         if !value.is_empty() {

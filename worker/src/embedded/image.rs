@@ -100,6 +100,7 @@ impl EmbeddedWorker {
                 .config(&image.map_err(|error| layout_error(&error))?.config)
                 .await;
             return Ok(ResolvedImage {
+                reference: query.reference.clone(),
                 digest,
                 config: config.map_err(|error| layout_error(&error))?,
             });
@@ -112,6 +113,7 @@ impl EmbeddedWorker {
         let image = image.map_err(|error| registry_error(&error))?;
         let config = registry.config(&reference, &image.config, &self.0.content).await;
         Ok(ResolvedImage {
+            reference: query.reference.clone(),
             digest: image.root.digest(),
             config: config.map_err(|error| registry_error(&error))?,
         })

@@ -1,5 +1,6 @@
 //! `cairn build`.
 
+mod policy;
 mod typed;
 
 use std::collections::{BTreeMap, HashMap};
@@ -42,6 +43,7 @@ pub(super) async fn run(daemon: &Daemon, plan: &BuildPlan, surroundings: &Surrou
     let reference = Id::random().map_err(ClientError::Id)?;
     let options = SolveOptions {
         reference: Some(reference.clone()),
+        source_policy: policy::read(surroundings)?,
         ..solve_options(plan, &mut typed, surroundings)
     };
     let (events, news) = mpsc::channel(NEWS);

@@ -19,6 +19,7 @@ use tonic::transport::Server;
 use super::image::FrontendImage;
 use super::stderr;
 use super::stdio::Stdio;
+use crate::config::FrontendRules;
 use crate::convert;
 use crate::failure::Failure;
 use crate::gateway::{Answer, Forwarder};
@@ -43,6 +44,7 @@ pub(super) async fn solve(
     worker: &Arc<dyn WorkerService>,
     bridge: Arc<BuildBridge>,
     request: FrontendRequest,
+    rules: &FrontendRules,
 ) -> Result<FrontendResult, FrontendError> {
     if request.options.contains_key("gateway-devel") {
         let message = "development gateway is no longer supported";
@@ -55,6 +57,7 @@ pub(super) async fn solve(
         .cloned();
     let source = source.ok_or_else(|| FrontendError::Option("no source specified for gateway".to_owned()))?;
     let image = FrontendImage::find(&bridge, &source, &request).await?;
+    image.check_origin(&bridge, rules).await?;
     image.check_caps(&request)?;
     let root = bridge.solve(image.definition.clone()).await?;
     let root = match &root {

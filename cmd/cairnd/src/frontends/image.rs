@@ -6,9 +6,12 @@ use base64::Engine as _;
 use bytes::Bytes;
 use cairn_solver::llb::{Builder, Definition, ImageSource, OciLayoutSource, OpMetadata, SourceOp};
 use cairn_solver::worker::{ImageQuery, LayoutStore};
-use cairn_solver::{Bridge as _, BuildBridge, Digest, FrontendError, FrontendRequest, Platform};
+use cairn_solver::{Bridge as _, BuildBridge, Digest, FrontendError, FrontendRequest, Platform, SolveError};
 use oci_spec::distribution::Reference;
 use serde::Deserialize;
+
+use super::not_allowed;
+use crate::config::FrontendRules;
 
 /// How disk usage calls what such an image leaves.
 const RECORD_TYPE: &str = "frontend";
@@ -22,6 +25,8 @@ const DEFAULT_ENTRYPOINT: &str = "/run";
 /// A frontend's image: what it consists of, and what it says about itself.
 pub(super) struct FrontendImage {
     pub(super) definition: Definition,
+    /// The source that is all there is to it, and what it is for; `None` if the client built it.
+    source: Option<(SourceOp, Option<Platform>)>,
     config: Config,
 }
 
@@ -77,6 +82,7 @@ impl FrontendImage {
             layout: None,
         };
         let found = bridge.resolve_image(query, "").await?;
+        let reference = normalize(&found.reference)?;
         let source = SourceOp::Image(ImageSource {
             reference: pinned(&reference, &found.digest),
             record_type: RECORD_TYPE.to_owned(),
@@ -100,7 +106,7 @@ impl FrontendImage {
         };
         let found = bridge.resolve_image(query, "").await?;
         let source = SourceOp::OciLayout(OciLayoutSource {
-            reference: name.to_owned(),
+            reference: found.reference,
             store: store.store,
             ..OciLayoutSource::default()
         });
@@ -115,6 +121,7 @@ impl FrontendImage {
         let config = metadata.map(|metadata| config_of_input(metadata)).transpose()?;
         Ok(Self {
             definition: definition.clone(),
+            source: None,
             config: config
                 .flatten()
                 .map_or(Ok(Config::default()), |config| parse(&config))?,
@@ -123,11 +130,28 @@ impl FrontendImage {
 
     fn new(source: SourceOp, platform: Option<&Platform>, config: &Bytes) -> Result<Self, FrontendError> {
         let mut builder = Builder::new();
-        let output = builder.source(source, platform, OpMetadata::default());
+        let output = builder.source(source.clone(), platform, OpMetadata::default());
         Ok(Self {
             definition: builder.finish(output),
+            source: Some((source, platform.cloned())),
             config: parse(config).map_err(FrontendError::Option)?,
         })
+    }
+
+    /// Checks that it comes from where frontends may come from, also if policies of the client put another image in
+    /// its place.
+    pub(super) async fn check_origin(&self, bridge: &BuildBridge, rules: &FrontendRules) -> Result<(), FrontendError> {
+        if rules.repositories.is_empty() {
+            return Ok(());
+        }
+        let Some((source, platform)) = &self.source else {
+            return Err(not_allowed("an input"));
+        };
+        let admitted = bridge.admit_source(&source.to_raw(), platform.as_ref()).await?;
+        match SourceOp::from_raw(&admitted).map_err(SolveError::from)? {
+            SourceOp::Image(image) if rules.allow(&image.reference) => Ok(()),
+            _ => Err(not_allowed(&admitted.identifier)),
+        }
     }
 
     /// What is run: the entrypoint alone.
@@ -243,6 +267,7 @@ mod tests {
     fn image(config: &str) -> FrontendImage {
         FrontendImage {
             definition: Definition::default(),
+            source: None,
             config: parse(config.as_bytes()).unwrap(),
         }
     }

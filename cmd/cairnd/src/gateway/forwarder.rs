@@ -15,8 +15,8 @@ use tonic::Status;
 use super::containers::Containers;
 use super::failed::FailedStates;
 use super::wire;
-use crate::caches;
 use crate::failure::Failure;
+use crate::{caches, policy};
 
 /// Where the answer of a driver arrives.
 pub(crate) type Answer = oneshot::Receiver<Result<FrontendResult, Failure>>;
@@ -81,9 +81,8 @@ impl Forwarder {
 
     /// Carries out a Solve call.
     pub(super) async fn solve(&self, request: wire::SolveRequest) -> Result<FrontendResult, Failure> {
-        if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
-            return Err(Failure::unknown("source policies are not supported by this daemon"));
-        }
+        let policies = policy::from_wire(request.source_policies).await?;
+        let bridge = self.bridge.under(&policies);
         // Clients name them here too; those that the build imports already are not imported again.
         let imports = request.cache_imports.iter().map(|entry| CacheOptionsEntry {
             r#type: entry.r#type.clone(),
@@ -98,7 +97,7 @@ impl Forwarder {
                 ));
             }
             (Some(definition), _) => FrontendResult {
-                refs: FrontendRefs::Single(self.bridge.solve(Definition::from_wire(definition)).await?),
+                refs: FrontendRefs::Single(bridge.solve(Definition::from_wire(definition)).await?),
                 ..FrontendResult::default()
             },
             (None, "") => FrontendResult::default(),
@@ -110,7 +109,7 @@ impl Forwarder {
                         .map(|(name, definition)| (name, Definition::from_wire(definition)))
                         .collect(),
                 };
-                self.bridge.clone().solve_frontend(frontend, request).await?
+                bridge.solve_frontend(frontend, request).await?
             }
         };
         if request.evaluate {

@@ -1,14 +1,16 @@
 //! What there is to know about sources before they are fetched.
 
 use bytes::Bytes;
-use cairn_solver::Bridge as _;
+use cairn_proto::pb;
+use cairn_solver::engine::SourceFacts;
 use cairn_solver::llb::{ImageSource, OciLayoutSource, ResolveMode, SourceOp};
 use cairn_solver::worker::{ImageQuery, LayoutStore, SourceMeta};
+use cairn_solver::{Bridge as _, Digest, RawSource};
 
 use super::forwarder::Forwarder;
 use super::{ops, wire};
-use crate::convert;
 use crate::failure::Failure;
+use crate::{convert, policy};
 
 /// The image is in a registry.
 const REGISTRY: i32 = 0;
@@ -19,7 +21,7 @@ pub(super) async fn resolve_image_config(
     caller: &Forwarder,
     request: wire::ResolveImageConfigRequest,
 ) -> Result<wire::ResolveImageConfigResponse, Failure> {
-    refuse_policies(&request.source_policies)?;
+    let policies = policy::from_wire(request.source_policies).await?;
     let layout = match request.resolver_type {
         REGISTRY => None,
         OCI_LAYOUT => Some(LayoutStore {
@@ -29,24 +31,49 @@ pub(super) async fn resolve_image_config(
         other => return Err(invalid(format!("unknown resolver type {other}"))),
     };
     let query = ImageQuery {
-        reference: request.r#ref.clone(),
+        reference: request.r#ref,
         platform: request.platform.as_ref().map(convert::platform_from_wire),
         mode: resolve_mode(&request.resolve_mode)?,
         layout,
     };
-    let image = caller.bridge.resolve_image(query, &request.log_name).await?;
+    let bridge = caller.bridge.under(&policies);
+    let image = bridge.resolve_image(query, &request.log_name).await?;
     Ok(wire::ResolveImageConfigResponse {
         digest: image.digest.to_string(),
         config: image.config,
-        r#ref: request.r#ref,
+        r#ref: image.reference,
     })
 }
 
 pub(super) async fn resolve_source_meta(
     caller: &Forwarder,
-    request: wire::ResolveSourceMetaRequest,
+    mut request: wire::ResolveSourceMetaRequest,
 ) -> Result<wire::ResolveSourceMetaResponse, Failure> {
-    refuse_policies(&request.source_policies)?;
+    let policies = policy::from_wire(std::mem::take(&mut request.source_policies)).await?;
+    let source = request.source.take().ok_or_else(|| invalid("source is required"))?;
+    let source = RawSource {
+        identifier: source.identifier,
+        attrs: source.attrs,
+    };
+    let platform = request.platform.as_ref().map(convert::platform_from_wire);
+    let bridge = caller.bridge.under(&policies);
+    let admitted = bridge.admit_source(&source, platform.as_ref()).await?;
+    request.source = Some(pb::SourceOp {
+        identifier: admitted.identifier,
+        attrs: admitted.attrs,
+    });
+    let (response, image) = resolve(&bridge.build().facts(), request).await?;
+    if let Some((query, digest)) = &image {
+        bridge.note_resolved(query, digest);
+    }
+    Ok(response)
+}
+
+/// Resolves what no policy is asked about any more; with the question about an image, if it was one, and what it is.
+pub(crate) async fn resolve(
+    facts: &SourceFacts,
+    request: wire::ResolveSourceMetaRequest,
+) -> Result<(wire::ResolveSourceMetaResponse, Option<(ImageQuery, Digest)>), Failure> {
     let source = request.source.ok_or_else(|| invalid("source is required"))?;
     let mut response = wire::ResolveSourceMetaResponse {
         source: Some(source.clone()),
@@ -85,13 +112,13 @@ pub(super) async fn resolve_source_meta(
         if options.attestation_chain || !options.resolve_attestations.is_empty() {
             return Err(unimplemented("attestations are not supported by this daemon"));
         }
-        let image = caller.bridge.resolve_image(query, &request.log_name).await?;
+        let image = facts.image(&query, &request.log_name).await?;
         response.image = Some(wire::ResolveSourceImageResponse {
             digest: image.digest.to_string(),
             config: if options.no_config { Bytes::new() } else { image.config },
             attestation_chain: None,
         });
-        return Ok(response);
+        return Ok((response, Some((query, image.digest))));
     }
     if request
         .http
@@ -102,7 +129,7 @@ pub(super) async fn resolve_source_meta(
             "checksums of other kinds are not supported by this daemon",
         ));
     }
-    match caller.bridge.source_meta(decoded, &request.log_name).await? {
+    match facts.meta(&decoded, &request.log_name).await? {
         SourceMeta::Git(git) => {
             let wants_objects = request.git.is_some_and(|git| git.return_object);
             response.git = Some(wire::ResolveSourceGitResponse {
@@ -124,14 +151,7 @@ pub(super) async fn resolve_source_meta(
             });
         }
     }
-    Ok(response)
-}
-
-fn refuse_policies(policies: &[cairn_proto::sourcepolicy::Policy]) -> Result<(), Failure> {
-    if policies.iter().any(|policy| !policy.rules.is_empty()) {
-        return Err(Failure::unknown("source policies are not supported by this daemon"));
-    }
-    Ok(())
+    Ok((response, None))
 }
 
 fn invalid(message: impl Into<String>) -> Failure {

@@ -228,6 +228,7 @@ impl Worker for Script {
 
     async fn resolve_image(&self, query: &ImageQuery, _: &CallContext) -> Result<ResolvedImage, WorkerError> {
         Ok(ResolvedImage {
+            reference: query.reference.clone(),
             digest: Digest::sha256(query.reference.as_bytes()),
             config: Bytes::from_static(b"{}"),
         })

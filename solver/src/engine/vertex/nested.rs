@@ -81,7 +81,10 @@ impl Inner {
             )));
         }
         let malformed = |error| refuse(format!("failed to load the definition in {file}: {error}"));
-        let decode = move || Definition::from_bytes(bytes).and_then(|definition| llb::decode(&definition));
+        let definition = Definition::from_bytes(bytes).map_err(malformed)?;
+        let admitted = self.admit(&definition).await?;
+        let definition = admitted.unwrap_or(definition);
+        let decode = move || llb::decode(&definition);
         // It may be large, and others would have to wait.
         let graph = tokio::task::spawn_blocking(decode).await;
         let graph = graph.map_err(|error| {

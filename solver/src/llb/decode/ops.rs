@@ -16,7 +16,7 @@ use super::{DecodeError, file, source};
 const MAX_MOUNTS: usize = 1024;
 
 /// Decodes the op of a vertex; input indexes are checked against the number of its inputs.
-pub(super) fn decode(vertex: VertexDigest, inputs: usize, wire: Option<pb::op::Op>) -> Result<Op, DecodeError> {
+pub(in crate::llb) fn decode(vertex: VertexDigest, inputs: usize, wire: Option<pb::op::Op>) -> Result<Op, DecodeError> {
     match wire {
         None => Err(invalid("llb", vertex, "no operation is given")),
         Some(pb::op::Op::Source(wire)) => source::decode(vertex, inputs, &wire).map(Op::Source),
