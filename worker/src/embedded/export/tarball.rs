@@ -73,8 +73,12 @@ fn write(worker: &EmbeddedWorker, files: &Files, tar: &mut TarWriter<impl Write>
         dir => format!("{dir}/"),
     };
     if !prefix.is_empty() {
+        // No step made it. A time of its own would make every tar another one.
         let entry = Entry {
-            mtime: made,
+            mtime: Mtime {
+                seconds: files.epoch.map_or(0, Timestamp::as_second),
+                nanos: 0,
+            },
             ..Entry::new(prefix.as_bytes(), EntryKind::Directory, 0o755)
         };
         tar.append(&entry, io::empty()).map_err(|error| failed(&error))?;
