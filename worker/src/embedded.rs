@@ -338,7 +338,8 @@ impl Worker for EmbeddedWorker {
             Op::Merge { inputs } => self.merge(inputs, &execution.inputs).await.map(|made| vec![made]),
             Op::Diff { lower, upper } => {
                 let side = |index: Option<usize>| index.and_then(|index| execution.inputs[index].clone());
-                self.diff(side(*lower), side(*upper)).await.map(|made| vec![made])
+                let made = self.diff(side(*lower), side(*upper), &vertex).await?;
+                Ok(vec![made])
             }
             Op::Passthrough { outputs, .. } => {
                 Ok(outputs.iter().map(|&input| execution.inputs[input].clone()).collect())

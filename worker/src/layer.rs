@@ -20,6 +20,8 @@
 
 mod background;
 mod cache_dir;
+mod compare;
+mod difference;
 mod error;
 mod list;
 mod measure;

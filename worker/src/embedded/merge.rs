@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::io::{BufReader, BufWriter, Seek, SeekFrom};
 
+use cairn_solver::llb::Vertex;
 use cairn_solver::worker::{Ref, WorkerError};
 
 use super::{EmbeddedWorker, blocking, failed};
 use crate::archive::{self, ApplyOptions, PackOptions};
-use crate::layer::{LayerId, LayerList};
+use crate::layer::{Describe, LayerId, LayerList};
 use crate::tree::FileKey;
 
 impl EmbeddedWorker {
@@ -23,18 +24,26 @@ impl EmbeddedWorker {
         .await
     }
 
-    /// What `upper` adds to `lower`, which it must be built on.
-    pub(super) async fn diff(&self, lower: Option<Ref>, upper: Option<Ref>) -> Result<Option<Ref>, WorkerError> {
+    /// What makes `upper` of `lower`: the layers that it adds or, if it is not built on it, what differs.
+    pub(super) async fn diff(
+        &self,
+        lower: Option<Ref>,
+        upper: Option<Ref>,
+        vertex: &Vertex,
+    ) -> Result<Option<Ref>, WorkerError> {
         let worker = self.clone();
+        let describe = Describe {
+            description: vertex.name(),
+            record_type: "regular".to_owned(),
+        };
         blocking(move || {
             let lower = worker.layers_of(lower.as_ref())?;
             let upper = worker.layers_of(upper.as_ref())?;
-            if !upper.ids().starts_with(lower.ids()) {
-                return Err(WorkerError::Unsupported(
-                    "a diff of results that are not built on one another is not supported by this worker".to_owned(),
-                ));
+            if upper.ids().starts_with(lower.ids()) {
+                return worker.record(&upper.above(lower.ids().len()));
             }
-            worker.record(&upper.above(lower.ids().len()))
+            let difference = worker.0.layers.difference(&lower, &upper, &describe);
+            worker.record(&difference.map_err(|error| failed(&error))?)
         })
         .await
     }

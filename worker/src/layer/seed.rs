@@ -1,9 +1,9 @@
-//! Copying a whole tree, for the initial content of cache directories.
+//! Copying trees: whole ones, for the initial content of cache directories, and single files.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -49,7 +49,8 @@ pub(super) fn copy_tree(from: &Root, to: &Root) -> io::Result<()> {
     Ok(())
 }
 
-fn copy_file(from: &Root, to: &Root, path: &PathBuf, metadata: &Metadata) -> io::Result<()> {
+/// Makes `path` in `to` as it is in `from`, without its attributes.
+pub(super) fn copy_file(from: &Root, to: &Root, path: &Path, metadata: &Metadata) -> io::Result<()> {
     match metadata.kind() {
         FileKind::File => {
             let (mut source, _) = from.open_regular(path)?;
@@ -66,7 +67,8 @@ fn copy_file(from: &Root, to: &Root, path: &PathBuf, metadata: &Metadata) -> io:
     }
 }
 
-fn copy_attributes(from: &Root, to: &Root, path: &PathBuf, metadata: &Metadata) -> io::Result<()> {
+/// Gives `path` in `to` the attributes that it has in `from`, but for its times.
+pub(super) fn copy_attributes(from: &Root, to: &Root, path: &Path, metadata: &Metadata) -> io::Result<()> {
     to.chown(path, metadata.uid, metadata.gid)?;
     if !metadata.is_symlink() {
         // After the owner, whose change takes set-id bits away.

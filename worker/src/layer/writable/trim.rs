@@ -7,20 +7,19 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::layer::compare::{are_alike, have_same_content};
 use crate::sys::{FileKind, Metadata, Root, at};
 
 /// Tells what a file was copied up from.
 const ORIGIN: &str = "trusted.overlay.origin";
 /// Marks a directory that hides the one below.
 const OPAQUE: &str = "trusted.overlay.opaque";
-/// How much of two files is compared at once.
-const CHUNK: usize = 128 * 1024;
 
 /// Removes from `upper`, the directory of a layer that is mounted nowhere, what is the same in `lower`, the layers below
 /// as one. Directories keep their times.
@@ -167,28 +166,9 @@ impl Pair {
         if ours.size == 0 || (ours.mtime.nanos != 0 && is_untouched()?) {
             return Ok(true);
         }
-        let open = |dir| {
-            let file = File::from(at::open(dir, name, OFlags::RDONLY, 0)?);
-            Ok::<_, io::Error>(BufReader::with_capacity(CHUNK, file))
-        };
-        let (mut ours, mut below) = (open(&self.upper)?, open(&self.lower)?);
-        loop {
-            let (left, right) = (ours.fill_buf()?, below.fill_buf()?);
-            let length = left.len().min(right.len());
-            if length == 0 {
-                return Ok(left.is_empty() && right.is_empty());
-            }
-            if left[..length] != right[..length] {
-                return Ok(false);
-            }
-            ours.consume(length);
-            below.consume(length);
-        }
+        let open = |dir| at::open(dir, name, OFlags::RDONLY, 0).map(File::from);
+        have_same_content(open(&self.upper)?, open(&self.lower)?)
     }
-}
-
-fn are_alike(a: &Metadata, b: &Metadata) -> bool {
-    (a.mode, a.uid, a.gid) == (b.mode, b.uid, b.gid)
 }
 
 /// Attributes that belong to the file, not to an overlay.
