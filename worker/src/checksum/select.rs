@@ -26,7 +26,7 @@ pub struct Selected {
 /// wildcard matches are not; the link that is named in the end only if `follow`.
 ///
 /// # Errors
-/// [`ChecksumCause::NotFound`] if a literal path, or a match that is followed, leads nowhere.
+/// [`ChecksumCause::NotFound`] if a literal path, what comes before a wildcard, or a match that is followed, leads nowhere.
 pub fn select(view: &dyn View, path: &str, wildcard: bool, follow: bool) -> Result<Vec<Selected>, ChecksumCause> {
     let links = if follow { Links::Follow } else { Links::Keep };
     let names = if wildcard && glob::has_wildcard(path) {
@@ -38,16 +38,20 @@ pub fn select(view: &dyn View, path: &str, wildcard: bool, follow: bool) -> Resu
         let found = view::find(view, &named, links).map_err(|source| read_error(&named, source))?;
         match found {
             Some(at) => Ok(Selected { named, at }),
-            None => Err(ChecksumCause::NotFound {
-                path: shown_path(&named),
-                near: near::path(view, &named).map(|near| shown_path(&near)),
-            }),
+            None => Err(not_found(view, &named)),
         }
     });
     located.collect()
 }
 
-/// The paths that a wildcard matches, in order.
+fn not_found(view: &dyn View, path: &Path) -> ChecksumCause {
+    ChecksumCause::NotFound {
+        path: shown_path(path),
+        near: near::path(view, path).map(|near| shown_path(&near)),
+    }
+}
+
+/// The paths that a wildcard matches, in order. What comes before the first wildcard has to be there.
 fn expand(view: &dyn View, pattern: &str) -> Result<Vec<PathBuf>, ChecksumCause> {
     // Cleaning works on text, as if the pattern were a path.
     let cleaned = clean(pattern);
@@ -61,9 +65,7 @@ fn expand(view: &dyn View, pattern: &str) -> Result<Vec<PathBuf>, ChecksumCause>
     let globs = elements[literal..].iter().map(|element| Glob::new(element));
     let globs: Vec<Glob> = globs.collect::<Result<_, _>>().map_err(ChecksumCause::Wildcard)?;
     let found = view::find(view, &base, Links::Follow).map_err(|source| read_error(&base, source))?;
-    let Some(top) = found.filter(|found| found.node.is_dir()) else {
-        return Ok(Vec::new());
-    };
+    let top = found.ok_or_else(|| not_found(view, &base))?;
     let mut level = vec![(base, top)];
     for glob in globs {
         let mut next = Vec::new();
