@@ -23,7 +23,8 @@ use crate::tree::view::{Links, View};
 /// Owner and time of something that is made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attributes {
-    pub(super) owner: Owner,
+    /// Root if not said, unless something is there already.
+    pub(super) owner: Option<Owner>,
     pub(super) mtime: Option<Time>,
 }
 
@@ -37,7 +38,7 @@ pub(super) fn mkdir(
     let path = clean(path);
     let look = DirLook {
         mode: mode & 0o777,
-        owner: attributes.owner,
+        owner: attributes.owner.unwrap_or_default(),
         mtime: attributes.mtime,
     };
     if !make_parents {
@@ -66,8 +67,9 @@ pub(super) fn mkfile(
             return Err(rustix::io::Errno::ISDIR.into());
         }
         let (dir, name) = dest.parent_of(&walked.path)?;
-        // Made anew rather than written to, for it may be a link to a stored file; so its mode is carried over.
+        // Made anew rather than written to, for it may be a link to a stored file; so its mode and owner are carried over.
         let mut mode = mode & 0o777;
+        let mut owner = attributes.owner;
         if let Some(there) = dir.get(&name)? {
             if !there.metadata.is_file() {
                 return Err(std::io::Error::new(
@@ -76,11 +78,13 @@ pub(super) fn mkfile(
                 ));
             }
             mode = there.metadata.permissions();
+            owner = owner.or(Some((there.metadata.uid, there.metadata.gid)));
             dir.clear(&name, &there)?;
         }
         let mut file = File::from(at::open(&dir.upper, &name, NEW_FILE, 0o600)?);
         file.write_all(data)?;
-        at::chown_fd(&file, attributes.owner.0, attributes.owner.1)?;
+        let (uid, gid) = owner.unwrap_or_default();
+        at::chown_fd(&file, uid, gid)?;
         at::chmod_fd(&file, mode)?;
         match attributes.mtime {
             Some(time) => at::set_times_fd(&file, Some(time), Some(time)),
@@ -98,7 +102,8 @@ pub(super) fn symlink(dest: &Dest<'_>, target: &str, path: &str, attributes: Att
             return Err(rustix::io::Errno::EXIST.into());
         }
         at::symlink(&dir.upper, &name, OsStr::new(target))?;
-        at::chown(&dir.upper, &name, attributes.owner.0, attributes.owner.1)?;
+        let (uid, gid) = attributes.owner.unwrap_or_default();
+        at::chown(&dir.upper, &name, uid, gid)?;
         match attributes.mtime {
             Some(time) => at::set_times(&dir.upper, &name, Some(time), Some(time)),
             None => Ok(()),

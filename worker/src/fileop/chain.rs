@@ -125,7 +125,7 @@ impl<M: FileOpMounts> Chain<'_, M> {
         owner: Option<Owner>,
     ) -> Result<(), FileOpError> {
         let attributes = |timestamp: &Option<i64>| Attributes {
-            owner: owner.unwrap_or((0, 0)),
+            owner,
             mtime: timestamp.map(Time::from_nanos),
         };
         match kind {
