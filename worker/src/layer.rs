@@ -21,6 +21,7 @@
 mod background;
 mod cache_dir;
 mod compare;
+mod cover;
 mod difference;
 mod error;
 mod list;

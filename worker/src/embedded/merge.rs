@@ -39,11 +39,15 @@ impl EmbeddedWorker {
         blocking(move || {
             let lower = worker.layers_of(lower.as_ref())?;
             let upper = worker.layers_of(upper.as_ref())?;
-            if upper.ids().starts_with(lower.ids()) {
-                return worker.record(&upper.above(lower.ids().len()));
-            }
-            let difference = worker.0.layers.difference(&lower, &upper, &describe);
-            worker.record(&difference.map_err(|error| failed(&error))?)
+            let layers = &worker.0.layers;
+            let difference = if upper.ids().starts_with(lower.ids()) {
+                Ok(upper.above(lower.ids().len()))
+            } else {
+                layers.difference(&lower, &upper, &describe)
+            };
+            let difference = difference.map_err(|error| failed(&error))?;
+            layers.cover_deletions(&difference).map_err(|error| failed(&error))?;
+            worker.record(&difference)
         })
         .await
     }

@@ -78,7 +78,11 @@ impl LayerStore {
             roots.push(Root::open(path).map_err(LayerError::io("open", path))?);
         }
         for id in list.ids() {
+            roots.extend(self.cover(id)?);
             roots.push(self.layer_root(id)?);
+        }
+        if roots.len() > MAX_LAYERS {
+            return Err(LayerError::TooManyLayers(roots.len()));
         }
         let lowers: Vec<_> = roots.iter().map(AsFd::as_fd).collect();
         let point = self.mount_point()?;

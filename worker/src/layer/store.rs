@@ -26,7 +26,7 @@ use crate::sys::{Root, at};
 #[derive(Clone, Debug)]
 pub(super) struct Dirs {
     pub root: PathBuf,
-    /// Finished layers: `layers/<id>/fs`.
+    /// Finished layers: `layers/<id>/fs`, and `layers/<id>/cover` (see [`LayerStore::cover_deletions`]) of a few.
     pub layers: PathBuf,
     /// Layers in the making, same shape.
     pub staging: PathBuf,
@@ -76,6 +76,10 @@ impl Dirs {
 
     pub(super) fn layer_fs(&self, id: &LayerId) -> PathBuf {
         self.layer(id).join("fs")
+    }
+
+    pub(super) fn layer_cover(&self, id: &LayerId) -> PathBuf {
+        self.layer(id).join("cover")
     }
 }
 
