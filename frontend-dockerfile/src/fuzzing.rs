@@ -11,8 +11,11 @@ use cairn_solver::Platform;
 use crate::image::ImageConfig;
 use crate::options::Options;
 
+/// A decoder, and the name of its target.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// All of them, by the names of their targets; more stand in `fuzz`, for what this crate shows to others.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("base_config", base_config), ("options", options), ("words", words)];
+pub const TARGETS: &[Target] = &[("base_config", base_config), ("options", options), ("words", words)];
 
 /// Runs the one of this name.
 ///

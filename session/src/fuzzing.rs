@@ -15,8 +15,11 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use crate::fsutil::{self, BoxError, Decision, ReceiveSink, TransferLimits};
 use crate::{SessionHeaders, metadata_values, ssh};
 
+/// A decoder, and the name of its target.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// All of them, by the names of their targets.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("agent_messages", agent_messages),
     ("docker_config", docker_config),
     ("metadata", metadata),

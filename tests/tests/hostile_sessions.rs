@@ -62,7 +62,7 @@ impl Stalled {
     }
 
     /// The client gives the build up when the daemon has asked its session something.
-    async fn is_given_up(self, name: &str) -> anyhow::Result<()> {
+    async fn given_up(self, name: &str) -> anyhow::Result<()> {
         self.asked.wait().await.with_context(|| name.to_owned())?;
         drop(self.solving);
         drop(self.session);
@@ -131,7 +131,7 @@ async fn builds_end_when_their_session_dies() -> anyhow::Result<()> {
         ];
         for (name, stalled) in phases {
             if given_up {
-                stalled.is_given_up(name).await?;
+                stalled.given_up(name).await?;
             } else {
                 stalled.dies(name).await?;
             }

@@ -19,8 +19,11 @@ use crate::sys::Root;
 /// Most bytes that anything here unpacks to.
 const MAX_UNPACKED: u64 = 1 << 20;
 
+/// A decoder, and the name of its target.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// All of them, by the names of their targets.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("accounts", accounts),
     ("annotations", crate::embedded::fuzzing::settings),
     ("archive", archive),

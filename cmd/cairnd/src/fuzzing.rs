@@ -15,8 +15,11 @@ use crate::config::{Config, ConfigFile};
 use crate::failure::Failure;
 use crate::{convert, history, limits, trailers};
 
+/// A decoder, and the name of its target.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// All of them, by the names of their targets.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("config", config),
     ("failure", failure),
     ("history_filter", history_filter),
