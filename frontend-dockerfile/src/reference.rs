@@ -14,6 +14,10 @@ impl ImageRef {
     /// What is wrong with it, in words that users know.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let reference: Reference = text.parse().map_err(|_| Self::explain(text))?;
+        // What has no point or port is no registry, though the grammar takes capitals for the name of one.
+        if reference.repository().contains(|c: char| c.is_ascii_uppercase()) {
+            return Err(Self::explain(text));
+        }
         if reference.digest().is_some_and(|digest| Digest::parse(digest).is_err()) {
             return Err("invalid reference format".to_owned());
         }
@@ -134,6 +138,10 @@ mod tests {
             (
                 "BAD/Name",
                 "invalid reference format: repository name (Name) must be lowercase",
+            ),
+            (
+                "Bad/name",
+                "invalid reference format: repository name (Bad/name) must be lowercase",
             ),
             ("a b", "invalid reference format"),
             ("a@sha256:x", "invalid reference format"),

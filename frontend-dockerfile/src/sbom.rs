@@ -324,7 +324,7 @@ mod tests {
             (
                 "attest:sbom",
                 "generator=h.io/A",
-                "failed to parse sbom generator h.io/A: invalid reference format: repository name (h.io/A) must be lowercase",
+                "failed to parse sbom generator h.io/A: invalid reference format: repository name (A) must be lowercase",
             ),
             (
                 "attest:sbom",

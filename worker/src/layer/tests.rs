@@ -208,6 +208,8 @@ fn results_survive_a_restart_and_the_rest_does_not() {
     let id = store.record_result(&kept).unwrap();
     assert_eq!(store.record_result(&kept).unwrap(), id);
     let lost = layer(&store, &kept, write("b", "1"));
+    // A crash in the next few milliseconds may take the records; this one comes later.
+    store.settle().unwrap();
     let unfinished = store.prepare(&kept).unwrap();
     let mounted = unfinished.mount().unwrap();
     std::fs::write(mounted.path().join("c"), "").unwrap();
