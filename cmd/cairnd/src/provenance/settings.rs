@@ -168,7 +168,7 @@ mod tests {
             ("filename=", "invalid filename \"\" for provenance"),
             (
                 "a\"",
-                "failed to parse provenance: parse error on line 1, column 2: bare \" in non-quoted field",
+                "failed to parse provenance: parse error on line 1, column 2: bare \" in non-quoted-field",
             ),
         ] {
             assert_eq!(parse(text).unwrap_err(), want, "{text}");
