@@ -159,8 +159,8 @@ fn statements_become_files_beside_the_result() -> anyhow::Result<()> {
     };
     let out = bench.lab.path("out");
     let dest = out.display().to_string();
-    let arg = format!("BUILDKIT_ATTEST_SBOM=generator={},Select=x", bench.scanner);
-    let finished = bench.buildx(&["--build-arg", &arg, "-o", &dest])?.success()?;
+    let sbom = format!("type=sbom,generator={},Select=x", bench.scanner);
+    let finished = bench.buildx(&["--attest", &sbom, "-o", &dest])?.success()?;
     let title = format!("[linux/amd64] generating sbom using {}", bench.scanner);
     ensure!(finished.stderr.contains(&title), "{}", finished.stderr);
     let title = format!("resolve image config for docker-image://{}", bench.scanner);
@@ -192,10 +192,9 @@ fn statements_become_files_beside_the_result() -> anyhow::Result<()> {
     );
 
     // Asked by our own client, as a tar; nothing runs a second time.
-    let attest = format!("type=sbom,generator={},Select=x", bench.scanner);
     let tar = bench.lab.path("out.tar");
     let output = format!("type=tar,dest={}", tar.display());
-    let outcome = bench.cairn(&["--attest", &attest, "-o", &output])?;
+    let outcome = bench.cairn(&["--attest", &sbom, "-o", &output])?;
     ensure!(outcome.code == 0, "{}", outcome.remarks);
     let names = Program::new("tar").args(["-tf"]).args([&tar]).output()?;
     ensure!(
@@ -219,10 +218,10 @@ fn images_of_all_platforms_carry_them() -> anyhow::Result<()> {
     let Some(bench) = Bench::open()? else {
         return Ok(());
     };
-    let arg = format!("BUILDKIT_ATTEST_SBOM=generator={}", bench.scanner);
+    let sbom = format!("--sbom=generator={}", bench.scanner);
     let name = format!("{}/app:1", bench.registry.address());
     let platforms = "linux/amd64,linux/s390x";
-    let args = ["--build-arg", &arg, "--platform", platforms, "-t", &name, "--push"];
+    let args = [&sbom, "--platform", platforms, "-t", &name, "--push"];
     let finished = bench.buildx(&args)?.success()?;
     for platform in platforms.split(',') {
         let title = format!("[{platform}] generating sbom using {}", bench.scanner);
@@ -274,7 +273,6 @@ fn images_of_all_platforms_carry_them() -> anyhow::Result<()> {
 
     let tar = bench.lab.path("app.tar");
     let output = format!("type=oci,dest={}", tar.display());
-    let sbom = format!("--sbom=generator={}", bench.scanner);
     let outcome = bench.cairn(&[&sbom, "-o", &output])?;
     ensure!(outcome.code == 0, "{}", outcome.remarks);
     let names = Program::new("tar")
@@ -334,12 +332,12 @@ fn scanners_that_do_not_do_their_part_fail_the_build() -> anyhow::Result<()> {
         ensure!(outcome.remarks.contains(&want), "{options}: {}", outcome.remarks);
     }
     // Nothing is looked up for a question.
-    let outcome = bench.buildx(&[
-        "--build-arg",
-        &format!("BUILDKIT_ATTEST_SBOM=generator={address}/gone"),
-        "--check",
-    ])?;
-    ensure!(outcome.status.success(), "{}", outcome.stderr);
+    let gone = format!("generator={address}/gone");
+    let argument = format!("BUILDKIT_ATTEST_SBOM={gone}");
+    for options in [["--sbom", &gone], ["--build-arg", &argument]] {
+        let outcome = bench.buildx(&[&options[..], &["--check"]].concat())?;
+        ensure!(outcome.status.success(), "{}", outcome.stderr);
+    }
     Ok(())
 }
 
