@@ -279,7 +279,7 @@ impl Build<'_> {
             let found = try_join_all(wanted.iter().map(|wanted| self.image(&plan, wanted))).await?;
             for (wanted, found) in wanted.iter().zip(found) {
                 let taken = match found {
-                    Found::Image(found) => plan.resolved(self.options, wanted.stage, *found),
+                    Found::Image(found) => plan.resolved(self.options, wanted.stage, found),
                     Found::Instead(specifier) => {
                         let times = replaced.entry(wanted.stage).or_default();
                         *times += 1;

@@ -91,7 +91,7 @@ pub(crate) enum Base {
         context: Option<String>,
         /// The client's OCI layout that it is in; `None` for a registry.
         layout: Option<String>,
-        resolved: Option<Resolved>,
+        resolved: Option<Box<Resolved>>,
     },
     /// A directory of the client, under the name of a context.
     Local {
@@ -368,7 +368,12 @@ impl Plan {
     }
 
     /// Takes what was found out about a stage's image. Triggers it carries join the stage.
-    pub(crate) fn resolved(&mut self, options: &Options, index: usize, found: Resolved) -> Result<(), DockerfileError> {
+    pub(crate) fn resolved(
+        &mut self,
+        options: &Options,
+        index: usize,
+        found: Box<Resolved>,
+    ) -> Result<(), DockerfileError> {
         let image = Arc::clone(&found.image);
         let lines = self.stages[index].first_lines();
         if let Base::Image {

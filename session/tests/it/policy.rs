@@ -64,7 +64,7 @@ async fn clients_decide_about_sources() {
         let mut services = Services::new();
         policy::serve(&mut services, Arc::new(Pinned));
         let connected = connect(transport, services).await;
-        let ask = async |request| policy::check(&connected.session, request).await;
+        let ask = async |request| Box::pin(policy::check(&connected.session, request)).await;
         let first = ask(question("docker-image://a", None)).await.unwrap().result;
         let Some(Answer::Request(asked)) = first else {
             panic!("{first:?}")
