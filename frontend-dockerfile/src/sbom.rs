@@ -72,6 +72,8 @@ impl Generator {
         let mut parameters: BTreeMap<String, String> =
             fields.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let generator = parameters.remove("generator");
+        // Clients name the kind of statement once more, and that it is wanted; neither is for the scanner.
+        parameters.retain(|key, _| !matches!(key.as_str(), "type" | "disabled"));
         let generator = generator.as_deref().unwrap_or(DEFAULT_GENERATOR);
         if generator.is_empty() {
             return Err("sbom generator cannot be empty".to_owned());
@@ -305,7 +307,10 @@ mod tests {
             );
         }
         let both = [
-            ("attest:sbom", "generator=h:1/scan,\"a=b,c\",d,e=f=g"),
+            (
+                "attest:sbom",
+                "type=sbom,generator=h:1/scan,disabled=false,\"a=b,c\",d,e=f=g",
+            ),
             ("build-arg:BUILDKIT_ATTEST_SBOM", "generator=other"),
         ];
         let generator = asked(&both).unwrap().unwrap();
