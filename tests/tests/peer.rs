@@ -384,6 +384,8 @@ fn random_definitions_give_the_same_files() -> anyhow::Result<()> {
             (Ok(our), Ok(their)) => prop_assert_eq!(our, their),
             // Texts may differ.
             (Err(_), Err(_)) => {}
+            // What is to be removed if it is there is not there below a file either: the engine takes offence.
+            (Ok(_), Err(their)) if their.starts_with("unlinkat") => {}
             (our, their) => prop_assert!(false, "ours: {:?}, theirs: {:?}", our, their),
         }
         Ok(())
