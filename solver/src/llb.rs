@@ -17,9 +17,9 @@ pub use decode::{DecodeError, decode};
 pub use definition::{Definition, SourceFile, SourceLocation, SourceMap, SourceRange};
 pub use graph::{Edge, Graph, NodeIndex, Vertex, VertexDigest};
 pub use op::{
-    ActionInput, BuildOp, CacheSharing, CdiDevice, Chown, ContentCache, CopyAction, Differ, ExecOp, FileAction,
-    FileActionKind, FileGrant, FileOp, GitMtime, GitSource, HostIp, HttpSource, ImageSource, Labels, LinuxResources,
-    LocalSource, Mount, MountKind, NetMode, OciLayoutSource, Op, OpMetadata, ProgressGroup, ProxyEnv, ResolveMode,
-    SecretEnv, SecurityMode, SourceOp, Ulimit, UserSpec,
+    ActionInput, BlobLayout, BlobSource, BuildOp, CacheSharing, CdiDevice, Chown, ContentCache, CopyAction, Differ,
+    ExecOp, FileAction, FileActionKind, FileGrant, FileOp, GitMtime, GitSource, HostIp, HttpSource, ImageSource,
+    Labels, LinuxResources, LocalSource, Mount, MountKind, NetMode, OciLayoutSource, Op, OpMetadata, ProgressGroup,
+    ProxyEnv, ResolveMode, SecretEnv, SecurityMode, SourceOp, Ulimit, UserSpec,
 };
 pub use rewrite::{FoundSource, sources, with_sources};

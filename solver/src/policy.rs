@@ -59,6 +59,8 @@ impl RawSource {
             "http" | "https" => &["http."],
             "git" => &["git."],
             "local" => &["local."],
+            "docker-image+blob" => &["http.", "image."],
+            "oci-layout+blob" => &["http.", "image.", "oci."],
             _ => return,
         };
         self.attrs

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::llb::{ResolveMode, SourceOp, Vertex};
+use crate::llb::{HttpSource, ResolveMode, SourceOp, Vertex};
 use crate::progress::VertexProgress;
 use crate::session::SessionGroup;
 use crate::{Digest, Platform};
@@ -238,6 +238,37 @@ pub struct HttpMeta {
     pub last_modified: Option<i64>,
 }
 
+/// What is to be hashed besides the contents of a file, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChecksumRequest {
+    /// How.
+    pub algorithm: ChecksumAlgorithm,
+    /// Comes after the contents: signatures are made over files with something at their end.
+    pub suffix: Bytes,
+}
+
+/// How to hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChecksumAlgorithm {
+    /// As digests usually are.
+    Sha256,
+    /// Its longer relatives.
+    Sha384,
+    /// The longest.
+    Sha512,
+}
+
+impl ChecksumAlgorithm {
+    /// What stands before the digits of a digest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+        }
+    }
+}
+
 /// Metadata of a file under a result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileStat {
@@ -394,6 +425,17 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Finds out about a git or http source what its contents do not tell. Other kinds of sources are an error.
     async fn source_meta(&self, source: &SourceOp, context: &CallContext) -> Result<SourceMeta, WorkerError>;
+
+    /// Hashes the file behind a URL, and more; as a digest with the algorithm before the digits.
+    async fn source_checksum(
+        &self,
+        source: &HttpSource,
+        request: &ChecksumRequest,
+        context: &CallContext,
+    ) -> Result<String, WorkerError> {
+        let (_, _) = (request, context);
+        Err(WorkerError::Unsupported(format!("{} cannot be hashed", source.url)))
+    }
 
     /// Reads (part of) a regular file under a result; symbolic links are followed inside it.
     ///

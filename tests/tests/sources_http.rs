@@ -8,8 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, ensure};
 use cairn_client::{Client, ClientError, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput, Solved};
-use cairn_tests::llb::{Graph, source};
+use cairn_proto::gateway::{ChecksumRequest, ResolveSourceHttpRequest, ResolveSourceMetaRequest};
+use cairn_proto::pb;
+use cairn_tests::driven::Driven;
+use cairn_tests::llb::{Graph, digest, source};
 use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need, WebReply, WebServer};
+use sha2::{Digest as _, Sha384, Sha512};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -226,5 +230,53 @@ fn contexts_come_from_standard_input() -> anyhow::Result<()> {
         }
     }
     daemon.stop()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_are_hashed_in_other_ways_and_with_what_signatures_add() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[])? else {
+        return Ok(());
+    };
+    // Another file every time: what is hashed is the one that was described.
+    let count = AtomicUsize::new(0);
+    let server = WebServer::start(move |_| WebReply::file(format!("{}", count.fetch_add(1, Ordering::SeqCst))))?;
+    let daemon = Daemon::start(&lab)?;
+    let mut build = Driven::start(&daemon, "hashing").await?;
+    let mut ask = async |algo: i32, suffix: Vec<u8>| {
+        let request = build.request(ResolveSourceMetaRequest {
+            source: Some(pb::SourceOp {
+                identifier: server.url("/file"),
+                ..pb::SourceOp::default()
+            }),
+            http: Some(ResolveSourceHttpRequest {
+                checksum_request: Some(ChecksumRequest {
+                    algo,
+                    suffix: suffix.into(),
+                }),
+            }),
+            ..ResolveSourceMetaRequest::default()
+        });
+        let answer = build.bridge.resolve_source_meta(request).await;
+        answer.map(|answer| answer.into_inner().http.unwrap_or_default())
+    };
+    let plain = ask(0, Vec::new()).await?;
+    ensure!(plain.checksum == digest(b"0"), "{plain:?}");
+    for (algo, suffix, want) in [
+        (0, "", digest(b"0")),
+        (0, "end", digest(b"0end")),
+        (1, "end", format!("sha384:{}", hex::encode(Sha384::digest("0end")))),
+        (2, "end", format!("sha512:{}", hex::encode(Sha512::digest("0end")))),
+    ] {
+        let http = ask(algo, suffix.into()).await?;
+        let hashed = http.checksum_response.unwrap_or_default();
+        ensure!(hashed.digest == want && hashed.suffix == suffix, "{algo}: {hashed:?}");
+        ensure!(http.checksum == digest(b"0"));
+    }
+    for (algo, suffix) in [(3, Vec::new()), (0, vec![0; (64 << 10) + 1])] {
+        let refused = ask(algo, suffix).await.err().context("it was hashed")?;
+        ensure!(refused.code() == tonic::Code::InvalidArgument, "{refused}");
+    }
+    ensure!(server.requests().len() == 1);
     Ok(())
 }

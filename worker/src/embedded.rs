@@ -4,6 +4,7 @@
 //! a content store ([`crate::content`]), processes by an OCI runtime ([`crate::executor`]). A result is either a list
 //! of layers or a tree; [`results`] knows which.
 
+mod blob;
 mod cache;
 mod container;
 mod credentials;
@@ -36,10 +37,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_session::SessionManager;
-use cairn_solver::llb::{Op, SourceOp};
+use cairn_solver::llb::{HttpSource, Op, SourceOp};
 use cairn_solver::worker::{
-    CallContext, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource,
-    ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
+    CallContext, ChecksumRequest, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage,
+    ResolvedSource, ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
 };
 use cairn_solver::{Digest, Platform};
 use tokio::sync::Notify;
@@ -292,6 +293,7 @@ impl Worker for EmbeddedWorker {
                 SourceOp::Git(source) => self.resolve_git(source, context).await,
                 SourceOp::Http(source) => self.0.http.resolve(source, context).await,
                 SourceOp::OciLayout(source) => self.resolve_layout_source(source, platform),
+                SourceOp::Blob(source) => Self::resolve_blob(source),
             }
         };
         tokio::select! {
@@ -322,6 +324,13 @@ impl Worker for EmbeddedWorker {
             Op::Source(SourceOp::OciLayout(source)) => {
                 let made = tokio::select! {
                     made = self.make_layout_image(source, vertex.platform.as_deref(), context) => made?,
+                    () = context.cancel.cancelled() => return Err(WorkerError::Cancelled),
+                };
+                Ok(vec![made])
+            }
+            Op::Source(SourceOp::Blob(source)) => {
+                let made = tokio::select! {
+                    made = self.make_blob(source, context) => made?,
                     () = context.cancel.cancelled() => return Err(WorkerError::Cancelled),
                 };
                 Ok(vec![made])
@@ -411,6 +420,15 @@ impl Worker for EmbeddedWorker {
             SourceOp::Http(source) => self.0.http.meta(source, context).await.map(SourceMeta::Http),
             _ => Err(unsupported(source)),
         }
+    }
+
+    async fn source_checksum(
+        &self,
+        source: &HttpSource,
+        request: &ChecksumRequest,
+        context: &CallContext,
+    ) -> Result<String, WorkerError> {
+        self.0.http.checksum(source, request, context).await
     }
 
     async fn read_file(

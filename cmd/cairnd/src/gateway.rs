@@ -59,6 +59,7 @@ const CAPS: &[&str] = &[
     "solve.base",
     "solve.inlinereturn",
     "source.metaresolver",
+    "source.metaresolver.http.checksumrequest",
     "statfile",
 ];
 /// What exporters and the history of builds offer; announced among the capabilities of the graph language.

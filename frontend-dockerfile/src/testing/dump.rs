@@ -97,6 +97,7 @@ fn op(op: &Op) -> String {
         ),
         Op::Source(SourceOp::OciLayout(layout)) => format!("oci-layout {} store={}", layout.reference, layout.store),
         Op::Source(SourceOp::Git(git)) => format!("git {git:?}"),
+        Op::Source(SourceOp::Blob(blob)) => blob.identifier(),
         Op::Source(SourceOp::Http(http)) => format!("http {http:?}"),
         Op::Exec(exec) => run(exec),
         Op::File(file) => files(file),

@@ -9,8 +9,8 @@ use tokio::sync::OnceCell;
 
 use super::build::Inner;
 use crate::SolveError;
-use crate::llb::{Op, SourceOp};
-use crate::worker::{ImageQuery, ResolvedImage, SourceMeta, WorkerError};
+use crate::llb::{HttpSource, Op, SourceOp};
+use crate::worker::{ChecksumRequest, ImageQuery, ResolvedImage, SourceMeta, WorkerError};
 
 /// What is known already, by what was asked.
 #[derive(Default)]
@@ -83,5 +83,21 @@ impl SourceFacts {
             step.finish(outcome)
         };
         cell.get_or_try_init(ask).await.cloned()
+    }
+
+    /// Hashes the file that a URL was found to stand for, and more; shown to users as a step of its own.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub async fn checksum(&self, source: &HttpSource, request: &ChecksumRequest) -> Result<String, SolveError> {
+        let key = format!("source-checksum {request:?} {source:?}");
+        let name = format!("hash {} with {}", source.url, request.algorithm.name());
+        let step = self.inner.step(&key, &name);
+        let context = step.context();
+        let outcome = tokio::select! {
+            outcome = self.inner.engine.worker().source_checksum(source, request, &context) => outcome,
+            () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
+        };
+        step.finish(outcome)
     }
 }

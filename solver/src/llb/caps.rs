@@ -59,6 +59,7 @@ pub const SUPPORTED: &[&str] = &[
     "source.image.checksum",
     "source.image.layerlimit",
     "source.image.resolvemode",
+    "source.imageblob",
     "source.local",
     "source.local.differ",
     "source.local.excludepatterns",

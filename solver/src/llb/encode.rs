@@ -184,6 +184,21 @@ pub(super) fn source(op: &SourceOp) -> pb::SourceOp {
             }
             wire.identifier = http.url.clone();
         }
+        SourceOp::Blob(blob) => {
+            if let Some(layout) = &blob.layout {
+                attr("oci.session", layout.session.clone().unwrap_or_default());
+                attr("oci.store", layout.store.clone());
+            }
+            attr("http.filename", blob.filename.clone());
+            attr(
+                "http.perm",
+                blob.mode.map(|mode| format!("0{mode:o}")).unwrap_or_default(),
+            );
+            attr("http.uid", text(Some(blob.uid).filter(|&id| id != 0)));
+            attr("http.gid", text(Some(blob.gid).filter(|&id| id != 0)));
+            attr("image.recordtype", blob.record_type.clone());
+            wire.identifier = blob.identifier();
+        }
     }
     wire
 }

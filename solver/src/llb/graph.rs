@@ -203,6 +203,7 @@ impl Op {
             Self::Source(SourceOp::OciLayout(layout)) => format!("oci-layout://{}", layout.reference),
             Self::Source(SourceOp::Git(git)) => git.identifier(),
             Self::Source(SourceOp::Http(http)) => http.url.clone(),
+            Self::Source(SourceOp::Blob(blob)) => blob.identifier(),
             Self::Exec(exec) => exec.args.join(" "),
             Self::File(file) => {
                 let names: Vec<String> = file

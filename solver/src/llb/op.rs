@@ -96,6 +96,8 @@ pub enum SourceOp {
     Git(GitSource),
     /// A file behind a URL: `http://`, `https://`.
     Http(HttpSource),
+    /// A blob of a registry or an OCI layout, as a file: `docker-image+blob://`, `oci-layout+blob://`.
+    Blob(BlobSource),
 }
 
 /// An image in a registry.
@@ -250,6 +252,45 @@ pub struct HttpSource {
     pub auth_header_secret: String,
     /// More headers to send, by lower-case name; only `accept` and `user-agent`.
     pub headers: BTreeMap<String, String>,
+}
+
+/// A blob of a registry or of a client's OCI layout, as a file.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct BlobSource {
+    /// Reference with the digest of the blob.
+    pub reference: String,
+    /// The client's OCI layout that it is in; `None` for a registry.
+    pub layout: Option<BlobLayout>,
+    /// Name of the file; empty for the digest's digits.
+    pub filename: String,
+    /// Permission bits; `None` for 0600.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Record type shown in disk usage; empty for the default.
+    pub record_type: String,
+}
+
+/// The OCI layout that a blob is in.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct BlobLayout {
+    /// Session that offers the layout; `None` means the one the build belongs to.
+    pub session: Option<String>,
+    /// Name the client knows the layout by.
+    pub store: String,
+}
+
+impl BlobSource {
+    /// The source as a URL.
+    pub fn identifier(&self) -> String {
+        let scheme = match self.layout {
+            None => "docker-image+blob",
+            Some(_) => "oci-layout+blob",
+        };
+        format!("{scheme}://{}", self.reference)
+    }
 }
 
 /// How a file sync decides that a file is unchanged.

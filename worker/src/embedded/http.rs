@@ -10,6 +10,7 @@
 //! - headers, redirects, tries and silence are bounded; a file's size is not, but it only ever goes to disk.
 
 mod auth;
+mod checksum;
 mod error;
 mod exchange;
 mod name;

@@ -174,20 +174,24 @@ impl Layout {
             .await
     }
 
+    /// How many bytes a blob has, as the client says.
+    pub(super) async fn size(&self, digest: Digest) -> Result<u64, LayoutError> {
+        let size = self.ask(
+            digest,
+            move |remote| async move { remote.size(&digest.to_string()).await },
+        );
+        size.await?.ok_or_else(|| LayoutError::NotFound {
+            digest,
+            store: self.store.clone(),
+        })
+    }
+
     /// Gets a manifest or index.
     pub(super) async fn document(&self, digest: Digest, media_type: Option<&str>) -> Result<Document, LayoutError> {
         let content = self.content.clone();
         let stored = self.blocking(digest, move || content.contains(&digest)).await?;
         if !stored {
-            let size = self.ask(
-                digest,
-                move |remote| async move { remote.size(&digest.to_string()).await },
-            );
-            let size = size.await?;
-            let size = size.ok_or_else(|| LayoutError::NotFound {
-                digest,
-                store: self.store.clone(),
-            })?;
+            let size = self.size(digest).await?;
             if size > MAX_DOCUMENT {
                 return Err(self.too_large(digest, MAX_DOCUMENT));
             }

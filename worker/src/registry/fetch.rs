@@ -1,10 +1,12 @@
 //! Getting blobs.
 
-use futures_util::StreamExt;
 use std::io::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
+use cairn_solver::Digest;
+use futures_util::StreamExt;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 
@@ -18,6 +20,8 @@ use super::resolve::{api_url, blocking, content_error, pull_scope};
 use crate::content::{ContentError, ContentStore, Ingest};
 use crate::image::Descriptor;
 
+/// For a registry to say that it has a blob.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many chunks may wait between network and disk.
 const QUEUE: usize = 32;
 
@@ -61,6 +65,47 @@ impl Registry {
             }
         }
         Err(attempts.into_error())
+    }
+
+    /// How many bytes a blob of the reference's repository has, as its registry says.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn blob_size(&self, reference: &Reference, digest: &Digest) -> Result<u64, RegistryError> {
+        let name = reference.to_string();
+        let mut attempts = Attempts::new(reference);
+        for (endpoint, is_last) in marking_last(&self.pull_endpoints(reference.registry())) {
+            let answer = self.blob_size_at(reference, &name, endpoint, digest, is_last).await;
+            if let Some(done) = attempts.settle(answer) {
+                return done;
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    async fn blob_size_at(
+        &self,
+        reference: &Reference,
+        name: &str,
+        endpoint: &Endpoint,
+        digest: &Digest,
+        is_last: bool,
+    ) -> Result<u64, RegistryError> {
+        let scopes = [pull_scope(reference)];
+        let call = Exchange {
+            reference: name,
+            method: Method::HEAD,
+            url: api_url(endpoint, reference, &format!("blobs/{digest}"))?,
+            headers: HeaderMap::new(),
+            scopes: &scopes,
+            body: None,
+            timeout: Some(HEAD_TIMEOUT),
+            action: "look for a blob",
+        };
+        let head = self.exchange_with_retries(endpoint, &call, is_last).await?;
+        let length = head.headers().get(CONTENT_LENGTH);
+        let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+        length.ok_or_else(|| protocol(endpoint, &call, "no length of the blob is given".to_owned()))
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, split off for its retry loop")]

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use cairn_proto::pb;
 use cairn_solver::engine::SourceFacts;
-use cairn_solver::llb::{ImageSource, OciLayoutSource, ResolveMode, SourceOp};
-use cairn_solver::worker::{ImageQuery, LayoutStore, SourceMeta};
+use cairn_solver::llb::{HttpSource, ImageSource, OciLayoutSource, ResolveMode, SourceOp};
+use cairn_solver::worker::{ChecksumAlgorithm, ChecksumRequest, ImageQuery, LayoutStore, SourceMeta};
 use cairn_solver::{Bridge as _, Digest, RawSource};
 
 use super::forwarder::Forwarder;
@@ -16,6 +16,8 @@ use crate::{convert, policy};
 const REGISTRY: i32 = 0;
 /// The image is in an OCI layout of a client.
 const OCI_LAYOUT: i32 = 1;
+/// Most bytes that may follow a file that is hashed.
+const MAX_SUFFIX: usize = 64 << 10;
 
 pub(super) async fn resolve_image_config(
     caller: &Forwarder,
@@ -102,6 +104,8 @@ pub(crate) async fn resolve(
             }),
         }),
         SourceOp::Git(_) | SourceOp::Http(_) => None,
+        // Its name says it all.
+        SourceOp::Blob(_) => return Ok((response, None)),
         SourceOp::Local(_) => {
             let message = "there is nothing to know about a client's directory before it is received";
             return Err(invalid(message));
@@ -120,15 +124,8 @@ pub(crate) async fn resolve(
         });
         return Ok((response, Some((query, image.digest))));
     }
-    if request
-        .http
-        .as_ref()
-        .is_some_and(|http| http.checksum_request.is_some())
-    {
-        return Err(unimplemented(
-            "checksums of other kinds are not supported by this daemon",
-        ));
-    }
+    let hash = request.http.and_then(|http| http.checksum_request);
+    let hash = hash.map(checksum_request).transpose()?;
     match facts.meta(&decoded, &request.log_name).await? {
         SourceMeta::Git(git) => {
             let wants_objects = request.git.is_some_and(|git| git.return_object);
@@ -141,17 +138,52 @@ pub(crate) async fn resolve(
             });
         }
         SourceMeta::Http(http) => {
+            let checksum_response = match (&decoded, hash) {
+                (SourceOp::Http(source), Some(request)) => {
+                    // Of the file that was found, whatever the server has by now.
+                    let source = HttpSource {
+                        checksum: Some(http.checksum),
+                        ..source.clone()
+                    };
+                    Some(wire::ChecksumResponse {
+                        digest: facts.checksum(&source, &request).await?,
+                        suffix: request.suffix,
+                    })
+                }
+                _ => None,
+            };
             response.http = Some(wire::ResolveSourceHttpResponse {
                 checksum: http.checksum.to_string(),
                 filename: http.filename,
                 last_modified: http
                     .last_modified
                     .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
-                checksum_response: None,
+                checksum_response,
             });
         }
     }
     Ok((response, None))
+}
+
+fn checksum_request(request: wire::ChecksumRequest) -> Result<ChecksumRequest, Failure> {
+    use wire::checksum_request::ChecksumAlgo;
+    let algorithm = match ChecksumAlgo::try_from(request.algo) {
+        Ok(ChecksumAlgo::Sha256) => ChecksumAlgorithm::Sha256,
+        Ok(ChecksumAlgo::Sha384) => ChecksumAlgorithm::Sha384,
+        Ok(ChecksumAlgo::Sha512) => ChecksumAlgorithm::Sha512,
+        Err(_) => return Err(invalid(format!("unknown checksum algorithm {}", request.algo))),
+    };
+    if request.suffix.len() > MAX_SUFFIX {
+        let message = format!(
+            "a suffix of {} bytes: at most {MAX_SUFFIX} are accepted",
+            request.suffix.len()
+        );
+        return Err(invalid(message));
+    }
+    Ok(ChecksumRequest {
+        algorithm,
+        suffix: request.suffix,
+    })
 }
 
 fn invalid(message: impl Into<String>) -> Failure {

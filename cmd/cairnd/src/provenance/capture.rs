@@ -63,6 +63,12 @@ impl Capture {
             }
             Op::Source(SourceOp::Git(git)) => self.add_git(git, part(COMMIT)),
             Op::Source(SourceOp::Http(http)) => self.add_http(http, digest(CONTENT)),
+            Op::Source(SourceOp::Blob(blob)) => {
+                // As good as a file behind a URL.
+                if let Some(digest) = digest(CONTENT) {
+                    self.http.insert(blob.identifier(), digest);
+                }
+            }
             Op::Exec(exec) => self.add_exec(exec),
             Op::File(_) | Op::Merge { .. } | Op::Diff { .. } | Op::Passthrough { .. } | Op::Build(_) => {}
         }

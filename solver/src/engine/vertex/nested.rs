@@ -108,6 +108,7 @@ impl Inner {
             let session = match &graph.vertex(index).op {
                 Op::Source(SourceOp::Local(local)) => local.session.as_deref(),
                 Op::Source(SourceOp::OciLayout(layout)) => layout.session.as_deref(),
+                Op::Source(SourceOp::Blob(blob)) => blob.layout.as_ref().and_then(|layout| layout.session.as_deref()),
                 _ => None,
             };
             if session.is_some_and(|session| session != self.options.session) {

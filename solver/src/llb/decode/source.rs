@@ -4,7 +4,8 @@ use cairn_proto::pb;
 
 use super::super::graph::VertexDigest;
 use super::super::op::{
-    Differ, GitMtime, GitSource, HttpSource, ImageSource, LocalSource, OciLayoutSource, ResolveMode, SourceOp,
+    BlobLayout, BlobSource, Differ, GitMtime, GitSource, HttpSource, ImageSource, LocalSource, OciLayoutSource,
+    ResolveMode, SourceOp,
 };
 use super::DecodeError;
 use super::ops::{invalid, unsupported};
@@ -31,6 +32,8 @@ pub(super) fn decode(vertex: VertexDigest, inputs: usize, wire: &pb::SourceOp) -
         "oci-layout" => oci_layout(vertex, rest, wire).map(SourceOp::OciLayout),
         "git" => git(vertex, rest, wire).map(SourceOp::Git),
         "http" | "https" => http(vertex, wire).map(SourceOp::Http),
+        "docker-image+blob" => blob(vertex, rest, wire, None).map(SourceOp::Blob),
+        "oci-layout+blob" => blob(vertex, rest, wire, Some(BlobLayout::default())).map(SourceOp::Blob),
         other => Err(unsupported(vertex, format!("source scheme {other:?}"))),
     }
 }
@@ -187,10 +190,7 @@ fn http(vertex: VertexDigest, wire: &pb::SourceOp) -> Result<HttpSource, DecodeE
         match key.as_str() {
             "http.checksum" => http.checksum = Some(digest(vertex, key, value)?),
             "http.filename" => http.filename = value.clone(),
-            "http.perm" => {
-                let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777);
-                http.mode = Some(mode.ok_or_else(bad)?);
-            }
+            "http.perm" => http.mode = Some(permissions(value).ok_or_else(bad)?),
             "http.uid" => http.uid = value.parse().map_err(|_| bad())?,
             "http.gid" => http.gid = value.parse().map_err(|_| bad())?,
             "http.authheadersecret" => http.auth_header_secret = value.clone(),
@@ -201,11 +201,57 @@ fn http(vertex: VertexDigest, wire: &pb::SourceOp) -> Result<HttpSource, DecodeE
             other => return Err(unsupported(vertex, format!("attribute {other:?} of an http source"))),
         }
     }
-    let name = http.filename.as_str();
+    check_filename(vertex, &http.filename)?;
+    Ok(http)
+}
+
+fn blob(
+    vertex: VertexDigest,
+    reference: &str,
+    wire: &pb::SourceOp,
+    layout: Option<BlobLayout>,
+) -> Result<BlobSource, DecodeError> {
+    let digest = reference.rsplit_once('@').map(|(_, digest)| Digest::parse(digest));
+    if !matches!(digest, Some(Ok(_))) {
+        return Err(invalid(
+            "source",
+            vertex,
+            format!("no digest of a blob in {reference:?}"),
+        ));
+    }
+    let mut blob = BlobSource {
+        reference: reference.to_owned(),
+        layout,
+        ..BlobSource::default()
+    };
+    for (key, value) in &wire.attrs {
+        let bad = || bad_attribute(vertex, key, value);
+        match (key.as_str(), &mut blob.layout) {
+            ("http.filename", _) => blob.filename = value.clone(),
+            ("http.perm", _) => blob.mode = Some(permissions(value).ok_or_else(bad)?),
+            ("http.uid", _) => blob.uid = value.parse().map_err(|_| bad())?,
+            ("http.gid", _) => blob.gid = value.parse().map_err(|_| bad())?,
+            ("image.recordtype", _) => blob.record_type = value.clone(),
+            ("oci.session", Some(layout)) => layout.session = (!value.is_empty()).then(|| value.clone()),
+            ("oci.store", Some(layout)) => layout.store = value.clone(),
+            (other, _) => return Err(unsupported(vertex, format!("attribute {other:?} of a blob source"))),
+        }
+    }
+    check_filename(vertex, &blob.filename)?;
+    Ok(blob)
+}
+
+/// Permission bits, as octal digits.
+fn permissions(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777)
+}
+
+/// The name of a file of its own is no path.
+fn check_filename(vertex: VertexDigest, name: &str) -> Result<(), DecodeError> {
     if matches!(name, "." | "..") || name.contains(['/', '\0']) {
         return Err(bad_attribute(vertex, "http.filename", name));
     }
-    Ok(http)
+    Ok(())
 }
 
 fn bad_attribute(vertex: VertexDigest, key: &str, value: &str) -> DecodeError {

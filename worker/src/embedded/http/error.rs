@@ -42,6 +42,9 @@ pub(super) enum HttpError {
     /// The disk refuses.
     #[error("failed to write {name}")]
     Write { name: String, source: io::Error },
+    /// The disk does not give back what was written to it.
+    #[error("failed to read {name}")]
+    Read { name: String, source: io::Error },
     /// The layer store refuses.
     #[error("failed to keep a downloaded file")]
     Layer(#[from] LayerError),

@@ -119,6 +119,26 @@ fn layout() -> impl Strategy<Value = SourceOp> {
         })
 }
 
+fn blob() -> impl Strategy<Value = SourceOp> {
+    let layout = (prop::option::of("[a-z]{1,8}"), text());
+    let layout = prop::option::of(layout.prop_map(|(session, store)| BlobLayout { session, store }));
+    let digest = any::<[u8; 32]>().prop_map(Digest::from_sha256);
+    let attributes = (prop::option::of(0_u32..0o10000), any::<u32>(), any::<u32>());
+    ("[a-z/]{1,8}", digest, layout, "[a-z]{0,8}", attributes, "[a-z]{0,8}").prop_map(
+        |(name, digest, layout, filename, (mode, uid, gid), record_type)| {
+            SourceOp::Blob(BlobSource {
+                reference: format!("{name}@{digest}"),
+                layout,
+                filename,
+                mode,
+                uid,
+                gid,
+                record_type,
+            })
+        },
+    )
+}
+
 fn http() -> impl Strategy<Value = SourceOp> {
     let checksum = prop::option::of(any::<[u8; 32]>().prop_map(Digest::from_sha256));
     let headers = prop::collection::btree_map(
@@ -421,6 +441,7 @@ fn op(inputs: usize) -> BoxedStrategy<Op> {
             local().prop_map(Op::Source),
             layout().prop_map(Op::Source),
             http().prop_map(Op::Source),
+            blob().prop_map(Op::Source),
             exec(0),
             file(0)
         ]

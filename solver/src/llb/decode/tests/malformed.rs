@@ -483,6 +483,31 @@ fn sources() {
         &source("ftp://x", &[]),
         "source scheme \"ftp\" is not supported by this daemon (vertex %)",
     );
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for reference in ["a", "a@b", "a:1"] {
+        refused(
+            &source(&format!("docker-image+blob://{reference}"), &[]),
+            &format!("invalid source op %: no digest of a blob in {reference:?}"),
+        );
+    }
+    for (key, value, want) in [
+        (
+            "http.filename",
+            "../x",
+            "invalid source op %: attribute http.filename is \"../x\"",
+        ),
+        ("http.perm", "rw", "invalid source op %: attribute http.perm is \"rw\""),
+        (
+            "oci.store",
+            "s",
+            "attribute \"oci.store\" of a blob source is not supported by this daemon (vertex %)",
+        ),
+    ] {
+        refused(
+            &source(&format!("docker-image+blob://a@{digest}"), &[(key, value)]),
+            want,
+        );
+    }
     for (key, value) in [
         ("image.resolvemode", "sometimes"),
         ("image.layerlimit", "0"),
