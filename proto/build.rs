@@ -21,6 +21,7 @@ const FILES: &[&str] = &[
     "health.proto",
     "ops.proto",
     "otlp.proto",
+    "otlp_trace.proto",
     "policysession.proto",
     "rpc.proto",
     "secrets.proto",

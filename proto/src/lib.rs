@@ -16,7 +16,7 @@
 //! | [`filesync`], [`fsutil`] | `moby.filesync.v1`, `fsutil.types` | files and registry credentials of a client |
 //! | [`secrets`], [`sshforward`], [`upload`], [`exporter`] | `moby.….v1` | other services of a client |
 //! | [`explain`] | `cairn.v1` | Cairn's own service: why steps ran |
-//! | [`content`], [`health`], [`otlp`] | containerd, gRPC, OpenTelemetry | services of other projects |
+//! | [`content`], [`health`], [`otlp`], [`otlp_trace`] | containerd, gRPC, OpenTelemetry | services of other projects |
 
 pub mod canonical;
 pub mod json;
@@ -139,6 +139,11 @@ mod generated {
                     }
                 }
             }
+            pub mod trace {
+                pub mod v1 {
+                    package!("opentelemetry.proto.trace.v1");
+                }
+            }
         }
     }
 }
@@ -161,5 +166,6 @@ pub use generated::moby::filesync::v1 as filesync;
 pub use generated::moby::sshforward::v1 as sshforward;
 pub use generated::moby::upload::v1 as upload;
 pub use generated::opentelemetry::proto::collector::trace::v1 as otlp;
+pub use generated::opentelemetry::proto::trace::v1 as otlp_trace;
 pub use generated::pb;
 pub use generated::stack;

@@ -22,6 +22,7 @@ use tracing::Instrument;
 use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::history::HistoryError;
+use crate::traces::Parent;
 use crate::{convert, jobs, solve};
 
 /// Response header by which clients correct for clocks that differ.
@@ -45,12 +46,13 @@ impl Control for ControlService {
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
         let received = Instant::now();
+        let parent = Parent::of(request.metadata());
         let request = request.into_inner();
         let span = tracing::info_span!("build", job.id = %request.r#ref);
         let daemon = self.daemon.clone();
         // On a task of its own, so that a panic ends this build alone; aborted when the client goes.
         let build = async move {
-            let outcome = solve::solve(&daemon, request).await;
+            let outcome = solve::solve(&daemon, request, parent).await;
             let duration_ms = received.elapsed().as_secs_f64() * 1000.0;
             match &outcome {
                 Ok(_) => tracing::info!(duration_ms, "build completed"),

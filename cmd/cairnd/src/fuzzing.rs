@@ -13,7 +13,7 @@ use tonic::Status;
 
 use crate::config::{Config, ConfigFile};
 use crate::failure::Failure;
-use crate::{convert, history, limits, trailers};
+use crate::{convert, history, limits, traces, trailers};
 
 /// A decoder, and the name of its target.
 pub type Target = (&'static str, fn(&[u8]));
@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("failure", failure),
     ("history_filter", history_filter),
     ("requests", requests),
+    ("spans", spans),
 ];
 
 /// Runs the one of this name.
@@ -82,6 +83,11 @@ pub fn requests(data: &[u8]) {
     }
 }
 
+/// Spans that clients send: whatever is kept can be read, and is bounded.
+pub fn spans(data: &[u8]) {
+    traces::check(data);
+}
+
 #[cfg(test)]
 #[path = "../../../fuzz/damaged.rs"]
 mod damaged;
@@ -128,6 +134,11 @@ mod tests {
                 }
                 .encode_to_vec(),
             ],
+            "spans" => {
+                let spans = traces::tests::span("a span");
+                let resource_spans = traces::tests::request(vec![spans.clone(), spans]);
+                vec![cairn_proto::otlp::ExportTraceServiceRequest { resource_spans }.encode_to_vec()]
+            }
             _ => Vec::new(),
         }
     }

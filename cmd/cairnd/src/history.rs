@@ -1,12 +1,13 @@
 //! What became of earlier builds, and what running ones are doing: records that clients list, read, pin and delete.
 //!
-//! A record is kept in one file, what belongs to it (its log, the details of its error, its provenance) in blobs beside it. Both are
+//! A record is kept in one file, what belongs to it (its log, the details of its error, its provenance, its trace) in blobs beside it. Both are
 //! written before the build's client has its answer, and made durable a moment later; a record that a crash of the
 //! machine tore is noticed and dropped. Running builds are known only to this process.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`recorder`] | follows one build to its end, whatever that is |
+//! | [`trace`] | adds its trace, a moment after its end |
 //! | [`store`] | records and blobs on disk |
 //! | [`expiry`] | which records have to go |
 //! | [`listen`], [`filter`] | what a listener is told |
@@ -20,6 +21,7 @@ mod listen;
 mod logs;
 mod recorder;
 mod store;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,6 +42,7 @@ use tonic::Code;
 
 use self::store::Store;
 use crate::failure::Failure;
+use crate::traces::{Solve, Traces};
 
 pub(crate) use self::conceal::conceal;
 pub use self::expiry::Limits;
@@ -84,6 +87,8 @@ struct Shared {
     writing: Mutex<()>,
     table: Mutex<Table>,
     events: broadcast::Sender<Event>,
+    /// Spans of clients.
+    traces: Traces,
     /// Told of everything written.
     written: Arc<Notify>,
     /// Fires when nobody is told anything any more.
@@ -98,6 +103,8 @@ struct Shared {
 struct Table {
     running: BTreeMap<String, Arc<BuildHistoryRecord>>,
     finished: BTreeMap<String, Kept>,
+    /// Finished builds whose trace is not stored yet.
+    traced: BTreeMap<String, Solve>,
     /// How many finished builds have a blob: equal ones are stored once.
     blob_uses: BTreeMap<Digest, usize>,
 }
@@ -154,6 +161,7 @@ impl History {
             writing: Mutex::default(),
             table: Mutex::new(table),
             events: broadcast::Sender::new(BACKLOG),
+            traces: Traces::default(),
             written,
             closing: CancellationToken::new(),
             late: TaskTracker::new(),
@@ -166,6 +174,11 @@ impl History {
     /// The blobs that belong to records.
     pub(crate) fn content(&self) -> &ContentStore {
         &self.0.store.content
+    }
+
+    /// Where spans of clients are collected.
+    pub(crate) fn traces(&self) -> &Traces {
+        &self.0.traces
     }
 
     /// Removes what is too old or too much.
@@ -202,7 +215,7 @@ impl History {
         Some(logs::replay(self.content().clone(), record.r#ref.clone(), blob))
     }
 
-    /// Pins, unpins or deletes a record.
+    /// Pins, unpins, completes or deletes a record.
     ///
     /// # Errors
     /// If there is none of that id, or it cannot be changed.
@@ -213,9 +226,10 @@ impl History {
             if request.delete {
                 return history.delete(&request.r#ref);
             }
-            // A record is complete as soon as it is there: nothing is added to it afterwards.
+            // A build that is not known or still runs has no trace to wait for.
             if request.finalize {
-                return Ok(());
+                let stored = history.store_trace(&request.r#ref);
+                return stored.map_err(|error| Failure::new(Code::Internal, error.to_string()));
             }
             history.pin(&request.r#ref, request.pinned)
         });
@@ -276,18 +290,29 @@ impl History {
     fn complete(&self, ended: recorder::Ended) {
         let _writing = self.0.writing.lock();
         let (mut record, outcome) = ended.write(&self.0.store, self.0.limits.max_entries > 0);
-        if let Err(error) = outcome {
-            tracing::warn!(build = record.r#ref, %error, "this build is not remembered");
-            self.0.table.lock().running.remove(&record.r#ref);
-            record.logs = None;
-            record.external_error = None;
-            return self.announce(Event::new(BuildHistoryEventType::Complete, Arc::new(record)));
-        }
+        let solve = match outcome {
+            Ok(solve) => solve,
+            Err(error) => {
+                tracing::warn!(build = record.r#ref, %error, "this build is not remembered");
+                self.0.table.lock().running.remove(&record.r#ref);
+                record.logs = None;
+                record.external_error = None;
+                return self.announce(Event::new(BuildHistoryEventType::Complete, Arc::new(record)));
+            }
+        };
         if self.0.limits.max_entries == 0 {
             self.0.table.lock().running.remove(&record.r#ref);
             return self.announce(Event::new(BuildHistoryEventType::Complete, Arc::new(record)));
         }
+        let id = record.r#ref.clone();
+        // Before the record: who sees that can have the trace stored.
+        self.0
+            .table
+            .lock()
+            .traced
+            .extend(solve.map(|solve| (id.clone(), solve)));
         self.insert(record);
+        self.store_trace_later(id);
         self.expire_now();
     }
 
@@ -380,6 +405,7 @@ impl Table {
 
     /// Returns the blobs that are of no more use.
     fn remove(&mut self, id: &str) -> Vec<Digest> {
+        self.traced.remove(id);
         let before = self.finished.remove(id);
         before.map(|before| self.release(&before)).unwrap_or_default()
     }

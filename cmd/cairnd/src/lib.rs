@@ -11,6 +11,7 @@
 //! | `control`, `gateway`, `services` | the services |
 //! | `solve`, `jobs` | one build, and all of them |
 //! | `history` | builds that have ended |
+//! | `traces` | what took how long in them |
 //! | `provenance` | statements about how results were made |
 //! | `sbom` | bills of materials of what frontends made without |
 //! | `accept`, `limits`, `trailers` | how many connections there are, how much a call may ask for, and how much an error says |
@@ -48,6 +49,7 @@ mod solve;
 mod spool;
 pub mod systemd;
 pub mod telemetry;
+mod traces;
 mod trailers;
 
 pub use daemon::StartError;

@@ -10,8 +10,7 @@ use cairn_proto::gateway::llb_bridge_server::{self, LlbBridgeServer};
 use cairn_proto::health::health_check_response::ServingStatus;
 use cairn_proto::health::health_server::{self, Health, HealthServer};
 use cairn_proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
-use cairn_proto::otlp::trace_service_server::{self, TraceService, TraceServiceServer};
-use cairn_proto::otlp::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use cairn_proto::otlp::trace_service_server::{self, TraceServiceServer};
 use futures_util::{Stream, StreamExt, stream};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -22,6 +21,7 @@ use crate::control::ControlService;
 use crate::daemon::Daemon;
 use crate::explain::ExplainService;
 use crate::gateway::{Forwarder, GatewayService};
+use crate::traces::TraceReceiver;
 use crate::trailers;
 
 /// Largest message in either direction.
@@ -64,7 +64,7 @@ pub(crate) fn routes(daemon: &Daemon) -> Routes {
         .add_service(explain)
         .add_service(content)
         .add_service(HealthServer::new(HealthService))
-        .add_service(TraceServiceServer::new(NoTraces));
+        .add_service(TraceServiceServer::new(TraceReceiver(daemon.history.traces().clone())));
     trailers::bounded(routes)
 }
 
@@ -123,18 +123,5 @@ impl Health for HealthService {
         // One state, for as long as there is somebody to tell.
         let states = stream::iter([Ok(SERVING)]).chain(stream::pending());
         Ok(Response::new(states.boxed()))
-    }
-}
-
-/// Takes the spans that clients send after a build. Nobody collects them.
-struct NoTraces;
-
-#[tonic::async_trait]
-impl TraceService for NoTraces {
-    async fn export(
-        &self,
-        _: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }

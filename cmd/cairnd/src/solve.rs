@@ -26,6 +26,7 @@ use crate::limits;
 use crate::policy::{self, SessionJudge};
 use crate::provenance::{self, About, Predicates, Provenance};
 use crate::sbom;
+use crate::traces::Parent;
 
 /// Version of the form of an answer that is no build; clients read it beside `result.*`.
 const ANSWER_VERSION: &str = "version";
@@ -44,11 +45,15 @@ enum Work {
     Client,
 }
 
-/// Carries out a Solve call.
+/// Carries out a Solve call, which belongs to a trace.
 ///
 /// # Cancel safety
 /// Dropping the future gives the build up.
-pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<SolveResponse, Failure> {
+pub(crate) async fn solve(
+    daemon: &Daemon,
+    mut request: SolveRequest,
+    parent: Parent,
+) -> Result<SolveResponse, Failure> {
     limits::check(&request)?;
     refuse_unsupported(&request)?;
     let mut outputs = Outputs {
@@ -88,7 +93,7 @@ pub(crate) async fn solve(daemon: &Daemon, mut request: SolveRequest) -> Result<
     let (job, answer) = Job::new(build.clone(), inputs.clone(), daemon.frontends.clone());
     let handle = daemon.jobs.register(&request.r#ref, job)?;
     let job = &handle.job;
-    let recorder = Recorder::new(&daemon.history, build.clone(), &request);
+    let recorder = Recorder::new(&daemon.history, build.clone(), &request, parent);
     // Dropped before the handle and before the answer: who has the answer can ask why.
     let mut memory = Remember::new(daemon, build, &request);
     let imports = caches::import_entries(request.cache.as_ref());

@@ -20,6 +20,7 @@ use super::{History, HistoryError, logs};
 use crate::convert::timestamp;
 use crate::failure::Failure;
 use crate::provenance::Predicates;
+use crate::traces::{OpenTrace, Parent, Solve, Steps};
 
 /// What a failure with its details is called. The misspelling is part of the name.
 const ERROR_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
@@ -54,6 +55,8 @@ pub(crate) struct Recorder {
     history: History,
     build: Arc<Build>,
     record: Option<BuildHistoryRecord>,
+    /// Of a build that is recorded.
+    trace: Option<OpenTrace>,
 }
 
 /// A build that has ended.
@@ -63,11 +66,12 @@ pub(super) struct Ended {
     /// With its details.
     error: Option<rpc::Status>,
     provenance: Predicates,
+    trace: Option<OpenTrace>,
 }
 
 impl Recorder {
     /// Announces a build. Those of the daemon's and its clients' own are not recorded.
-    pub(crate) fn new(history: &History, build: Arc<Build>, request: &SolveRequest) -> Self {
+    pub(crate) fn new(history: &History, build: Arc<Build>, request: &SolveRequest, parent: Parent) -> Self {
         let record = (!request.internal && request.r#ref.len() <= MAX_NAME).then(|| begun(request));
         if let Some(record) = &record {
             history.begin(record.clone());
@@ -75,6 +79,7 @@ impl Recorder {
         Self {
             history: history.clone(),
             build,
+            trace: record.is_some().then(|| history.traces().open(parent)),
             record,
         }
     }
@@ -93,7 +98,10 @@ impl Recorder {
         let provenance = outcome
             .as_ref()
             .map_or_else(|_| Vec::new(), |made| made.provenance.clone());
-        let ended = Ended::new(self.build.clone(), record, error).with_provenance(provenance);
+        let ended = Ended {
+            provenance,
+            ..Ended::new(self.build.clone(), record, error, self.trace.take())
+        };
         let history = self.history.clone();
         // Goes on when this is dropped while waiting.
         let task = self.history.0.late.spawn_blocking(move || history.complete(ended));
@@ -112,7 +120,7 @@ impl Drop for Recorder {
         } else {
             Failure::new(Code::Cancelled, "context canceled")
         };
-        let ended = Ended::new(self.build.clone(), record, Some(failure.to_wire()));
+        let ended = Ended::new(self.build.clone(), record, Some(failure.to_wire()), self.trace.take());
         let history = self.history.clone();
         if tokio::runtime::Handle::try_current().is_ok() {
             // Awaited when the history is closed.
@@ -147,7 +155,12 @@ impl Made {
 }
 
 impl Ended {
-    fn new(build: Arc<Build>, mut record: BuildHistoryRecord, error: Option<rpc::Status>) -> Self {
+    fn new(
+        build: Arc<Build>,
+        mut record: BuildHistoryRecord,
+        error: Option<rpc::Status>,
+        trace: Option<OpenTrace>,
+    ) -> Self {
         record.completed_at = Some(timestamp(SystemTime::now()));
         record.error = error.as_ref().map(|error| rpc::Status {
             details: Vec::new(),
@@ -158,23 +171,24 @@ impl Ended {
             record,
             error,
             provenance: Predicates::new(),
+            trace,
         }
     }
 
-    fn with_provenance(self, provenance: Predicates) -> Self {
-        Self { provenance, ..self }
-    }
-
-    /// The finished record, written down if that is wanted.
-    pub(super) fn write(self, store: &Store, is_kept: bool) -> (BuildHistoryRecord, Result<(), HistoryError>) {
+    /// The finished record, written down if that is wanted, and what there is to say of times.
+    pub(super) fn write(
+        self,
+        store: &Store,
+        is_kept: bool,
+    ) -> (BuildHistoryRecord, Result<Option<Solve>, HistoryError>) {
         let mut record = self.record;
         record.generation = 1;
-        let outcome = if is_kept {
-            keep(store, &mut record, &self.build, self.error.as_ref(), &self.provenance)
-        } else {
-            Ok(())
-        };
-        (record, outcome)
+        if !is_kept {
+            return (record, Ok(None));
+        }
+        let kept = keep(store, &mut record, &self.build, self.error.as_ref(), &self.provenance);
+        let solve = kept.map(|steps| self.trace.map(|trace| Solve::new(trace, steps)));
+        (record, solve)
     }
 }
 
@@ -184,17 +198,19 @@ fn events(build: &Build) -> impl Iterator<Item = Vec<Event>> + use<> {
     std::iter::from_fn(move || reader.ready_blocking())
 }
 
-/// Writes a record, after what belongs to it.
+/// Writes a record, after what belongs to it; returns what the log says of times.
 fn keep(
     store: &Store,
     record: &mut BuildHistoryRecord,
     build: &Build,
     error: Option<&rpc::Status>,
     provenance: &Predicates,
-) -> Result<(), HistoryError> {
+) -> Result<Steps, HistoryError> {
+    let mut steps = Steps::default();
+    let events = events(build).inspect(|events| events.iter().for_each(|event| steps.add(event)));
     let mut ingest = store.content.ingest()?;
     let mut buffered = std::io::BufWriter::new(&mut ingest);
-    let written = logs::write(events(build), &mut buffered);
+    let written = logs::write(events, &mut buffered);
     // Flushed already, unless that failed.
     drop(buffered);
     let counts = written.map_err(|source| HistoryError::Io {
@@ -212,7 +228,8 @@ fn keep(
         record.external_error = Some(store.put(ERROR_TYPE, &error.encode_to_vec())?);
     }
     attach(store, record, provenance)?;
-    store.write(record)
+    store.write(record)?;
+    Ok(steps)
 }
 
 /// Keeps beside a record how results were made.

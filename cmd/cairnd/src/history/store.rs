@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! root/records/<hash of the id>   one record: a mark, the hash of what follows, the message
-//! root/blobs/sha256/<hex>         logs, details of errors, provenance
+//! root/blobs/sha256/<hex>         logs, details of errors, traces, provenance
 //! ```
 //!
 //! A record appears by one `rename`, after its blobs. Nothing waits for the disk: a file that a crash of the machine
@@ -84,7 +84,7 @@ impl Store {
 
     /// Takes out of a record what a crash of the machine took.
     fn forget_missing_blobs(&self, record: &mut BuildHistoryRecord) -> Result<(), HistoryError> {
-        for blob in [&mut record.logs, &mut record.external_error] {
+        for blob in [&mut record.logs, &mut record.external_error, &mut record.trace] {
             let Some(descriptor) = blob else { continue };
             if !self.is_there(descriptor)? {
                 *blob = None;
@@ -154,7 +154,8 @@ impl Store {
 pub(super) fn blobs(record: &BuildHistoryRecord) -> impl Iterator<Item = &Descriptor> {
     let results = record.result.iter().chain(record.results.values());
     let attestations = results.flat_map(|result| &result.attestations);
-    record.logs.iter().chain(&record.external_error).chain(attestations)
+    let single = record.logs.iter().chain(&record.external_error).chain(&record.trace);
+    single.chain(attestations)
 }
 
 /// The digest in a descriptor.

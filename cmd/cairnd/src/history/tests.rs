@@ -3,6 +3,7 @@ use cairn_proto::rpc;
 use futures_util::StreamExt as _;
 
 use super::*;
+use crate::traces::{Parent, Steps};
 
 fn request(id: &str) -> SolveRequest {
     SolveRequest {
@@ -446,4 +447,97 @@ async fn how_results_were_made_is_kept_beside_their_record() {
     assert_eq!(history.blobs(), 2, "it is still of use");
     history.update(delete("several")).await.unwrap();
     assert_eq!(history.blobs(), 0);
+}
+
+/// A history with a build that has ended and whose trace is not stored, and where its client's spans are collected.
+fn traced(history: &History, id: &str) {
+    let trace = history.traces().open(Parent::of(&tonic::metadata::MetadataMap::new()));
+    let solve = Solve::new(trace, Steps::default());
+    history.0.table.lock().traced.insert(id.to_owned(), solve);
+    history.store(record(id, 1000), b"log", None);
+    history.store_trace_later(id.to_owned());
+}
+
+fn trace_of(history: &History, id: &str) -> Option<String> {
+    let record = history.0.table.lock().finished[id].record.clone();
+    let blob = record.trace.as_ref()?;
+    assert_eq!(
+        (blob.media_type.as_str(), record.generation),
+        (crate::traces::MEDIA_TYPE, 2)
+    );
+    let path = history.content().path(&store::digest_of(blob).unwrap());
+    Some(std::fs::read_to_string(path).unwrap())
+}
+
+#[tokio::test]
+async fn a_trace_is_stored_when_it_is_asked_for_and_goes_with_its_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path()).await;
+    traced(&history, "a");
+    assert_eq!(trace_of(&history, "a"), None, "the client may have more to say");
+    let mut news = history.listen(&BuildHistoryRequest::default()).unwrap();
+    news.next().await.unwrap().unwrap();
+    let finalize = UpdateBuildHistoryRequest {
+        finalize: true,
+        ..update("a")
+    };
+    history.update(finalize.clone()).await.unwrap();
+    let trace = trace_of(&history, "a").unwrap();
+    assert!(trace.contains("moby.buildkit.v1.Control/Solve"), "{trace}");
+    let told = news.next().await.unwrap().unwrap().record.unwrap();
+    assert!(told.trace.is_some(), "listeners are told");
+    history.update(finalize).await.unwrap();
+    assert!(trace_of(&history, "a").is_some(), "it is stored once");
+    drop((news, history));
+
+    let history = open(dir.path()).await;
+    assert_eq!(trace_of(&history, "a").unwrap(), trace);
+    let delete = UpdateBuildHistoryRequest {
+        delete: true,
+        ..update("a")
+    };
+    history.update(delete).await.unwrap();
+    assert_eq!(history.blobs(), 0);
+}
+
+#[tokio::test]
+async fn a_trace_that_was_lost_is_not_promised() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path()).await;
+    traced(&history, "a");
+    history.store_trace("a").unwrap();
+    let kept = history.0.table.lock().finished["a"].record.clone();
+    let lost = history
+        .content()
+        .path(&store::digest_of(kept.trace.as_ref().unwrap()).unwrap());
+    drop(history);
+    std::fs::remove_file(lost).unwrap();
+    let history = open(dir.path()).await;
+    assert_eq!(trace_of(&history, "a"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trace_is_stored_after_a_while_or_when_the_daemon_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path()).await;
+    let mut news = history.listen(&BuildHistoryRequest::default()).unwrap();
+    traced(&history, "waits");
+    assert_eq!(summary(&news.next().await.unwrap().unwrap()).1, "waits");
+    let told = news.next().await.unwrap().unwrap().record.unwrap();
+    assert!(told.trace.is_some());
+    traced(&history, "deleted");
+    let delete = UpdateBuildHistoryRequest {
+        delete: true,
+        ..update("deleted")
+    };
+    history.update(delete).await.unwrap();
+    traced(&history, "hurries");
+    history.close().await;
+    assert!(trace_of(&history, "hurries").is_some());
+    assert_eq!(
+        all(&history).await,
+        ["hurries", "waits"],
+        "what was deleted does not come back"
+    );
+    assert_eq!(history.blobs(), 3, "two traces, and one log that is the same");
 }
