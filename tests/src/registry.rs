@@ -61,6 +61,20 @@ impl Registry {
         serde_json::from_str(&text).context("skopeo said something else than JSON")
     }
 
+    /// What it was asked and has answered so far, a line each, such as
+    /// `"POST /v2/a/blobs/uploads/?from=b&mount=sha256%3A… HTTP/1.1" 201`; later ones are in what is returned later.
+    ///
+    /// # Errors
+    /// If its log cannot be read.
+    pub fn requests(&self) -> anyhow::Result<Vec<String>> {
+        let log = std::fs::read_to_string(self.dir.join("log"))?;
+        let lines = log.lines().filter_map(|line| {
+            let (_, request) = line.split_once("] \"")?;
+            Some(format!("\"{request}"))
+        });
+        Ok(lines.collect())
+    }
+
     /// The file that holds a blob, for tests that damage it.
     ///
     /// # Errors

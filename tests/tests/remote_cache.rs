@@ -181,6 +181,142 @@ fn a_registry_keeps_everything_that_another_daemon_needs() -> anyhow::Result<()>
     expect_ran(&progress, &["COPY b.txt", "RUN cat /a"])
 }
 
+/// Fails where the registry was asked for the bytes of a blob of at least `size` bytes since its log had `before` lines.
+fn expect_no_download(scene: &Scene, before: usize, size: u64) -> anyhow::Result<()> {
+    for request in scene.registry.requests()?.iter().skip(before) {
+        let Some((_, digest)) = request
+            .strip_prefix("\"GET ")
+            .and_then(|rest| rest.split_once("/blobs/"))
+        else {
+            continue;
+        };
+        let digest = digest.split([' ', '?']).next().unwrap_or_default();
+        let bytes = scene.registry.blob_file(digest)?.metadata()?.len();
+        ensure!(bytes < size, "{bytes} bytes were fetched for nothing: {request}");
+    }
+    Ok(())
+}
+
+/// Requests by which blobs were taken from `repository`.
+fn mounts(scene: &Scene, before: usize, repository: &str) -> anyhow::Result<usize> {
+    let from = format!("from={}", repository.replace('/', "%2F"));
+    let requests = scene.registry.requests()?;
+    let mounts = requests.iter().skip(before);
+    let mounts = mounts.filter(|request| request.contains("mount=") && request.contains(&from));
+    Ok(mounts.filter(|request| request.contains("\" 201")).count())
+}
+
+#[test]
+fn images_of_cached_results_are_pushed_without_fetching_what_the_registry_has() -> anyhow::Result<()> {
+    let Some(scene) = Scene::new(NEEDS)? else { return Ok(()) };
+    let cache = scene.cache();
+    let output = |name: &str| format!("type=image,name={}/{name},push=true", scene.registry.address());
+    scene.build(
+        &scene.fresh("first")?,
+        &[
+            "--cache-to",
+            &format!("{cache},mode=max"),
+            "-o",
+            &output("first/image:1"),
+        ],
+    )?;
+    let layers = scene.registry.inspect("first/image:1")?["Layers"].clone();
+    let count = layers.as_array().context("no layers")?.len();
+
+    // To a repository that has nothing: the registry takes all from where the cache is.
+    let second = scene.fresh("second")?;
+    let before = scene.registry.requests()?.len();
+    let progress = scene.build(&second, &["--cache-from", &cache, "-o", &output("other/image:1")])?;
+    expect_nothing_ran(&progress)?;
+    expect_no_download(&scene, before, 8 << 10)?;
+    ensure!(
+        mounts(&scene, before, "cache")? == count,
+        "{:#?}",
+        scene.registry.requests()?
+    );
+    ensure!(unpacked(&second)? == 0, "layers were unpacked for nothing");
+    ensure!(largest_blob(second.root()) < 8 << 10, "layers were fetched for nothing");
+    ensure!(
+        scene.registry.inspect("other/image:1")?["Layers"] == layers,
+        "another image"
+    );
+    // To one that has everything.
+    let before = scene.registry.requests()?.len();
+    scene.build(&second, &["--cache-from", &cache, "-o", &output("first/image:2")])?;
+    expect_no_download(&scene, before, 8 << 10)?;
+    ensure!(mounts(&scene, before, "cache")? == 0, "what was there was mounted");
+    // What is needed here is fetched, and only that: an archive has no use for directories.
+    let archive = scene.lab.path("image.tar");
+    let to_archive = format!("type=oci,dest={}", archive.display());
+    let progress = scene.build(&second, &["--cache-from", &cache, "-o", &to_archive])?;
+    expect_nothing_ran(&progress)?;
+    ensure!(unpacked(&second)? == 0, "layers were unpacked for an archive");
+    ensure!(archive.metadata()?.len() > 1 << 20, "the archive lacks layers");
+    drop(second);
+
+    // Recompressed layers are others.
+    let third = scene.fresh("third")?;
+    let zstd = format!("{},compression=zstd,force-compression=true", output("zstd/image:1"));
+    expect_nothing_ran(&scene.build(&third, &["--cache-from", &cache, "-o", &zstd])?)?;
+    ensure!(
+        scene.registry.inspect("zstd/image:1")?["Layers"] != layers,
+        "nothing was recompressed"
+    );
+    drop(third);
+
+    // What the registry has lost is made again.
+    for layer in scene.manifest()?["layers"].as_array().context("no layers")? {
+        let digest = layer["digest"].as_str().context("no digest")?;
+        std::fs::remove_file(scene.registry.blob_file(digest)?)?;
+    }
+    let fourth = scene.fresh("fourth")?;
+    scene.build(&fourth, &["--cache-from", &cache, "-o", &output("again/image:1")])?;
+    let again = scene.registry.inspect("again/image:1")?;
+    ensure!(again["Layers"].as_array().map(Vec::len) == Some(count), "{again}");
+    Ok(())
+}
+
+#[test]
+fn what_was_pulled_or_pushed_elsewhere_in_a_registry_is_not_sent_again() -> anyhow::Result<()> {
+    let Some(scene) = Scene::new(NEEDS)? else { return Ok(()) };
+    scene.registry.copy_base("library/alpine:latest")?;
+    let dockerfile = format!(
+        "FROM {}/library/alpine:latest\nCOPY a.txt b.txt /\n",
+        scene.registry.address()
+    );
+    scene.edit("Dockerfile", &dockerfile)?;
+    let daemon = scene.fresh("daemon")?;
+    let output = |name: &str| format!("type=image,name={}/{name},push=true", scene.registry.address());
+    let before = scene.registry.requests()?.len();
+    scene.build(&daemon, &["-o", &output("team/app:1")])?;
+    ensure!(
+        mounts(&scene, before, "library/alpine")? == 1,
+        "{:#?}",
+        scene.registry.requests()?
+    );
+    let uploads = |before: usize| -> anyhow::Result<usize> {
+        let requests = scene.registry.requests()?;
+        Ok(requests
+            .iter()
+            .skip(before)
+            .filter(|request| request.starts_with("\"PUT ") && request.contains("/blobs/uploads/"))
+            .count())
+    };
+    ensure!(uploads(before)? == 2, "more than a layer and a config was sent");
+    // The neighbour has all of it, and is asked first; a restarted daemon still knows.
+    drop(daemon);
+    let daemon = scene.fresh("daemon")?;
+    let before = scene.registry.requests()?.len();
+    scene.build(&daemon, &["-o", &output("team/copy:1")])?;
+    ensure!(
+        mounts(&scene, before, "team/app")? == 3,
+        "{:#?}",
+        scene.registry.requests()?
+    );
+    ensure!(uploads(before)? == 0, "something was sent again");
+    Ok(())
+}
+
 #[test]
 fn docker_s_client_uses_every_kind_of_cache() -> anyhow::Result<()> {
     let Some(scene) = Scene::new(WITH_BUILDX)? else {

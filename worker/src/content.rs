@@ -4,6 +4,7 @@
 //! root/blobs/sha256/<hex>      finished blobs, immutable
 //! root/ingest/tmp-<random>     blobs being written; removed when the store is opened
 //! root/ingest/ref-<hash>       downloads that can go on where they stopped; removed after a day without progress
+//! root/sources/<hex>           repositories that are known to have the blob
 //! ```
 //!
 //! A blob appears under `blobs/` by one `rename` of a file whose hash was checked, so killing the process at any
@@ -25,6 +26,7 @@ use tokio::sync::futures::Notified;
 
 mod hashing;
 mod ingest;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -117,6 +119,9 @@ pub struct ContentStore {
 struct Shared {
     blobs: PathBuf,
     ingest: PathBuf,
+    sources: PathBuf,
+    /// Held while something is written below `sources`.
+    noting: Mutex<()>,
     durability: Durability,
     /// References of the resumable ingests that are open now.
     active: Mutex<HashSet<String>>,
@@ -133,17 +138,20 @@ impl ContentStore {
         let shared = Shared {
             blobs: root.join("blobs/sha256"),
             ingest: root.join("ingest"),
+            sources: root.join("sources"),
+            noting: Mutex::default(),
             durability,
             active: Mutex::new(HashSet::new()),
             closed: Notify::new(),
         };
-        for dir in [&shared.blobs, &shared.ingest] {
+        for dir in [&shared.blobs, &shared.ingest, &shared.sources] {
             fs::create_dir_all(dir).map_err(ContentError::io("create directory", dir))?;
         }
         let store = Self {
             shared: Arc::new(shared),
         };
         store.remove_stale_ingests()?;
+        store.remove_stale_sources()?;
         Ok(store)
     }
 
@@ -254,6 +262,7 @@ impl ContentStore {
     /// [`ContentError::Io`] when it cannot be removed.
     pub fn delete(&self, digest: &Digest) -> Result<bool, ContentError> {
         let path = self.path(digest);
+        self.forget_sources(digest)?;
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),

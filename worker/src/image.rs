@@ -27,6 +27,6 @@ pub use document::{Content, Document, DocumentError};
 pub use layout::{LayoutError, LayoutKind, familiar_name, write_layout};
 pub use media_type::MediaTypes;
 pub use purl::docker_purl;
-pub use push::{BlobError, BlobSource, PushError, PushEvent, PushOptions, PushProgress, StoredBlobs, push_image};
+pub use push::{BlobError, BlobSource, PushError, PushEvent, PushOptions, PushProgress, push_image};
 pub use select::select;
 pub use tree::{ImageTree, TreeError};

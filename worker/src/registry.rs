@@ -23,6 +23,7 @@ pub(crate) mod fuzzing;
 mod hosts;
 mod push;
 mod resolve;
+mod sources;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;

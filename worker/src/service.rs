@@ -89,6 +89,17 @@ pub trait Exporter: Send + Sync {
     /// What the export is called in progress displays, such as `exporting to image`.
     fn title(&self) -> &'static str;
 
+    /// Whether all files of the results have to be here.
+    fn needs_all_files(&self) -> bool {
+        true
+    }
+
+    /// Where not all files have to be here: sees to it that results can be exported although their files are elsewhere,
+    /// and tells whether they can be. If not, all have to be here after all.
+    async fn gather(&self, _input: &ExportInput, _context: &CallContext) -> Result<bool, WorkerError> {
+        Ok(false)
+    }
+
     /// Exports, and returns facts for the client, such as `containerimage.digest`.
     async fn export(&self, input: &ExportInput, context: &CallContext)
     -> Result<BTreeMap<String, String>, WorkerError>;
@@ -125,6 +136,17 @@ pub enum ExportRefs {
     Single(Option<Ref>),
     /// One per platform id, such as `linux/amd64`.
     Platforms(BTreeMap<String, Option<Ref>>),
+}
+
+impl ExportRefs {
+    /// All results that are not scratch.
+    pub fn iter(&self) -> impl Iterator<Item = &Ref> {
+        let (single, platforms) = match self {
+            Self::Single(made) => (Some(made), None),
+            Self::Platforms(made) => (None, Some(made.values())),
+        };
+        single.into_iter().chain(platforms.into_iter().flatten()).flatten()
+    }
 }
 
 /// Something kept.

@@ -161,7 +161,7 @@ async fn work_through(
     outputs.exporters.extend(added);
     let definitions: Vec<Arc<Definition>> = result.refs.iter().map(|made| made.definition.clone()).collect();
     let results = provenance::Results::of(&result);
-    let mut input = evaluate(job, result, !outputs.exporters.is_empty()).await?;
+    let mut input = evaluate(job, result, &outputs.exporters).await?;
     let provenance = outputs.state(job, &results, &mut input).await?;
     let records = outputs.caches.records(&job.build, &definitions).await?;
     input.inline_cache = outputs.caches.inline(&records);
@@ -231,8 +231,42 @@ impl Outputs {
     }
 }
 
+/// Makes all results of a frontend, and has their files brought here that exporters need.
+async fn evaluate(
+    job: &Job,
+    result: FrontendResult,
+    exporters: &[Box<dyn service::Exporter>],
+) -> Result<ExportInput, Failure> {
+    // What is stated is read from files, and says of files in which layer they are.
+    let is_read = !exporters.is_empty() && !result.attestations.is_empty();
+    let input = make(job, result.clone(), is_read).await?;
+    if is_read || exporters.is_empty() || gather(job, exporters, &input).await? {
+        return Ok(input);
+    }
+    make(job, result, true).await
+}
+
+/// Lets exporters get what they need of results that are elsewhere; tells whether that was everything.
+async fn gather(job: &Job, exporters: &[Box<dyn service::Exporter>], input: &ExportInput) -> Result<bool, Failure> {
+    let mut refs = input.refs.iter();
+    let worker = job.build.engine().worker();
+    if !refs.any(|made| worker.is_remote(made).unwrap_or(true)) {
+        return Ok(true);
+    }
+    if exporters.iter().any(|exporter| exporter.needs_all_files()) {
+        return Ok(false);
+    }
+    let gathering = exporters.iter().enumerate().map(async |(index, exporter)| {
+        let key = format!("{}-gather-{index}", job.build.session());
+        let step = job.build.step(&key, "looking for layers that are not here");
+        let context = step.context();
+        step.finish(exporter.gather(input, &context).await)
+    });
+    Ok(try_join_all(gathering).await?.into_iter().all(|is_enough| is_enough))
+}
+
 /// Makes all results of a frontend, at the same time; with all their files if they are to be looked into.
-async fn evaluate(job: &Job, result: FrontendResult, are_whole: bool) -> Result<ExportInput, Failure> {
+async fn make(job: &Job, result: FrontendResult, are_whole: bool) -> Result<ExportInput, Failure> {
     let make = async |reference: Option<cairn_solver::BridgeRef>| match reference {
         None => Ok(None),
         Some(reference) if are_whole => job.bridge.evaluate_whole(&reference).await,

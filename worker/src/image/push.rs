@@ -16,7 +16,8 @@ use crate::registry::{Pushed, Reference, Registry, RegistryError};
 /// Where the blobs of an image come from.
 #[async_trait]
 pub trait BlobSource: Send + Sync {
-    /// Repositories of `registry` that are known to have the blob: from there it need not be sent.
+    /// Repositories of `registry` that are known to have the blob, besides those that the content store remembers: from
+    /// there it need not be sent.
     fn mountable_from(&self, registry: &str, blob: &Digest) -> Vec<String>;
 
     /// Makes sure that the blob is in the content store. Asked only for what the registry does not have.
@@ -25,21 +26,6 @@ pub trait BlobSource: Send + Sync {
 
 /// Why a blob cannot be had.
 pub type BlobError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Blobs that are all in the content store already.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StoredBlobs;
-
-#[async_trait]
-impl BlobSource for StoredBlobs {
-    fn mountable_from(&self, _registry: &str, _blob: &Digest) -> Vec<String> {
-        Vec::new()
-    }
-
-    async fn provide(&self, _blob: &Descriptor) -> Result<(), BlobError> {
-        Ok(())
-    }
-}
 
 /// What happens during a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,31 +167,17 @@ struct Push<'a> {
 impl Push<'_> {
     async fn blob(&self, blob: &Descriptor) -> Result<(), PushError> {
         let digest = blob.digest;
-        let how = self
-            .registry
-            .has_blob(self.reference, &digest)
-            .await
-            .map_err(|err| self.failed(err))?;
-        let how = match how {
-            true => Pushed::Existed,
-            false if self.mount(&digest).await? => Pushed::Mounted,
-            false => {
+        let known = self.blobs.mountable_from(self.reference.registry(), &digest);
+        let found = self.registry.find_blob(self.reference, &digest, self.store, &known);
+        let how = match found.await.map_err(|error| self.failed(error))? {
+            Some(how) => how,
+            None => {
                 self.send(blob).await?;
                 Pushed::Uploaded
             }
         };
         self.tell(PushEvent::Blob { digest, how });
         Ok(())
-    }
-
-    async fn mount(&self, digest: &Digest) -> Result<bool, PushError> {
-        for from in self.blobs.mountable_from(self.reference.registry(), digest) {
-            let mounted = self.registry.mount_blob(self.reference, digest, &from).await;
-            if mounted.map_err(|err| self.failed(err))? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     async fn send(&self, blob: &Descriptor) -> Result<(), PushError> {

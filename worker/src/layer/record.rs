@@ -6,6 +6,8 @@ use cairn_solver::Digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::registry::Reference;
+
 /// Names a layer in its store: lower-case letters and digits, so always fit to be a file name.
 ///
 /// Layers known by a blob are named after the digest of their uncompressed tar, so that equal layers of different
@@ -100,6 +102,17 @@ pub enum BlobOrigin {
     },
 }
 
+impl BlobOrigin {
+    /// The repository, if it is one of `registry`.
+    pub fn repository_of(&self, registry: &str) -> Option<String> {
+        let Self::Registry { reference, .. } = self else {
+            return None;
+        };
+        let reference = Reference::try_from(reference.as_str()).ok()?;
+        (reference.registry() == registry).then(|| reference.repository().to_owned())
+    }
+}
+
 /// What a layer or result is to a person who looks at disk usage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Describe {
@@ -132,6 +145,13 @@ pub struct LayerRecord {
     pub last_used: Timestamp,
     /// How often.
     pub usage_count: u64,
+}
+
+impl LayerRecord {
+    /// Whether nothing of the layer was ever unpacked, and somebody else has its blob.
+    pub const fn is_remote(&self) -> bool {
+        !self.unpacked && self.origin.is_some()
+    }
 }
 
 /// What is remembered about a result.

@@ -17,6 +17,7 @@ use super::error::RegistryError;
 use super::exchange::{Exchange, protocol, transport};
 use super::hosts::Endpoint;
 use super::resolve::{api_url, blocking, content_error, pull_scope};
+use super::sources;
 use crate::content::{ContentError, ContentStore, Ingest};
 use crate::image::Descriptor;
 
@@ -35,6 +36,8 @@ impl Registry {
     /// Gets a blob of the reference's repository into `store`, unless it is there. Waits for a transfer slot, and for
     /// whoever else is getting the same blob: what one has got, or how far it came, serves the next.
     ///
+    /// It is remembered in `store` that the repository has it.
+    ///
     /// A broken transfer goes on where it stopped: at once, with another mirror, or in a later call. Only bytes with
     /// the descriptor's digest and size become a blob.
     ///
@@ -52,13 +55,27 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let name = reference.to_string();
         let (found, digest) = (store.clone(), blob.digest);
-        if blocking(&name, move || found.size(&digest)).await? == Some(blob.size) {
-            return Ok(());
+        let is_stored = blocking(&name, move || found.size(&digest)).await? == Some(blob.size);
+        if !is_stored {
+            self.fetch_from_any(reference, &name, blob, store, progress.as_ref())
+                .await?;
         }
+        sources::note(reference, digest, store).await;
+        Ok(())
+    }
+
+    async fn fetch_from_any(
+        &self,
+        reference: &Reference,
+        name: &str,
+        blob: &Descriptor,
+        store: &ContentStore,
+        progress: Option<&Progress>,
+    ) -> Result<(), RegistryError> {
         let mut attempts = Attempts::new(reference);
         for (endpoint, is_last) in marking_last(&self.pull_endpoints(reference.registry())) {
             let answer = self
-                .fetch_from(reference, &name, endpoint, blob, store, progress.as_ref(), is_last)
+                .fetch_from(reference, name, endpoint, blob, store, progress, is_last)
                 .await;
             if let Some(done) = attempts.settle(answer) {
                 return done;

@@ -19,6 +19,7 @@ use super::error::RegistryError;
 use super::exchange::{Exchange, protocol};
 use super::hosts::Endpoint;
 use super::resolve::{api_url, blocking};
+use super::sources;
 use crate::content::ContentStore;
 use crate::image::{Descriptor, Document};
 
@@ -45,7 +46,7 @@ struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn new(endpoint: &'a Endpoint, reference: &'a Reference, mount_from: &[&str]) -> Self {
+    fn new(endpoint: &'a Endpoint, reference: &'a Reference, mount_from: Option<&str>) -> Self {
         let mut scopes = vec![format!("repository:{}:pull,push", reference.repository())];
         scopes.extend(mount_from.iter().map(|from| format!("repository:{from}:pull")));
         Self {
@@ -75,14 +76,38 @@ impl<'a> Target<'a> {
 }
 
 impl Registry {
-    /// Whether the reference's repository has the blob.
+    /// Makes sure that the reference's repository has a blob, if that can be done without sending it: finds it there, or
+    /// has the registry take it from another of its repositories, those `known` to have it or those remembered in
+    /// `store`. `None` if it has to be sent.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
+    pub async fn find_blob(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        store: &ContentStore,
+        known: &[String],
+    ) -> Result<Option<Pushed>, RegistryError> {
+        let mut found = self.has_blob(reference, digest).await?.then_some(Pushed::Existed);
+        if found.is_none() {
+            for from in sources::candidates(reference, *digest, store, known).await {
+                if self.mount_blob(reference, digest, &from).await? {
+                    found = Some(Pushed::Mounted);
+                    break;
+                }
+            }
+        }
+        if found.is_some() {
+            sources::note(reference, *digest, store).await;
+        }
+        Ok(found)
+    }
+
+    async fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
         let mut attempts = Attempts::new(reference);
         for (endpoint, is_last) in marking_last(&self.push_endpoints(reference.registry())) {
-            let target = Target::new(endpoint, reference, &[]);
+            let target = Target::new(endpoint, reference, None);
             if let Some(done) = attempts.settle(self.head(&target, digest, is_last).await) {
                 return done;
             }
@@ -92,13 +117,10 @@ impl Registry {
 
     /// Makes a blob of the repository `from`, on the same registry, one of the reference's repository, without
     /// transferring it. `false` when the registry does not do that.
-    ///
-    /// # Errors
-    /// [`RegistryError`].
-    pub async fn mount_blob(&self, reference: &Reference, digest: &Digest, from: &str) -> Result<bool, RegistryError> {
+    async fn mount_blob(&self, reference: &Reference, digest: &Digest, from: &str) -> Result<bool, RegistryError> {
         let mut attempts = Attempts::new(reference);
         for (endpoint, is_last) in marking_last(&self.push_endpoints(reference.registry())) {
-            let target = Target::new(endpoint, reference, &[from]);
+            let target = Target::new(endpoint, reference, Some(from));
             if let Some(done) = attempts.settle(self.try_mount(&target, digest, from, is_last).await) {
                 return done;
             }
@@ -106,8 +128,7 @@ impl Registry {
         Err(attempts.into_error())
     }
 
-    /// Makes sure that the reference's repository has a blob: finds it there, mounts it from one of the repositories
-    /// in `mount_from` (on the same registry), or sends it from `store`. Waits for a transfer slot.
+    /// Makes sure that the reference's repository has a blob: as [`Registry::find_blob`], or sends it from `store`.
     ///
     /// # Errors
     /// [`RegistryError`]; also when it would have to be sent and `store` does not have it.
@@ -116,21 +137,14 @@ impl Registry {
         reference: &Reference,
         blob: &Descriptor,
         store: &ContentStore,
-        mount_from: &[&str],
+        known: &[String],
         progress: Option<Progress>,
     ) -> Result<Pushed, RegistryError> {
-        let _slot = self.client.transfer_slot().await;
-        let mut attempts = Attempts::new(reference);
-        for (endpoint, is_last) in marking_last(&self.push_endpoints(reference.registry())) {
-            let target = Target::new(endpoint, reference, mount_from);
-            let answer = self
-                .push_blob_to(&target, blob, store, mount_from, progress.as_ref(), is_last)
-                .await;
-            if let Some(done) = attempts.settle(answer) {
-                return done;
-            }
+        if let Some(found) = self.find_blob(reference, &blob.digest, store, known).await? {
+            return Ok(found);
         }
-        Err(attempts.into_error())
+        self.upload_blob(reference, blob, store, progress).await?;
+        Ok(Pushed::Uploaded)
     }
 
     /// Sends a blob from `store` without asking whether the repository has it. Waits for a transfer slot.
@@ -147,34 +161,18 @@ impl Registry {
         let _slot = self.client.transfer_slot().await;
         let mut attempts = Attempts::new(reference);
         for (endpoint, is_last) in marking_last(&self.push_endpoints(reference.registry())) {
-            let target = Target::new(endpoint, reference, &[]);
-            if let Some(done) = attempts.settle(self.upload(&target, blob, store, progress.as_ref(), is_last).await) {
-                return done;
+            let target = Target::new(endpoint, reference, None);
+            let uploaded = self.upload(&target, blob, store, progress.as_ref(), is_last).await;
+            match attempts.settle(uploaded) {
+                Some(Ok(())) => {
+                    sources::note(reference, blob.digest, store).await;
+                    return Ok(());
+                }
+                Some(Err(error)) => return Err(error),
+                None => {}
             }
         }
         Err(attempts.into_error())
-    }
-
-    async fn push_blob_to(
-        &self,
-        target: &Target<'_>,
-        blob: &Descriptor,
-        store: &ContentStore,
-        mount_from: &[&str],
-        progress: Option<&Progress>,
-        is_last: bool,
-    ) -> Result<Pushed, RegistryError> {
-        if self.head(target, &blob.digest, is_last).await? {
-            return Ok(Pushed::Existed);
-        }
-        for from in mount_from {
-            if self.try_mount(target, &blob.digest, from, is_last).await? {
-                return Ok(Pushed::Mounted);
-            }
-        }
-        self.upload(target, blob, store, progress, is_last)
-            .await
-            .map(|()| Pushed::Uploaded)
     }
 
     /// Puts a manifest or index under the reference's tag, or its digest when it has no tag. Everything it refers to
@@ -185,7 +183,7 @@ impl Registry {
     pub async fn push_manifest(&self, reference: &Reference, document: &Document) -> Result<(), RegistryError> {
         let mut attempts = Attempts::new(reference);
         for (endpoint, is_last) in marking_last(&self.push_endpoints(reference.registry())) {
-            let target = Target::new(endpoint, reference, &[]);
+            let target = Target::new(endpoint, reference, None);
             if let Some(done) = attempts.settle(self.put_manifest(&target, document, is_last).await) {
                 return done;
             }
@@ -251,9 +249,13 @@ impl Registry {
                 self.cancel_upload(target, &response).await;
                 Ok(false)
             }
-            Err(RegistryError::NotFound { .. } | RegistryError::Denied { .. } | RegistryError::Status { .. }) => {
-                Ok(false)
-            }
+            // Whoever may push may not be allowed to read there.
+            Err(
+                RegistryError::NotFound { .. }
+                | RegistryError::Denied { .. }
+                | RegistryError::Credentials { .. }
+                | RegistryError::Status { .. },
+            ) => Ok(false),
             Err(error) => Err(error),
         }
     }

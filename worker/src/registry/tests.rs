@@ -25,7 +25,7 @@ fn futures_can_be_spawned() {
         assert_send(registry.resolve(reference, platform, store));
         assert_send(registry.config(reference, blob, store));
         assert_send(registry.fetch_blob(reference, blob, store, None));
-        assert_send(registry.push_blob(reference, blob, store, &["a"], None));
+        assert_send(registry.push_blob(reference, blob, store, &[String::new()], None));
         assert_send(registry.push_manifest(reference, document));
     };
 }

@@ -16,7 +16,7 @@ use super::{Attrs, Place};
 use crate::embedded::export::BlobOptions;
 use crate::embedded::{EmbeddedWorker, blocking, failed};
 use crate::image::{Descriptor, Document, Manifest, MediaTypes, assemble_index};
-use crate::layer::{BlobOrigin, LayerId, LayerList, LayerRecord};
+use crate::layer::{LayerId, LayerList, LayerRecord};
 use crate::registry::{Reference, Registry};
 use crate::remote_cache::{CONFIG_TYPE, CREATED_AT, CacheConfig, DIFF_ID, LayerChains};
 use crate::service::{CacheExport, CacheExporter, CacheMode};
@@ -136,7 +136,7 @@ impl Exporter {
             None => worker.layer_blob(&id, &record, self.blobs).await?,
             Some(blob) => {
                 let descriptor = Descriptor::new(blob.media_type, blob.digest, blob.size);
-                if !sink.has(&descriptor, &record).await?
+                if !sink.has(&descriptor, &record, &worker).await?
                     && let Err(error) = worker
                         .fetch_blob(&descriptor, record.origin.as_ref(), context, None)
                         .await
@@ -296,23 +296,15 @@ enum Sink {
 
 impl Sink {
     /// Whether a blob need not be sent.
-    async fn has(&self, blob: &Descriptor, record: &LayerRecord) -> Result<bool, WorkerError> {
+    async fn has(&self, blob: &Descriptor, record: &LayerRecord, worker: &EmbeddedWorker) -> Result<bool, WorkerError> {
         match self {
             Self::Registry(registry, target) => {
-                let has = registry.has_blob(target, &blob.digest).await;
-                if has.map_err(|error| failed(&error))? {
-                    return Ok(true);
-                }
-                let Some(BlobOrigin::Registry { reference, .. }) = &record.origin else {
-                    return Ok(false);
-                };
-                match Reference::try_from(reference.as_str()) {
-                    Ok(origin) if origin.registry() == target.registry() => {
-                        let mounted = registry.mount_blob(target, &blob.digest, origin.repository()).await;
-                        mounted.map_err(|error| failed(&error))
-                    }
-                    _ => Ok(false),
-                }
+                let origin = record.origin.as_ref();
+                let known = origin.and_then(|origin| origin.repository_of(target.registry()));
+                let known: Vec<String> = known.into_iter().collect();
+                let found = registry.find_blob(target, &blob.digest, &worker.0.content, &known);
+                let found = found.await.map_err(|error| failed(&error))?;
+                Ok(found.is_some())
             }
             Self::Client(store) => {
                 let size = store.size(&blob.digest.to_string()).await;

@@ -86,6 +86,15 @@ impl BlobOptions {
             keep_foreign: false,
         })
     }
+
+    /// Whether a layer's blob is as wanted.
+    pub(super) fn fits(&self, blob: &Blob) -> bool {
+        let LayerFormat::Tar(wanted) = self.form.format else {
+            return false;
+        };
+        let is_other = media_type::layer_compression(&blob.media_type) != Some(wanted);
+        self.form.times == Times::Keep && !(self.force && is_other)
+    }
 }
 
 impl EmbeddedWorker {
@@ -154,20 +163,14 @@ impl EmbeddedWorker {
         }
     }
 
-    /// The blob that there is, if it will do: it must be at hand.
+    /// The blob that there is, if it will do: it must be at hand, or be elsewhere like the layer itself, which then is
+    /// exported as it is.
     fn usable(&self, record: &LayerRecord, options: BlobOptions) -> Result<Option<Blob>, WorkerError> {
-        let Some(blob) = &record.blob else {
+        let Some(blob) = record.blob.as_ref().filter(|blob| options.fits(blob)) else {
             return Ok(None);
         };
-        let LayerFormat::Tar(wanted) = options.form.format else {
-            return Ok(None);
-        };
-        let is_other = media_type::layer_compression(&blob.media_type) != Some(wanted);
-        if options.form.times != Times::Keep || (options.force && is_other) {
-            return Ok(None);
-        }
-        let stored = self.0.content.contains(&blob.digest).map_err(|error| failed(&error))?;
-        Ok(stored.then(|| blob.clone()))
+        let is_there = record.is_remote() || self.0.content.contains(&blob.digest).map_err(|error| failed(&error))?;
+        Ok(is_there.then(|| blob.clone()))
     }
 
     /// Sees to it that the layers of results have directories.

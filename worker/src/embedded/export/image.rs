@@ -2,6 +2,7 @@
 
 mod assemble;
 mod bom;
+mod gather;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use base64::Engine as _;
+use bytes::Bytes;
 use cairn_session::filesend::ExportTarget;
 use cairn_solver::progress::{VertexProgress, Warning};
 use cairn_solver::worker::{CallContext, WorkerError};
@@ -18,10 +20,11 @@ use super::super::{EmbeddedWorker, blocking, failed};
 use super::attrs::Attrs;
 use super::names::Name;
 use super::{Target, pipe, store};
-use crate::image::{self, Document, LayoutKind, PushEvent, PushOptions, StoredBlobs};
-use crate::registry::Reference;
+use crate::image::{self, Document, LayoutKind, PushEvent, PushOptions};
+use crate::registry::{Reference, Registry};
 use crate::service::{ExportInput, ExportRefs, Exporter};
 use assemble::Made;
+use gather::ResultBlobs;
 use settings::Destination;
 pub(super) use settings::Settings;
 
@@ -40,12 +43,27 @@ impl ImageExporter {
         Ok(Self { target, settings })
     }
 
-    async fn push(&self, root: &Document, name: &Reference, context: &CallContext) -> Result<(), WorkerError> {
-        let worker = &self.target.worker;
-        let mut registry = worker.registry(context);
+    /// Registries as this export may use them.
+    fn registry(&self, context: &CallContext) -> Registry {
+        let registry = self.target.worker.registry(context);
         if self.settings.store.is_insecure {
-            registry = registry.insecure();
+            registry.insecure()
+        } else {
+            registry
         }
+    }
+
+    /// What the frontend says of the results, and what the client adds to it.
+    fn metadata(&self, input: &ExportInput) -> BTreeMap<String, Bytes> {
+        let mut metadata = input.metadata.clone();
+        metadata.extend(self.settings.metadata.clone());
+        metadata
+    }
+
+    async fn push(&self, made: &Made, name: &Reference, context: &CallContext) -> Result<(), WorkerError> {
+        let (worker, root) = (&self.target.worker, &made.root);
+        let registry = self.registry(context);
+        let blobs = ResultBlobs::of(worker, &made.layers, context).await?;
         let status = context.progress.begin("pushing layers");
         let statuses = parking_lot::Mutex::new((Some(status), None));
         let progress = context.progress.clone();
@@ -60,7 +78,7 @@ impl ImageExporter {
             progress: Some(Arc::new(report)),
         };
         let content = &worker.0.content;
-        let pushed = image::push_image(&registry, name, root, content, &StoredBlobs, &options).await;
+        let pushed = image::push_image(&registry, name, root, content, &blobs, &options).await;
         pushed.map_err(|error| failed(&error))
     }
 
@@ -107,7 +125,7 @@ impl ImageExporter {
         }
         if settings.store.is_pushed {
             for name in &pushed {
-                self.push(root, &name.reference, context).await?;
+                self.push(made, &name.reference, context).await?;
             }
         }
         let texts: Vec<&str> = names.iter().map(|name| name.text.as_str()).collect();
@@ -125,6 +143,17 @@ impl Exporter for ImageExporter {
         }
     }
 
+    fn needs_all_files(&self) -> bool {
+        self.settings.destination == Destination::Store && self.settings.store.is_unpacked
+    }
+
+    async fn gather(&self, input: &ExportInput, context: &CallContext) -> Result<bool, WorkerError> {
+        tokio::select! {
+            gathered = self.gather_layers(input, context) => gathered,
+            () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
+        }
+    }
+
     async fn export(
         &self,
         input: &ExportInput,
@@ -138,8 +167,7 @@ impl Exporter for ImageExporter {
         for note in &self.settings.notes {
             warn(progress, note);
         }
-        let mut metadata = input.metadata.clone();
-        metadata.extend(self.settings.metadata.clone());
+        let metadata = self.metadata(input);
         let names = self.settings.names.given(&metadata)?;
         let references: Vec<Reference> = names.iter().map(|name| name.reference.clone()).collect();
         let mut made = self.make(input, &metadata, &references, progress).await?;

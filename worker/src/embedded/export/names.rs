@@ -69,6 +69,11 @@ impl NameRules {
         self.given.is_empty()
     }
 
+    /// Whether images can get names that are made up for them.
+    pub(super) fn are_made_up(&self) -> bool {
+        self.dangling_prefix.is_some()
+    }
+
     /// The names that client and frontend give.
     pub(super) fn given(&self, metadata: &BTreeMap<String, Bytes>) -> Result<Vec<Name>, WorkerError> {
         let mut names = Vec::new();

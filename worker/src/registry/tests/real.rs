@@ -71,7 +71,13 @@ async fn images_go_in_and_out_of_a_real_registry() {
     let other = reference(&format!("{}/other:v1", server.host));
     let (_empty_dir, empty) = temp_store();
     let mounted = registry
-        .push_blob(&other, &layer, &empty, &["not/there", "some/image"], None)
+        .push_blob(
+            &other,
+            &layer,
+            &empty,
+            &["not/there".to_owned(), "some/image".to_owned()],
+            None,
+        )
         .await
         .unwrap();
     assert_eq!(mounted, Pushed::Mounted);

@@ -36,7 +36,7 @@ const KNOWN: [&str; 21] = [
     "source-date-epoch",
     "tar",
     "dest",
-    // Nothing is left incomplete: every layer is at hand.
+    // What is not pushed is complete, and what is pushed may lack layers that its registry has.
     "unsafe-internal-store-allow-incomplete",
 ];
 
@@ -93,6 +93,13 @@ pub(in crate::embedded::export) struct Settings {
 }
 
 impl Settings {
+    /// Whether layers may be missing here that are at the registries the image is pushed to: whoever asks for it by a
+    /// name gets them there, unless that is a name which only this daemon knows.
+    pub(super) fn may_be_incomplete(&self) -> bool {
+        let is_complete = self.store.is_stored && self.names.are_made_up();
+        self.destination == Destination::Store && self.store.is_pushed && !is_complete
+    }
+
     pub(in crate::embedded::export) fn new(kind: &str, attrs: &Attrs<'_>) -> Result<Self, WorkerError> {
         let destination = destination(kind, attrs)?;
         let is_image = destination == Destination::Store;
