@@ -20,6 +20,7 @@
 pub mod attestation;
 pub mod cache_key;
 mod count;
+pub mod device;
 mod digest;
 pub mod engine;
 mod error;
@@ -35,6 +36,7 @@ pub mod session;
 pub mod worker;
 
 pub use attestation::{Attestation, AttestationKind, AttestationSource, AttestationSubject};
+pub use device::{Device, DeviceError, DeviceGrants};
 pub use digest::{Digest, DigestError};
 pub use engine::{Build, BuildBridge, BuildOptions, Counters, Engine, EngineOptions, Entitlement, Frontends};
 pub use error::{FailedStep, SolveError, VertexError};

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::llb::{HttpSource, ResolveMode, SourceOp, Vertex};
 use crate::progress::VertexProgress;
 use crate::session::SessionGroup;
-use crate::{Digest, Platform};
+use crate::{Device, Digest, Platform};
 
 /// Names a result inside its worker, across restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -354,6 +354,15 @@ pub enum ChangeKind {
 pub trait Worker: Send + Sync + 'static {
     /// What this worker is.
     fn info(&self) -> WorkerInfo;
+
+    /// The devices that steps may ask for, sorted by name; `None` if steps cannot have any. Asked for whenever a step
+    /// wants one, so it does no more than look whether a few files have changed.
+    ///
+    /// # Errors
+    /// That it cannot be told.
+    fn devices(&self) -> Result<Option<Arc<[Device]>>, WorkerError> {
+        Ok(None)
+    }
 
     /// Whether work that is only for certain workers may run here. `filter` holds filters in containerd's syntax on `id`
     /// and `labels`, one of which must match; it is not empty.

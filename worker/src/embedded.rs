@@ -42,11 +42,12 @@ use cairn_solver::worker::{
     CallContext, ChecksumRequest, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage,
     ResolvedSource, ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
 };
-use cairn_solver::{Digest, Platform};
+use cairn_solver::{Device, Digest, Platform};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::causes::with_causes;
+use crate::cdi::{Cdi, CdiConfig};
 use crate::content::{ContentStore, Durability};
 use crate::executor::{DnsConfig, ExecRunner, Network, OciRuntime};
 use crate::filter::{Filters, worker_field};
@@ -80,6 +81,8 @@ pub struct EmbeddedConfig {
     pub runtime: Option<String>,
     /// Registries.
     pub registries: RegistryHosts,
+    /// Devices of the host that steps may be given; `None` for none.
+    pub cdi: Option<CdiConfig>,
 }
 
 /// Why an embedded worker cannot start.
@@ -117,6 +120,7 @@ struct Parts {
     images: images::ImageStore,
     http: http::HttpSources,
     runner: ExecRunner,
+    cdi: Option<Cdi>,
     log_limits: log::LogLimits,
     /// Layers being made into blobs.
     packing: export::LayerBlobs,
@@ -180,6 +184,7 @@ impl EmbeddedWorker {
             images,
             http,
             runner: runner.map_err(OpenError::new("failed to prepare for running processes"))?,
+            cdi: config.cdi.map(Cdi::new),
             log_limits: log::LogLimits::from_env(),
             packing: export::LayerBlobs::default(),
             trees_to_sync,
@@ -273,6 +278,10 @@ fn unsupported(source: &SourceOp) -> WorkerError {
 impl Worker for EmbeddedWorker {
     fn info(&self) -> WorkerInfo {
         self.0.info.clone()
+    }
+
+    fn devices(&self) -> Result<Option<Arc<[Device]>>, WorkerError> {
+        Ok(self.0.cdi.as_ref().map(Cdi::devices))
     }
 
     fn accepts(&self, filter: &[String]) -> Result<bool, WorkerError> {

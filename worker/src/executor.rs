@@ -7,6 +7,7 @@
 //! | [`user`], `rlimit`, `resolv` | who it is, what it may use, whom it can find |
 //! | `process` | the finished description of a process, and the seam to whatever runs it |
 //! | [`spec`] | the one place that decides on confinement, as an OCI runtime specification |
+//! | `edits` | what devices change about a container |
 //! | `terminal` | terminals for processes that are talked to |
 //! | `oci_runtime` | running it with runc or crun |
 //!
@@ -14,6 +15,7 @@
 //! only resolved through [`crate::sys::Root`]; a run leaves nothing behind, however it or the daemon ends.
 
 mod cgroup;
+mod edits;
 mod oci_runtime;
 mod process;
 mod resolv;
@@ -24,6 +26,7 @@ pub mod spec;
 mod terminal;
 pub mod user;
 
+pub use edits::{DeviceNode, Edits, Hook, HookStage, HostMount, NodeKind};
 pub use oci_runtime::{OciRuntime, RuntimeKind};
 pub use process::{
     ContainerId, Executor, ExecutorError, ExitStatus, LateMount, Network, OutputSink, OutputStream, ProcessControl,

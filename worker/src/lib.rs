@@ -14,6 +14,7 @@
 //! | [`checksum`] | content digests of paths under trees and mounted layers |
 //! | [`fileop`] | file operations on a root file system |
 //! | [`executor`] | running processes in containers |
+//! | [`cdi`] | devices of the host that processes may be given |
 //! | `git` | commits of git repositories |
 //! | [`remote_cache`] | the format of caches that are exported and imported |
 //! | [`service`] | what a daemon asks of a worker |
@@ -21,6 +22,7 @@
 
 pub mod archive;
 mod causes;
+pub mod cdi;
 pub mod checksum;
 pub mod compression;
 pub mod content;

@@ -112,6 +112,11 @@ pub(crate) struct BuildArgs {
     #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
 
+    /// Privilege of the build that the daemon allows: network.host, security.insecure, device (all devices of the host
+    /// that steps ask for) or device=NAME[,alias=ALIAS]; may be repeated.
+    #[arg(long = "allow", value_name = "PRIVILEGE")]
+    pub(crate) allow: Vec<String>,
+
     /// Cache whose results may be used: type=registry,ref=NAME (or just NAME) or type=local,src=DIR; may be repeated.
     #[arg(long = "cache-from", value_name = "CACHE")]
     pub(crate) cache_from: Vec<String>,

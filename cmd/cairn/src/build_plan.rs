@@ -43,6 +43,8 @@ pub(crate) struct BuildPlan {
     pub(crate) secrets: Vec<SecretPlan>,
     /// The ssh agents that RUN steps and git may use, by id.
     pub(crate) agents: BTreeMap<String, PathBuf>,
+    /// Privileges that the build may use, as the daemon names them.
+    pub(crate) allow: Vec<String>,
     /// Caches that may know results.
     pub(crate) cache_from: Vec<CachePlan>,
     /// Caches that are made of the build.
@@ -82,6 +84,7 @@ impl BuildPlan {
             outputs,
             secrets: secret::distinct(secrets.collect::<Result<_, _>>()?)?,
             agents: ssh::agents(&args.ssh, surroundings)?,
+            allow: args.allow.clone(),
             cache_from: caches(&args.cache_from, |text| CachePlan::from(text, surroundings))?,
             cache_to: caches(&args.cache_to, |text| CachePlan::to(text, surroundings))?,
             explain: args.explain,

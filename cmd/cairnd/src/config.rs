@@ -14,7 +14,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cairn_solver::{Entitlement, Platform};
+use cairn_solver::{Entitlement, Platform, device};
+use cairn_worker::cdi::CdiConfig;
 use cairn_worker::executor::DnsConfig;
 use serde::Deserialize;
 
@@ -57,6 +58,8 @@ pub struct ConfigFile {
     pub history: HistorySection,
     /// Frontends, by name.
     pub frontend: FrontendSection,
+    /// Devices of the host that steps may be given.
+    pub cdi: CdiSection,
     /// Keys nobody reads; reported at start.
     #[serde(flatten)]
     pub unknown: toml::Table,
@@ -118,6 +121,23 @@ pub struct DnsSection {
     /// Domains that names are looked up in.
     #[serde(rename = "searchDomains")]
     pub search_domains: Vec<String>,
+    /// Keys nobody reads.
+    #[serde(flatten)]
+    pub unknown: toml::Table,
+}
+
+/// `[cdi]`: devices, as the Container Device Interface describes them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CdiSection {
+    /// Whether steps get none.
+    pub disabled: bool,
+    /// Directories of the files that describe them; empty for the usual ones.
+    #[serde(rename = "specDirs")]
+    pub spec_dirs: Vec<PathBuf>,
+    /// Devices and kinds that every build may have.
+    #[serde(rename = "autoAllowed")]
+    pub auto_allowed: Vec<String>,
     /// Keys nobody reads.
     #[serde(flatten)]
     pub unknown: toml::Table,
@@ -311,6 +331,8 @@ pub struct Config {
     pub gc: Vec<GcPolicySection>,
     /// What is remembered of builds.
     pub history: Limits,
+    /// Devices of the host that steps may be given; `None` for none.
+    pub cdi: Option<CdiConfig>,
     /// Frontends that clients may use.
     pub frontends: FrontendRules,
     /// Registries, by host name as in image references.
@@ -450,6 +472,7 @@ impl ConfigFile {
             ("grpc.tls.".to_owned(), &self.grpc.tls.unknown),
             ("dns.".to_owned(), &self.dns.unknown),
             ("history.".to_owned(), &self.history.unknown),
+            ("cdi.".to_owned(), &self.cdi.unknown),
             ("frontend.".to_owned(), &self.frontend.unknown),
             (
                 "frontend.\"dockerfile.v0\".".to_owned(),
@@ -496,6 +519,7 @@ impl Config {
         let log = log(&file)?;
         let dns = dns(&file.dns)?;
         let frontends = frontends(&file.frontend)?;
+        let cdi = cdi(file.cdi)?;
         let oci = file.worker.oci;
         if oci.enabled == Some(false) {
             let expected = "there is no other worker to use";
@@ -542,6 +566,7 @@ impl Config {
                 max_age: file.history.max_age.unwrap_or(defaults.max_age),
                 max_entries: file.history.max_entries.unwrap_or(defaults.max_entries),
             },
+            cdi,
             frontends,
             registries: file.registry,
             ignored,
@@ -555,8 +580,37 @@ fn all<T>(texts: &[String], read: impl Fn(&str) -> Result<T, ConfigError>) -> Re
 
 /// The entitlement called `name` in setting `key`.
 fn entitlement(key: &str, name: &str) -> Result<Entitlement, ConfigError> {
-    let expected = "known are \"network.host\" and \"security.insecure\"";
+    let expected = "known are \"network.host\", \"security.insecure\" and \"device\"";
     Entitlement::from_name(name).ok_or_else(|| ConfigError::value(key, name, expected))
+}
+
+/// Where devices are described.
+fn cdi(section: CdiSection) -> Result<Option<CdiConfig>, ConfigError> {
+    if section.disabled {
+        return Ok(None);
+    }
+    if let Some(relative) = section.spec_dirs.iter().find(|dir| !dir.is_absolute()) {
+        return Err(ConfigError::value(
+            "cdi.specDirs",
+            relative.display().to_string(),
+            "expected an absolute path",
+        ));
+    }
+    for name in &section.auto_allowed {
+        let kind = name.split_once('=').map_or(name.as_str(), |(kind, _)| kind);
+        if device::check_kind(kind).is_err() {
+            let expected = "expected vendor.com/class or vendor.com/class=name";
+            return Err(ConfigError::value("cdi.autoAllowed", name.as_str(), expected));
+        }
+    }
+    Ok(Some(CdiConfig {
+        dirs: if section.spec_dirs.is_empty() {
+            cairn_worker::cdi::DEFAULT_DIRS.map(PathBuf::from).to_vec()
+        } else {
+            section.spec_dirs
+        },
+        auto_allowed: section.auto_allowed,
+    }))
 }
 
 fn platform(text: &str) -> Result<Platform, ConfigError> {

@@ -131,7 +131,8 @@ impl Control for ControlService {
         let info = worker.info();
         let filters = filter::Filters::parse(&request.into_inner().filter).map_err(invalid_filter)?;
         let matches = filters.matches(|path| filter::worker_field(&info, path));
-        let record = convert::worker_record(&info, &self.daemon.config.gc, worker.disk_size());
+        let devices = worker.devices().map_err(Failure::from)?.unwrap_or_default();
+        let record = convert::worker_record(&info, &devices, &self.daemon.config.gc, worker.disk_size());
         Ok(Response::new(ListWorkersResponse {
             record: if matches { vec![record] } else { Vec::new() },
         }))

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use cairn_proto::control::{self, StatusResponse, UsageRecord as WireRecord};
 use cairn_proto::{fsutil, pb, types};
 use cairn_session::mode;
-use cairn_solver::Platform;
 use cairn_solver::llb::{ProgressGroup, SourceFile, SourceRange};
 use cairn_solver::progress::{Event, Log, Status, VertexState, Warning};
 use cairn_solver::worker::{FileStat, WorkerInfo};
+use cairn_solver::{Device, Platform};
 use cairn_worker::service::UsageRecord;
 
 use crate::config::GcPolicySection;
@@ -173,14 +173,29 @@ pub(crate) fn timestamp(time: SystemTime) -> prost_types::Timestamp {
 }
 
 /// A worker on the wire.
-pub(crate) fn worker_record(info: &WorkerInfo, gc: &[GcPolicySection], disk: u64) -> types::WorkerRecord {
+pub(crate) fn worker_record(
+    info: &WorkerInfo,
+    devices: &[Device],
+    gc: &[GcPolicySection],
+    disk: u64,
+) -> types::WorkerRecord {
     types::WorkerRecord {
         id: info.id.clone(),
         labels: info.labels.clone(),
         platforms: info.platforms.iter().map(platform).collect(),
         gc_policy: gc.iter().map(|policy| gc_policy(policy, disk)).collect(),
         buildkit_version: Some(version()),
-        cdi_devices: Vec::new(),
+        cdi_devices: devices.iter().map(device).collect(),
+    }
+}
+
+fn device(device: &Device) -> types::CdiDevice {
+    types::CdiDevice {
+        name: device.name.clone(),
+        auto_allow: device.is_auto_allowed,
+        annotations: device.annotations.clone(),
+        // None is made when it is asked for.
+        on_demand: false,
     }
 }
 

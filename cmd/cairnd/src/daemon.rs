@@ -84,6 +84,7 @@ impl Daemon {
             dns: config.dns.clone(),
             runtime: config.runtime.clone(),
             registries: crate::registries::hosts(&config.registries),
+            cdi: config.cdi.clone(),
         };
         let worker = EmbeddedWorker::open(worker_config, sessions.clone()).await;
         let worker = worker.map_err(|error| StartError::Worker(error.to_string()))?;

@@ -123,12 +123,13 @@ impl LlbBridge for GatewayService {
     async fn ping(&self, request: Request<wire::PingRequest>) -> Result<Response<wire::PongResponse>, Status> {
         let caller = self.caller(&request).await?;
         let info = caller.worker.info();
+        let devices = caller.worker.devices().map_err(Failure::from)?.unwrap_or_default();
         let mut llb: Vec<&str> = caps::SUPPORTED.iter().chain(EXPORT_CAPS).copied().collect();
         llb.sort_unstable();
         Ok(Response::new(wire::PongResponse {
             frontend_api_caps: CAPS.iter().copied().map(capability).collect(),
             llb_caps: llb.into_iter().map(capability).collect(),
-            workers: vec![convert::worker_record(&info, &[], 0)],
+            workers: vec![convert::worker_record(&info, &devices, &[], 0)],
         }))
     }
 

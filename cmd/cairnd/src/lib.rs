@@ -29,6 +29,7 @@ mod control;
 mod convert;
 mod daemon;
 pub mod embedded;
+mod entitlements;
 mod explain;
 mod failure;
 mod frontends;

@@ -1,13 +1,13 @@
 //! One Solve call from beginning to end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_proto::control::{Exporter, SolveRequest, SolveResponse};
 use cairn_solver::llb::Definition;
 use cairn_solver::{
-    AttestationSource, Bridge as _, BuildOptions, Entitlement, FrontendRefs, FrontendRequest, FrontendResult,
-    SolveError, SourceJudge, WorkerError,
+    AttestationSource, Bridge as _, BuildOptions, FrontendRefs, FrontendRequest, FrontendResult, SolveError,
+    SourceJudge, WorkerError,
 };
 use cairn_worker::service::{self, ExportInput, ExportRefs, ExporterRequest};
 use futures_util::future::try_join_all;
@@ -18,6 +18,7 @@ use tonic::Code;
 use crate::caches::{self, CacheExports};
 use crate::client_exporters::ExportingClient;
 use crate::daemon::Daemon;
+use crate::entitlements::Granted;
 use crate::explain::Remember;
 use crate::failure::Failure;
 use crate::history::{Made, Recorder};
@@ -68,7 +69,7 @@ pub(crate) async fn solve(
         },
         client: ExportingClient::of(&request),
     };
-    let entitlements = entitlements(daemon, &request.entitlements)?;
+    let granted = Granted::of(&request.entitlements, &daemon.config.allowed_entitlements)?;
     let work = match (request.definition.take(), request.frontend.as_str()) {
         (Some(_), frontend) if !frontend.is_empty() => {
             return Err(Failure::unknown(
@@ -85,7 +86,8 @@ pub(crate) async fn solve(
         .collect();
     let build = daemon.engine.build(BuildOptions {
         session: request.session.clone(),
-        entitlements,
+        entitlements: granted.entitlements,
+        devices: granted.devices,
         parallelism: daemon.config.max_parallelism_per_build,
         policies: policy::from_wire(request.source_policy.take().into_iter().collect()).await?,
         judge: judge(daemon, &request.source_policy_session),
@@ -351,19 +353,6 @@ fn exporters(daemon: &Daemon, request: &mut SolveRequest) -> Result<Vec<Box<dyn 
         })
     });
     Ok(exporters.collect::<Result<_, WorkerError>>()?)
-}
-
-fn entitlements(daemon: &Daemon, names: &[String]) -> Result<BTreeSet<Entitlement>, Failure> {
-    let allow = |name: &String| {
-        Entitlement::from_name(name)
-            .filter(|entitlement| daemon.config.allowed_entitlements.contains(entitlement))
-            .ok_or_else(|| {
-                Failure::unknown(format!(
-                    "granting entitlement {name} is not allowed by build daemon configuration"
-                ))
-            })
-    };
-    names.iter().map(allow).collect()
 }
 
 /// Says no to what would otherwise be ignored.

@@ -17,7 +17,7 @@ use crate::llb::{Definition, ImageSource, OciLayoutSource, SourceOp};
 use crate::policy::{Policy, RawSource};
 use crate::progress::{Event, Warning};
 use crate::worker::{FileStat, ImageQuery, Ref, ResolvedImage, SourceMeta, Worker, WorkerError, WorkerInfo};
-use crate::{Digest, Platform, SolveError};
+use crate::{Device, Digest, Platform, SolveError};
 
 /// How many frontends deep a frontend may be called.
 const MAX_DEPTH: usize = 8;
@@ -225,6 +225,14 @@ impl BuildBridge {
     /// The build.
     pub fn build(&self) -> &Arc<Build> {
         &self.common.build
+    }
+
+    /// The devices that steps may ask for.
+    ///
+    /// # Errors
+    /// The worker's, that it cannot tell.
+    pub fn devices(&self) -> Result<Option<Arc<[Device]>>, WorkerError> {
+        self.worker().devices()
     }
 
     /// Whether the client was granted something.

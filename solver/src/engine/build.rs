@@ -17,8 +17,10 @@ use super::imports::Imports;
 use super::slots::{BuildId, Claim};
 use super::vertex::{Fetches, Node};
 use crate::count::Counted;
+use crate::device::DeviceGrants;
 use crate::llb::{
-    self, Definition, Edge, Graph, NetMode, Op, SecurityMode, SourceFile, SourceLocation, Vertex, VertexDigest,
+    self, Definition, Edge, Graph, NetMode, NodeIndex, Op, SecurityMode, SourceFile, SourceLocation, Vertex,
+    VertexDigest,
 };
 use crate::policy::{Policy, SourceJudge};
 use crate::progress::{Event, EventLog, VertexHeader, VertexProgress, VertexState};
@@ -36,6 +38,8 @@ pub enum Entitlement {
     NetworkHost,
     /// Steps may run unconfined.
     SecurityInsecure,
+    /// Steps may use devices of the host; which, [`DeviceGrants`] says.
+    Device,
 }
 
 impl Entitlement {
@@ -44,12 +48,13 @@ impl Entitlement {
         match self {
             Self::NetworkHost => "network.host",
             Self::SecurityInsecure => "security.insecure",
+            Self::Device => "device",
         }
     }
 
     /// The entitlement of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::NetworkHost, Self::SecurityInsecure]
+        [Self::NetworkHost, Self::SecurityInsecure, Self::Device]
             .into_iter()
             .find(|entitlement| entitlement.name() == name)
     }
@@ -58,6 +63,9 @@ impl Entitlement {
 /// Most worker constraints that differ, in one definition: each is parsed and may hold regular expressions.
 const MAX_CONSTRAINTS: usize = 64;
 
+/// Most devices that the steps of one definition get in all: a few words stand for all of a kind.
+const MAX_DEVICES: usize = 100_000;
+
 /// What a build is given.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
@@ -65,6 +73,8 @@ pub struct BuildOptions {
     pub session: String,
     /// What the client was granted.
     pub entitlements: BTreeSet<Entitlement>,
+    /// Devices of the host that it was granted.
+    pub devices: DeviceGrants,
     /// Most processes that run at a time for this build; `None` for as many as the engine allows.
     pub parallelism: Option<usize>,
     /// What all sources have to pass.
@@ -319,8 +329,9 @@ impl Inner {
         self.nodes.read().in_order.len()
     }
 
-    /// Checks that a graph's vertices are allowed, and that there is a worker for each.
-    pub(super) fn check(&self, graph: &Graph) -> Result<(), SolveError> {
+    /// Checks that a graph's vertices are allowed, and that there is a worker for each; decides which devices they get.
+    pub(super) fn check(&self, graph: &mut Graph) -> Result<(), SolveError> {
+        self.settle_devices(graph)?;
         let mut checked: HashMap<&[String], ()> = HashMap::new();
         for index in graph.topological() {
             let vertex = graph.vertex(index);
@@ -340,6 +351,36 @@ impl Inner {
                 });
             }
             checked.insert(filter, ());
+        }
+        Ok(())
+    }
+
+    /// Has every step that asks for devices ask for those that it gets, by their full names.
+    fn settle_devices(&self, graph: &mut Graph) -> Result<(), SolveError> {
+        let asks = |index: &NodeIndex| match &graph.vertex(*index).op {
+            Op::Exec(exec) => !exec.devices.is_empty(),
+            _ => false,
+        };
+        let asking: Vec<NodeIndex> = graph.topological().filter(asks).collect();
+        if asking.is_empty() {
+            return Ok(());
+        }
+        let known = self.engine.worker.devices()?;
+        let granted = self.options.devices.among(known.as_deref());
+        let mut count = 0;
+        for index in asking {
+            let Op::Exec(exec) = &graph.vertex(index).op else {
+                continue;
+            };
+            let settled = granted
+                .settle(&exec.devices, &graph.name(index))
+                .map_err(|error| SolveError::NotAllowed(format!("failed to load LLB: {error}")))?;
+            count += settled.len();
+            if count > MAX_DEVICES {
+                let message = format!("the steps of one definition ask for more than {MAX_DEVICES} devices in all");
+                return Err(WorkerError::Invalid(message).into());
+            }
+            graph.set_devices(index, settled);
         }
         Ok(())
     }
@@ -367,10 +408,10 @@ impl Inner {
 
     /// Decodes a definition, checks that its vertices are allowed, and announces them.
     fn decode_and_load(&self, definition: &Definition) -> Result<Option<Want>, SolveError> {
-        let Some(graph) = llb::decode(definition)? else {
+        let Some(mut graph) = llb::decode(definition)? else {
             return Ok(None);
         };
-        self.check(&graph)?;
+        self.check(&mut graph)?;
         Ok(Some(self.load(&graph, 0, 0)))
     }
 

@@ -388,6 +388,68 @@ async fn entitlements_are_checked_before_anything_runs() {
 }
 
 #[tokio::test]
+async fn a_step_is_identified_by_the_devices_it_gets() {
+    use crate::llb::{CdiDevice, Op};
+    use crate::{Device, DeviceGrants};
+    let (engine, script) = engine();
+    let mut write = Write::default();
+    let plain = write.run("plain", &[]);
+    let definition = write.finish(plain);
+    let graph = crate::llb::decode(&definition).unwrap().unwrap();
+    let Op::Exec(exec) = graph.vertex(graph.target().vertex).op.clone() else {
+        panic!("no exec")
+    };
+    let asks = |name: &str, optional| {
+        let mut write = Write::default();
+        let mut exec = exec.clone();
+        exec.devices = vec![CdiDevice {
+            name: name.to_owned(),
+            optional,
+        }];
+        let asks = write.0.exec(exec, &[], None, OpMetadata::default());
+        write.finish(asks)
+    };
+    let there_are = |names: &[&str]| {
+        let devices = names.iter().map(|name| Device {
+            name: (*name).to_owned(),
+            ..Device::default()
+        });
+        *script.devices.lock() = Some(devices.collect());
+    };
+    let solve = async |definition: &crate::llb::Definition, devices: DeviceGrants| {
+        let build = engine.build(super::BuildOptions {
+            devices,
+            ..super::BuildOptions::default()
+        });
+        build
+            .solve(definition)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    let (first, named) = (asks("v.com/c", true), asks("v.com/c=a", true));
+    let disabled = solve(&asks("v.com/c", false), DeviceGrants::All).await.unwrap_err();
+    assert!(disabled.ends_with("but CDI device support is disabled"), "{disabled}");
+    there_are(&[]);
+    solve(&first, DeviceGrants::None).await.unwrap();
+    assert_eq!(script.total_runs(), 1, "without the device");
+    there_are(&["v.com/c=a"]);
+    assert_eq!(
+        solve(&first, DeviceGrants::None).await.unwrap_err(),
+        "failed to load LLB: device v.com/c=a is requested by the build but not allowed"
+    );
+    solve(&first, DeviceGrants::All).await.unwrap();
+    assert_eq!(script.total_runs(), 2, "with the device");
+    solve(&named, DeviceGrants::All).await.unwrap();
+    assert_eq!(script.total_runs(), 2, "the same device under another name");
+    there_are(&["v.com/c=0", "v.com/c=a"]);
+    solve(&named, DeviceGrants::All).await.unwrap();
+    assert_eq!(script.total_runs(), 2, "the same device");
+    solve(&first, DeviceGrants::All).await.unwrap();
+    assert_eq!(script.total_runs(), 3, "another device");
+}
+
+#[tokio::test]
 async fn a_passthrough_makes_only_what_is_asked_of_it() {
     let (engine, script) = engine();
     let mut write = Write::default();

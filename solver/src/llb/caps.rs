@@ -6,6 +6,7 @@ pub const SUPPORTED: &[&str] = &[
     "diffop",
     "exec.cgroup",
     "exec.meta.base",
+    "exec.meta.cdi",
     "exec.meta.cgroup.parent",
     "exec.meta.linux.resources",
     "exec.meta.network",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cairn_proto::pb;
 
 use super::definition::SourceMap;
-use super::op::{Labels, Op, OpMetadata, SourceOp};
+use super::op::{CdiDevice, Labels, Op, OpMetadata, SourceOp};
 use crate::{Digest, Platform};
 
 /// Names a vertex to clients: the sha256 of its op's bytes as they came in.
@@ -84,6 +84,16 @@ impl Graph {
     /// If `index` is of another graph.
     pub fn vertex(&self, index: NodeIndex) -> &Arc<Vertex> {
         &self.vertices[index.index()]
+    }
+
+    /// Has a process ask for these devices.
+    ///
+    /// # Panics
+    /// If `index` is of another graph.
+    pub(crate) fn set_devices(&mut self, index: NodeIndex, devices: Vec<CdiDevice>) {
+        if let Op::Exec(exec) = &mut Arc::make_mut(&mut self.vertices[index.index()]).op {
+            exec.devices = devices;
+        }
     }
 
     /// All vertices, inputs before what uses them.

@@ -62,6 +62,7 @@ impl EmbeddedWorker {
             resources: Default::default(),
             inputs: inputs.await?,
             grants,
+            devices: Default::default(),
         };
         let own = request.own_dirs.into_iter().map(|dir| executor::OwnDir {
             dest: dir.dest,
@@ -113,6 +114,7 @@ impl Container for EmbeddedContainer {
             resources: Default::default(),
             inputs: Vec::new(),
             grants,
+            devices: Default::default(),
         };
         let ending = self.running.start(asked, has_terminal, io).map_err(process_error)?;
         process.exit = Box::pin(async {

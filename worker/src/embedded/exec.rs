@@ -10,7 +10,7 @@ use super::log::LogSink;
 use super::results::with_state;
 use super::ssh::LentAgent;
 use super::{EmbeddedWorker, blocking, failed};
-use crate::executor::{ExecRequest, Grants, RunFailure};
+use crate::executor::{Edits, ExecRequest, Grants, RunFailure};
 
 impl EmbeddedWorker {
     /// Runs a process.
@@ -21,12 +21,7 @@ impl EmbeddedWorker {
         inputs: &[Option<Ref>],
         context: &CallContext,
     ) -> Result<Vec<Option<Ref>>, WorkerError> {
-        if let Some(device) = op.devices.iter().find(|device| !device.optional) {
-            return Err(WorkerError::Unsupported(format!(
-                "devices are not supported by this worker: {}",
-                device.name
-            )));
-        }
+        let devices = self.device_edits(op).await?;
         // The sockets go when this does, after the process.
         let (grants, _agents) = tokio::select! {
             grants = self.grants(op, context) => grants?,
@@ -51,6 +46,7 @@ impl EmbeddedWorker {
             resources: vertex.metadata.resources.as_deref().cloned().unwrap_or_default(),
             inputs: lists,
             grants,
+            devices,
         };
         let sink = Arc::new(LogSink::new(context.progress.clone(), self.0.log_limits));
         let outcome = self.0.runner.run(request, sink.clone(), &context.cancel).await;
@@ -77,6 +73,25 @@ impl EmbeddedWorker {
                 Err(with_state(error.into(), state))
             }
         })
+        .await
+    }
+
+    /// What the devices that a process asks for change about its container.
+    async fn device_edits(&self, op: &ExecOp) -> Result<Edits, WorkerError> {
+        if op.devices.is_empty() {
+            return Ok(Edits::default());
+        }
+        let (worker, asked) = (self.clone(), op.devices.clone());
+        blocking(
+            move || match (&worker.0.cdi, asked.iter().find(|device| !device.optional)) {
+                (Some(cdi), _) => cdi.edits(&asked).map_err(|error| failed(&error)),
+                (None, None) => Ok(Edits::default()),
+                (None, Some(device)) => Err(WorkerError::Unsupported(format!(
+                    "device {}: devices are disabled",
+                    device.name
+                ))),
+            },
+        )
         .await
     }
 

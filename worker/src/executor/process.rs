@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::edits::Edits;
 use super::rlimit::Rlimit;
 use super::user::User;
 
@@ -22,6 +23,8 @@ pub struct ProcessSpec {
     pub rootfs: PathBuf,
     /// Whether `/` is read-only; mounts below it are as they are.
     pub rootfs_readonly: bool,
+    /// What devices change about it; the mounts are in place already.
+    pub devices: Edits,
     /// What is mounted below `/dev` and `/sys`, which every container gets anew; parents first.
     pub late_mounts: Vec<LateMount>,
     /// Program and arguments.
@@ -82,6 +85,10 @@ pub struct LateMount {
     pub source: PathBuf,
     /// Whether it is read-only.
     pub readonly: bool,
+    /// Whether devices can be opened there.
+    pub has_devices: bool,
+    /// Whether what is mounted below is seen as well.
+    pub is_recursive: bool,
 }
 
 /// Where output came out.

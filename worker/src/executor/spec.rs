@@ -4,6 +4,8 @@
 //! capabilities, seccomp profile, masked and read-only paths. [`SecurityMode`] has two values and a `match` on it is
 //! complete, so that no third way around the confinement can come in from outside.
 
+mod edits;
+
 use std::path::{Path, PathBuf};
 
 use cairn_solver::llb::{LinuxResources, SecurityMode};
@@ -125,30 +127,41 @@ fn build(process: &ProcessSpec, cgroup: Option<&Path>) -> Result<Spec, OciSpecEr
         .readonly(process.rootfs_readonly)
         .build()?;
     let mut linux = LinuxBuilder::default().namespaces(namespaces(process.network)?);
-    let mut resources = LinuxResourcesBuilder::default().devices(device_rules(process.security)?);
+    let mut rules = device_rules(process.security)?;
+    rules.extend(edits::device_rules(&process.devices)?);
+    let mut resources = LinuxResourcesBuilder::default().devices(rules);
     if let Some(cgroup) = cgroup {
         linux = linux.cgroups_path(cgroup);
         resources = limits(resources, &process.resources)?;
     }
     linux = linux.resources(resources.build()?);
+    let mut devices = edits::nodes(&process.devices, &process.user)?;
     linux = match process.security {
         SecurityMode::Sandbox => linux
             .seccomp(seccomp()?)
             .masked_paths(MASKED.map(str::to_owned).to_vec())
             .readonly_paths(READONLY.map(str::to_owned).to_vec()),
-        SecurityMode::Insecure => linux
-            .masked_paths(Vec::new())
-            .readonly_paths(Vec::new())
-            .devices(host_devices()?),
+        SecurityMode::Insecure => {
+            let mut others = host_devices()?;
+            others.retain(|host| devices.iter().all(|device| device.path() != host.path()));
+            devices.extend(others);
+            linux.masked_paths(Vec::new()).readonly_paths(Vec::new())
+        }
     };
-    SpecBuilder::default()
+    if !devices.is_empty() {
+        linux = linux.devices(devices);
+    }
+    let spec = SpecBuilder::default()
         .version(OCI_VERSION)
         .root(root)
         .process(run(process)?)
         .hostname(process.hostname.clone())
         .mounts(mounts(process)?)
-        .linux(linux.build()?)
-        .build()
+        .linux(linux.build()?);
+    match edits::hooks(&process.devices)? {
+        Some(hooks) => spec.hooks(hooks).build(),
+        None => spec.build(),
+    }
 }
 
 /// What concerns the process itself, whether it is the first of its container or not.
@@ -156,7 +169,7 @@ fn run(process: &ProcessSpec) -> Result<Process, OciSpecError> {
     let user = UserBuilder::default()
         .uid(process.user.uid)
         .gid(process.user.gid)
-        .additional_gids(process.user.groups.clone())
+        .additional_gids(edits::groups(process))
         .build()?;
     let rlimits: Vec<PosixRlimit> = process
         .rlimits
@@ -173,7 +186,7 @@ fn run(process: &ProcessSpec) -> Result<Process, OciSpecError> {
         .terminal(process.terminal)
         .user(user)
         .args(process.args.clone())
-        .env(process.env.clone())
+        .env(edits::env(process))
         .cwd(&process.cwd)
         .capabilities(capabilities(process.security)?)
         .rlimits(rlimits)
@@ -347,9 +360,16 @@ fn mounts(process: &ProcessSpec) -> Result<Vec<Mount>, OciSpecError> {
     }
     for late in &process.late_mounts {
         let access = if late.readonly { "ro" } else { "rw" };
-        let options = ["bind", "private", "nosuid", "nodev", access]
-            .map(str::to_owned)
-            .to_vec();
+        let (bind, private) = if late.is_recursive {
+            ("rbind", "rprivate")
+        } else {
+            ("bind", "private")
+        };
+        let mut options = vec![bind, private, "nosuid", access];
+        if !late.has_devices {
+            options.push("nodev");
+        }
+        let options = options.into_iter().map(str::to_owned).collect();
         mounts.push(mount(&late.dest, "bind", &late.source, options)?);
     }
     Ok(mounts)

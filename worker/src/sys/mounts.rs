@@ -92,13 +92,30 @@ pub struct Restrictions {
 
 /// A mount that is nowhere yet. Gone when dropped unless attached.
 #[derive(Debug)]
-pub struct DetachedMount(OwnedFd);
+pub struct DetachedMount {
+    fd: OwnedFd,
+    /// Whether there are mounts below that it is about, too.
+    is_recursive: bool,
+}
 
 /// Clones the mount that an open file or directory lies in, with that as its root. Pinned by the descriptor: what its
 /// path leads to meanwhile does not matter. Needs Linux 5.12, as does all that is detached.
 pub fn clone_tree(source: impl AsFd) -> io::Result<DetachedMount> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = DetachedMount(open_tree(source, "", flags)?);
+    clone_mounts(source, false)
+}
+
+/// The same, with what is mounted below.
+pub fn clone_tree_recursive(source: impl AsFd) -> io::Result<DetachedMount> {
+    clone_mounts(source, true)
+}
+
+fn clone_mounts(source: impl AsFd, is_recursive: bool) -> io::Result<DetachedMount> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, is_recursive);
+    let tree = DetachedMount {
+        fd: open_tree(source, "", flags)?,
+        is_recursive,
+    };
     let private = MountAttr {
         propagation: libc::MS_PRIVATE,
         ..MountAttr::default()
@@ -116,11 +133,10 @@ pub fn detached_tmpfs(size: u64, mode: u32) -> io::Result<DetachedMount> {
         fsconfig_set_string(&fs, "size", size.to_string())?;
     }
     fsconfig_create(&fs)?;
-    Ok(DetachedMount(fsmount(
-        &fs,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )?))
+    Ok(DetachedMount {
+        fd: fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?,
+        is_recursive: false,
+    })
 }
 
 /// `struct mount_attr` of `mount_setattr(2)`.
@@ -151,14 +167,15 @@ impl DetachedMount {
     }
 
     fn set_attributes(&self, attributes: &MountAttr) -> io::Result<()> {
+        let recursive = if self.is_recursive { libc::AT_RECURSIVE } else { 0 };
         // SAFETY: the descriptor is open, the path is a live, terminated string, and `attributes` is a live structure
         // of the size given, laid out as the kernel documents; it is only read.
         let rc = unsafe {
             libc::syscall(
                 libc::SYS_mount_setattr,
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 c"".as_ptr(),
-                libc::AT_EMPTY_PATH,
+                libc::AT_EMPTY_PATH | recursive,
                 std::ptr::from_ref(attributes),
                 size_of::<MountAttr>(),
             )
@@ -174,7 +191,7 @@ impl DetachedMount {
     pub fn attach(self, parent: OwnedFd, name: &OsStr) -> io::Result<AttachedMount> {
         let target = at::open(&parent, name, rustix::fs::OFlags::PATH, 0)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(&self.0, "", target, "", flags)?;
+        move_mount(&self.fd, "", target, "", flags)?;
         Ok(AttachedMount {
             parent,
             name: name.to_owned(),
@@ -184,7 +201,7 @@ impl DetachedMount {
 
     /// Mounts it on a trusted path.
     pub fn attach_path(self, target: &Path) -> io::Result<MountGuard> {
-        attach(&self.0, target)?;
+        attach(&self.fd, target)?;
         Ok(MountGuard::new(target))
     }
 }

@@ -104,6 +104,7 @@ fn refuse_idle(args: &BuildArgs, option: &str) -> Result<(), CliError> {
         ("--push", args.push),
         ("--no-cache", args.no_cache),
         ("--secret", !args.secrets.is_empty()),
+        ("--allow", !args.allow.is_empty()),
         ("--attest", !args.attest.is_empty()),
         ("--sbom", args.sbom.is_some()),
         ("--provenance", args.provenance.is_some()),

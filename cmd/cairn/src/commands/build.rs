@@ -215,6 +215,7 @@ fn solve_options(plan: &BuildPlan, typed: &mut Typed, surroundings: &Surrounding
         uploads,
         secrets: secrets.collect(),
         ssh_agents: plan.agents.clone(),
+        entitlements: plan.allow.clone(),
         docker_config: docker_config(surroundings),
         ..SolveOptions::default()
     }

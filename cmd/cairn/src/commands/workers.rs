@@ -47,6 +47,16 @@ fn verbose(worker: &WorkerRecord) -> String {
     for (key, value) in &worker.labels {
         text.push_str(&format!("  {}: {}\n", clean(key), clean(value)));
     }
+    if !worker.cdi_devices.is_empty() {
+        text.push_str("Devices:\n");
+    }
+    for device in &worker.cdi_devices {
+        let allowed = if device.auto_allow { " (always allowed)" } else { "" };
+        text.push_str(&format!("  {}{allowed}\n", clean(&device.name)));
+        for (key, value) in &device.annotations {
+            text.push_str(&format!("    {}: {}\n", clean(key), clean(value)));
+        }
+    }
     for (number, policy) in worker.gc_policy.iter().enumerate() {
         text.push_str(&format!("Cleaning rule {number}:\n"));
         for (key, value) in rule(policy) {

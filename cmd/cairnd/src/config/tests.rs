@@ -154,7 +154,7 @@ fn keys_without_effect_are_named() {
         platformsCacheMaxAge = "1h"
         [cdi]
         disabled = true
-        specDirs = []
+        s = 1
         [registry."a.b"]
         u = 1
         [frontend."x.v0"]
@@ -166,6 +166,7 @@ fn keys_without_effect_are_named() {
     let mut ignored = config.unwrap().ignored;
     ignored.sort();
     let want = [
+        "cdi.s",
         "colour",
         "frontend.x.v0",
         "grpc.tls.y",
@@ -192,8 +193,8 @@ fn what_is_not_supported_is_refused_and_named() {
         ("trace = true", "OTEL_EXPORTER_OTLP_ENDPOINT"),
         ("[grpc]\ndebugAddress = \"0.0.0.0:6060\"", "grpc.debugAddress"),
         ("[otel]\nsocketPath = \"/x\"", "otel.socketPath"),
-        ("[cdi]\nspecDirs = [\"/etc/cdi\"]", "cdi.specDirs"),
-        ("[cdi]\ndisabled = false", "CDI devices are not supported"),
+        ("[cdi]\nspecDirs = [\"etc/cdi\"]", "cdi.specDirs"),
+        ("[cdi]\nautoAllowed = [\"gpu\"]", "cdi.autoAllowed"),
         ("[worker.oci]\nrootless = true", "worker.oci.rootless"),
         ("[worker.oci]\nsnapshotter = \"btrfs\"", "overlayfs"),
         ("[worker.oci]\nnoProcessSandbox = true", "noProcessSandbox"),
@@ -206,7 +207,7 @@ fn what_is_not_supported_is_refused_and_named() {
         ),
         ("[system]\nmaxRegistryConcurrency = 3", "maxRegistryConcurrency"),
         ("[cache.gha.sign]\ncommand = [\"x\"]", "GitHub Actions"),
-        ("insecure-entitlements = [\"device\"]", "known are"),
+        ("insecure-entitlements = [\"devices\"]", "known are"),
     ] {
         let error = parse(text).unwrap_err();
         assert!(error.contains(want), "{text}: {error}");

@@ -38,8 +38,6 @@ const KEYS: &[(&str, Harmless, &str)] = &[
     ("grpc.debugAddress", Harmless::Empty, "there is no debug address"),
     ("grpc.securityDescriptor", Harmless::Empty, "this is for Windows"),
     ("otel", Harmless::Empty, "steps cannot send traces"),
-    ("cdi.disabled", Harmless::Bool(true), "CDI devices are not supported"),
-    ("cdi", Harmless::Empty, "CDI devices are not supported"),
     (
         "worker.oci.snapshotter",
         Harmless::Text(&["auto", "overlayfs"]),

@@ -147,10 +147,31 @@ fn workers(bridge: &BuildBridge) -> serde_json::Value {
                 "revision": version.revision,
                 "dockerfileVersion": version.dockerfile_version,
             },
-            "cdiDevices": null,
+            "cdiDevices": devices(bridge),
         })
     });
     workers.collect()
+}
+
+/// The devices that steps may ask for, as clients of the API spell them; null if there are none.
+fn devices(bridge: &BuildBridge) -> serde_json::Value {
+    let devices = bridge.devices().unwrap_or_else(|error| {
+        tracing::warn!(%error, "a frontend is told of no devices");
+        None
+    });
+    let devices = devices.unwrap_or_default();
+    if devices.is_empty() {
+        return serde_json::Value::Null;
+    }
+    let devices = devices.iter().map(|device| {
+        json!({
+            "name": device.name,
+            "autoAllow": device.is_auto_allowed,
+            "annotations": device.annotations,
+            "onDemand": false,
+        })
+    });
+    devices.collect()
 }
 
 /// How a frontend's process ended.

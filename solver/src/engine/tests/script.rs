@@ -21,7 +21,7 @@ use crate::worker::{
     CallContext, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource,
     ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
 };
-use crate::{Digest, Platform, SolveError};
+use crate::{Device, Digest, Platform, SolveError};
 
 type Hook = Arc<dyn Fn(CallContext) -> BoxFuture<'static, Result<String, WorkerError>> + Send + Sync>;
 
@@ -34,6 +34,8 @@ pub(in crate::engine) struct Script {
     /// What comparing results comes to.
     pub(in crate::engine) comparison: Mutex<Option<Comparison>>,
     missing_paths: Mutex<Vec<String>>,
+    /// Devices that there are.
+    pub(super) devices: Mutex<Option<Arc<[Device]>>>,
     files: Mutex<HashMap<String, Bytes>>,
     /// Whether resolving a source makes its result, as receiving a directory does.
     pub(super) makes_on_resolve: AtomicBool,
@@ -141,6 +143,10 @@ impl Worker for Script {
             platforms: vec![Platform::new("linux", "amd64", "")],
             ..WorkerInfo::default()
         }
+    }
+
+    fn devices(&self) -> Result<Option<Arc<[Device]>>, WorkerError> {
+        Ok(self.devices.lock().clone())
     }
 
     fn accepts(&self, filter: &[String]) -> Result<bool, WorkerError> {

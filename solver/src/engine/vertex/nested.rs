@@ -93,9 +93,9 @@ impl Inner {
         })?;
         let want = match graph.map_err(malformed)? {
             None => None,
-            Some(graph) => {
+            Some(mut graph) => {
                 self.check_own_sessions(&graph).map_err(refuse)?;
-                Some(self.take_in(node, &graph)?)
+                Some(self.take_in(node, &mut graph)?)
             }
         };
         self.report_completed(node, None);
@@ -119,7 +119,7 @@ impl Inner {
         Ok(())
     }
 
-    fn take_in(&self, node: &Arc<Node>, graph: &Graph) -> Result<Want, SolveError> {
+    fn take_in(&self, node: &Arc<Node>, graph: &mut Graph) -> Result<Want, SolveError> {
         let refuse = |message: String| node.error(WorkerError::Invalid(message));
         self.check(graph)?;
         // Held until the link is there: of two definitions that hold each other, the second to come sees the first.

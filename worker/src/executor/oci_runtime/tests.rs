@@ -41,6 +41,7 @@ async fn what_a_killed_daemon_left_running_is_ended() {
         rootfs,
         rootfs_readonly: false,
         late_mounts: Vec::new(),
+        devices: Default::default(),
         args: ["/bin/sleep", "1000"].map(str::to_owned).to_vec(),
         env: Vec::new(),
         cwd: "/".to_owned(),

@@ -1,5 +1,7 @@
 //! Why a run has no result.
 
+use std::path::PathBuf;
+
 use cairn_solver::WorkerError;
 
 use crate::causes::with_causes;
@@ -52,6 +54,16 @@ pub enum ExecError {
         selector: String,
         /// Mount point.
         dest: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something of the host that a device needs cannot be mounted.
+    #[error("failed to mount {} of the host at {} for a device", source_path.display(), dest.display())]
+    Host {
+        /// What.
+        source_path: PathBuf,
+        /// Mount point.
+        dest: PathBuf,
         /// Why.
         source: std::io::Error,
     },

@@ -6,6 +6,7 @@ use cairn_solver::llb::{ExecOp, Mount};
 
 use super::prepare::Setting;
 use super::request::ExecRequest;
+use crate::executor::edits::HostMount;
 use crate::executor::resolv::{hosts, resolv_conf};
 use crate::executor::rootfs::StubRemoval;
 
@@ -20,6 +21,8 @@ pub(super) enum What<'a> {
     Asked(usize, &'a Mount),
     /// A file of the daemon's.
     Own { name: &'static str, text: String },
+    /// Something of the host that a device needs.
+    Host(&'a HostMount),
     /// Files of the daemon's; by position among such.
     OwnDir(usize, &'a OwnDir),
 }
@@ -36,14 +39,14 @@ pub struct OwnDir {
 impl Planned<'_> {
     pub(super) fn removal(&self, op: &ExecOp) -> StubRemoval {
         match self.what {
-            What::Own { .. } | What::OwnDir(..) => StubRemoval::WithParents,
+            What::Own { .. } | What::OwnDir(..) | What::Host(_) => StubRemoval::WithParents,
             What::Asked(..) if op.remove_mount_stubs_recursive => StubRemoval::WithParents,
             What::Asked(..) => StubRemoval::Last,
         }
     }
 }
 
-/// All mounts but the root, parents first; those of the op over those of the daemon.
+/// All mounts but the root, parents first; those of the op over those of the daemon, those of devices over all.
 pub(super) fn plan<'a>(
     setting: &Setting,
     request: &'a ExecRequest,
@@ -71,6 +74,11 @@ pub(super) fn plan<'a>(
     planned.extend(asked.map(|(index, mount)| Planned {
         dest: request.dest(mount),
         what: What::Asked(index, mount),
+    }));
+    // Last, as they take the place of what else is mounted there.
+    planned.extend(request.devices.mounts.iter().map(|mount| Planned {
+        dest: mount.dest.clone(),
+        what: What::Host(mount),
     }));
     planned.sort_by(|a, b| a.dest.cmp(&b.dest));
     planned

@@ -167,6 +167,8 @@ impl Stage {
                         dest,
                         source: path,
                         readonly: source.readonly,
+                        has_devices: source.has_devices,
+                        is_recursive: source.is_recursive,
                     });
                 }
             }
@@ -201,6 +203,7 @@ impl Stage {
             rootfs: self.root.path().to_owned(),
             rootfs_readonly: self.is_readonly,
             late_mounts: self.late_mounts.clone(),
+            devices: request.devices.clone(),
             args: request.op.args.clone(),
             env: environment(request, &user)?,
             cwd,

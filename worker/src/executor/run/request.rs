@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use cairn_solver::llb::{ExecOp, LinuxResources, Mount};
 
 use super::error::ExecError;
+use crate::executor::edits::Edits;
 use crate::layer::{Describe, LayerList};
 use crate::sys::root::clean;
 
@@ -30,6 +31,8 @@ pub struct ExecRequest {
     pub inputs: Vec<Option<LayerList>>,
     /// What the client lends.
     pub grants: Grants,
+    /// What the devices it gets change about its container.
+    pub devices: Edits,
 }
 
 impl ExecRequest {

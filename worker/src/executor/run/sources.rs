@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cairn_solver::llb::{FileGrant, Mount, MountKind};
+use rustix::fs::OFlags;
 
 use super::Caches;
 use super::error::{ExecError, private};
 use super::plan::{Planned, What};
 use super::private_dir::PrivateDir;
 use super::request::ExecRequest;
+use crate::executor::edits::HostMount;
 use crate::layer::{LayerList, LayerStore, Mounted, WritableLayer};
-use crate::sys::mounts::{DetachedMount, Restrictions, clone_tree, detached_tmpfs};
+use crate::sys::mounts::{DetachedMount, Restrictions, clone_tree, clone_tree_recursive, detached_tmpfs};
 use crate::sys::{Metadata, Root, at};
 
 /// What becomes an output.
@@ -27,6 +29,9 @@ pub(super) struct Source {
     pub(super) mount: DetachedMount,
     pub(super) is_dir: bool,
     pub(super) readonly: bool,
+    /// Whether devices can be opened there.
+    pub(super) has_devices: bool,
+    pub(super) is_recursive: bool,
 }
 
 /// Turns mounts of an op into things that can be mounted, keeping what they need.
@@ -88,6 +93,7 @@ impl Sources<'_> {
                 Ok(Some(pinned(&handle, restrictions)?))
             }
             What::Asked(index, mount) => self.open_asked(*index, mount),
+            What::Host(mount) => host(mount).map(Some),
         }
     }
 
@@ -118,6 +124,8 @@ impl Sources<'_> {
                     mount: tmpfs,
                     is_dir: true,
                     readonly: mount.readonly,
+                    has_devices: false,
+                    is_recursive: false,
                 }))
             }
             MountKind::Secret(grant) => self.secret(index, grant),
@@ -226,6 +234,33 @@ fn select(root: &Root, mount: &Mount, restrictions: Restrictions) -> Result<Sour
     pinned(&handle, restrictions)
 }
 
+/// Something of the host, whose paths are trusted.
+fn host(wanted: &HostMount) -> Result<Source, ExecError> {
+    let made = || {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let handle = rustix::fs::open(&wanted.source, flags, rustix::fs::Mode::empty())?;
+        let is_dir = Metadata::of(&handle)?.is_dir();
+        let mount = if wanted.is_recursive {
+            clone_tree_recursive(&handle)?
+        } else {
+            clone_tree(&handle)?
+        };
+        mount.restrict(wanted.restrictions)?;
+        Ok(Source {
+            mount,
+            is_dir,
+            readonly: wanted.restrictions.readonly,
+            has_devices: !wanted.restrictions.nodev,
+            is_recursive: wanted.is_recursive,
+        })
+    };
+    made().map_err(|source| ExecError::Host {
+        source_path: wanted.source.clone(),
+        dest: wanted.dest.clone(),
+        source,
+    })
+}
+
 fn pinned(handle: impl std::os::fd::AsFd, restrictions: Restrictions) -> Result<Source, ExecError> {
     let failed = || private("pin the source of a mount");
     let is_dir = Metadata::of(&handle).map_err(failed())?.is_dir();
@@ -235,5 +270,7 @@ fn pinned(handle: impl std::os::fd::AsFd, restrictions: Restrictions) -> Result<
         mount,
         is_dir,
         readonly: restrictions.readonly,
+        has_devices: false,
+        is_recursive: false,
     })
 }

@@ -9,12 +9,14 @@ use cairn_solver::llb::{
 use parking_lot::Mutex;
 
 mod containers;
+mod devices;
 
 use super::super::oci_runtime::OciRuntime;
 use super::super::process::OutputStream;
 use super::super::rootfs::RootfsError;
 use super::*;
 use crate::causes::with_causes;
+use crate::executor::Edits;
 use crate::layer::Describe;
 use crate::sys::is_root_or_skip;
 
@@ -178,6 +180,7 @@ impl Fixture {
             resources: LinuxResources::default(),
             inputs: vec![Some(self.base.clone())],
             grants: Grants::default(),
+            devices: Edits::default(),
         }
     }
 

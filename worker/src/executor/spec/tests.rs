@@ -9,7 +9,10 @@ fn process(security: SecurityMode) -> ProcessSpec {
             dest: "/dev/shm".into(),
             source: "/s".into(),
             readonly: false,
+            has_devices: false,
+            is_recursive: false,
         }],
+        devices: Default::default(),
         args: vec!["a".to_owned()],
         env: Vec::new(),
         cwd: "/".to_owned(),
@@ -139,4 +142,62 @@ fn permitted_capabilities_are_read_from_the_status() {
         Some(0xa804_25fb)
     );
     assert_eq!(permitted("Name:\tx\n"), None);
+}
+
+#[test]
+fn devices_are_allowed_one_by_one() {
+    use crate::executor::edits::{DeviceNode, NodeKind};
+    let mut asks = process(SecurityMode::Sandbox);
+    let node = |path: &str, kind, access: &str| DeviceNode {
+        path: path.into(),
+        kind,
+        major: 10,
+        minor: 5,
+        mode: 0o600,
+        uid: None,
+        gid: None,
+        access: access.to_owned(),
+    };
+    asks.user.uid = 7;
+    asks.env = vec!["A=1".to_owned(), "B=1".to_owned()];
+    asks.devices.env = vec!["B=2".to_owned(), "C=2".to_owned()];
+    asks.devices.nodes = vec![
+        node("/dev/a", NodeKind::Block, "rwm"),
+        node("/dev/b", NodeKind::Character, ""),
+        node("/dev/p", NodeKind::Pipe, "rwm"),
+        node("/dev/a", NodeKind::Character, "r"),
+    ];
+    let spec = runtime_spec(&asks, None).unwrap();
+    assert_eq!(
+        spec.process().as_ref().unwrap().env().as_ref().unwrap(),
+        &["A=1", "B=2", "C=2"]
+    );
+    let linux = spec.linux().as_ref().unwrap();
+    let devices = linux.devices().as_ref().unwrap();
+    let found: Vec<_> = devices
+        .iter()
+        .map(|device| (device.path().to_str().unwrap(), device.typ(), device.uid()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("/dev/b", LinuxDeviceType::C, Some(7)),
+            ("/dev/p", LinuxDeviceType::P, Some(7)),
+            ("/dev/a", LinuxDeviceType::C, Some(7)),
+        ]
+    );
+    let rules = linux.resources().as_ref().unwrap().devices().as_ref().unwrap();
+    let found: Vec<_> = rules
+        .iter()
+        .map(|rule| (rule.allow(), rule.typ(), rule.major(), rule.access().clone().unwrap()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (false, None, None, "rwm".to_owned()),
+            (true, Some(LinuxDeviceType::B), Some(10), "rwm".to_owned()),
+            (true, Some(LinuxDeviceType::C), Some(10), "r".to_owned()),
+        ]
+    );
+    assert!(spec.hooks().is_none());
 }

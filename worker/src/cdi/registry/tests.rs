@@ -1,0 +1,108 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+fn spec(kind: &str, devices: &[(&str, &str)]) -> String {
+    let devices = devices
+        .iter()
+        .map(|(name, value)| format!("{{name: {name}, containerEdits: {{env: [D={value}]}}}}"));
+    let devices: Vec<String> = devices.collect();
+    format!(
+        "cdiVersion: 0.6.0\nkind: {kind}\ncontainerEdits: {{env: [ALL=1]}}\ndevices: [{}]",
+        devices.join(", ")
+    )
+}
+
+fn names(cdi: &Cdi) -> Vec<String> {
+    cdi.devices().iter().map(|device| device.name.clone()).collect()
+}
+
+fn env(cdi: &Cdi, name: &str) -> Result<Vec<String>, String> {
+    let asked = CdiDevice {
+        name: name.to_owned(),
+        optional: false,
+    };
+    let edits = cdi.edits(&[asked]);
+    edits.map(|edits| edits.env).map_err(|error| error.to_string())
+}
+
+#[test]
+fn devices_come_and_go_with_their_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (low, high) = (dir.path().join("low"), dir.path().join("high"));
+    let cdi = Cdi::new(CdiConfig {
+        dirs: vec![low.clone(), high.clone()],
+        auto_allowed: vec!["v.com/c=b".to_owned()],
+    });
+    assert!(names(&cdi).is_empty(), "no directory is no device");
+
+    std::fs::create_dir(&low).unwrap();
+    std::fs::write(low.join("v.yaml"), spec("v.com/c", &[("b", "1"), ("a", "1")])).unwrap();
+    std::fs::write(low.join("ignored.txt"), "x").unwrap();
+    std::fs::write(low.join("broken.json"), "{").unwrap();
+    std::fs::create_dir(low.join("dir.json")).unwrap();
+    assert_eq!(names(&cdi), ["v.com/c=a", "v.com/c=b"]);
+    assert!(cdi.devices()[1].is_auto_allowed);
+    assert_eq!(env(&cdi, "v.com/c=*").unwrap(), ["ALL=1", "D=1", "D=1"]);
+    assert!(Arc::ptr_eq(&cdi.known(), &cdi.known()), "read again for nothing");
+
+    // What a later directory says counts.
+    std::fs::create_dir(&high).unwrap();
+    std::fs::write(high.join("v.json"), spec("v.com/c", &[("a", "2")])).unwrap();
+    assert_eq!(env(&cdi, "v.com/c=a").unwrap(), ["ALL=1", "D=1"], "YAML is no JSON");
+    std::fs::rename(high.join("v.json"), high.join("v.yml")).unwrap();
+    assert_eq!(env(&cdi, "v.com/c=a").unwrap(), ["ALL=1", "D=2"]);
+
+    // Of two in one directory, none.
+    std::fs::write(low.join("w.yaml"), spec("v.com/c", &[("b", "3")])).unwrap();
+    assert_eq!(names(&cdi), ["v.com/c=a"]);
+    assert_eq!(
+        env(&cdi, "v.com/c=b").unwrap_err(),
+        "required device \"v.com/c=b\" is not registered"
+    );
+    std::fs::remove_dir_all(&low).unwrap();
+    std::fs::remove_dir_all(&high).unwrap();
+    assert!(names(&cdi).is_empty());
+}
+
+#[test]
+fn what_is_too_large_or_no_file_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        at("pipe.json"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    std::fs::write(at("large.yaml"), " ".repeat(2 << 20)).unwrap();
+    std::fs::write(at("good.yaml"), spec("v.com/c", &[("a", "1")])).unwrap();
+    let error = |name| SpecFile::read(&at(name)).err().map(|error| error.to_string());
+    assert_eq!(error("pipe.json").unwrap(), "it is no file");
+    assert_eq!(error("large.yaml").unwrap(), "it has more than 1048576 bytes");
+    assert_eq!(error("good.yaml"), None);
+}
+
+#[test]
+fn a_file_that_others_can_write_is_not_trusted() {
+    if !crate::sys::is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.yaml");
+    std::fs::write(&file, spec("v.com/c", &[("a", "1")])).unwrap();
+    let trusts = |file_mode: u32, dir_mode: u32| {
+        let mode = std::fs::Permissions::from_mode;
+        std::fs::set_permissions(&file, mode(file_mode)).unwrap();
+        std::fs::set_permissions(dir.path(), mode(dir_mode)).unwrap();
+        SpecFile::read(&file).unwrap().is_trusted
+    };
+    assert!(trusts(0o644, 0o755));
+    assert!(!trusts(0o664, 0o755));
+    assert!(!trusts(0o646, 0o755));
+    assert!(!trusts(0o644, 0o777));
+    std::os::unix::fs::chown(&file, Some(1), None).unwrap();
+    assert!(!trusts(0o644, 0o755));
+}
