@@ -112,7 +112,7 @@ fn what_differs_makes_one_of_the_other() {
         root.chmod("mode", 0o4711).unwrap();
     });
     let difference = lab.difference(&lower, &upper);
-    let laid_over = lower.merge(&[difference.clone()]);
+    let laid_over = lower.merge(std::slice::from_ref(&difference));
     assert_eq!(lab.tree(&laid_over), lab.tree(&upper));
     let stored = lab.stored(&difference);
     let expected = [
@@ -151,7 +151,7 @@ fn what_is_below_the_other_is_taken_away_again() {
         root.chmod("d", 0o700).unwrap();
     });
     let back = lab.difference(&upper, &lower);
-    assert_eq!(lab.tree(&upper.merge(&[back.clone()])), lab.tree(&lower));
+    assert_eq!(lab.tree(&upper.merge(std::slice::from_ref(&back))), lab.tree(&lower));
     // Over something else, only what was told of is changed.
     let other = lab.layer(&lab.store.scratch(), |root| {
         write(root, "d/b", "3");
