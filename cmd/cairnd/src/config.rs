@@ -208,7 +208,7 @@ pub struct OciSection {
     pub labels: BTreeMap<String, String>,
     /// Path or name of the OCI runtime.
     pub binary: Option<String>,
-    /// Most steps at a time; 0 means as many as there are processors.
+    /// Most steps at a time; 0 means four per processor, but at least 16.
     #[serde(rename = "max-parallelism")]
     pub max_parallelism: usize,
     /// Most steps of one build at a time; 0 means as many as of all.
@@ -545,7 +545,7 @@ impl Config {
             platforms: all(&oci.platforms, platform)?,
             runtime: oci.binary,
             max_parallelism: match oci.max_parallelism {
-                0 => std::thread::available_parallelism().map_or(2, usize::from).max(2),
+                0 => default_parallelism(),
                 most => most,
             },
             max_parallelism_per_build: Some(oci.max_parallelism_per_build).filter(|&most| most > 0),
@@ -725,6 +725,14 @@ fn default_root() -> PathBuf {
     }
     let home = std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
     home.join(".local/share/cairn")
+}
+
+/// Steps wait for networks and disks more than for processors, and some wait for one another.
+fn default_parallelism() -> usize {
+    const LEAST: usize = 16;
+    const PER_PROCESSOR: usize = 4;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors * PER_PROCESSOR).max(LEAST)
 }
 
 #[cfg(test)]
