@@ -4,10 +4,21 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// How often each is tried: more if `CAIRN_FUZZ_CASES` says so.
-pub(crate) fn cases(usual: u32) -> u32 {
+/// Gives a target noise and damaged ones of `seeds`, `usual` times or as often as `CAIRN_FUZZ_CASES` says.
+pub(crate) fn try_target(name: &str, target: impl Fn(&[u8]), seeds: Vec<Vec<u8>>, usual: u32) {
     let wanted = std::env::var("CAIRN_FUZZ_CASES").ok();
-    wanted.and_then(|text| text.parse().ok()).unwrap_or(usual)
+    let config = ProptestConfig {
+        cases: wanted.and_then(|text| text.parse().ok()).unwrap_or(usual),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let ran = proptest::test_runner::TestRunner::new(config).run(&inputs(seeds), |input| {
+        target(&input);
+        Ok(())
+    });
+    if let Err(failure) = ran {
+        panic!("{name}: {failure}");
+    }
 }
 
 /// What is done to a good input.
@@ -61,7 +72,7 @@ fn apply(damage: Damage, bytes: &mut Vec<u8>) {
 }
 
 /// Noise, and damaged ones of `seeds`.
-pub(crate) fn inputs(mut seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+fn inputs(mut seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     seeds.push(Vec::new());
     let damaged =
         (prop::sample::select(seeds), prop::collection::vec(damage(), 0..6)).prop_map(|(mut bytes, damages)| {

@@ -198,7 +198,6 @@ mod damaged;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -289,19 +288,7 @@ mod tests {
             } else {
                 1500
             };
-            let config = ProptestConfig {
-                cases: damaged::cases(cases),
-                failure_persistence: None,
-                ..ProptestConfig::default()
-            };
-            let inputs = damaged::inputs(seeds(name));
-            let ran = proptest::test_runner::TestRunner::new(config).run(&inputs, |input| {
-                target(&input);
-                Ok(())
-            });
-            if let Err(failure) = ran {
-                panic!("{name}: {failure}");
-            }
+            damaged::try_target(name, target, seeds(name), cases);
         }
     }
 
