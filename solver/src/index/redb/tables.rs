@@ -244,12 +244,25 @@ impl<'a> Keys<'a> {
             left -= usize::from(is_out);
         }
         let limit = limits.records.saturating_mul(CONTENTS_PER_RECORD);
-        if self.contents.len()? > limit || is_large {
-            // Keys are hashes: those from a random one on are as good as any others.
-            let from = random_hash();
-            let surplus = self.contents.extract_from_if::<&[u8; 32], _>(&from.., |_, _| true)?;
-            for row in surplus.take(at_once) {
+        let surplus = if is_large {
+            at_once
+        } else {
+            let surplus = self.contents.len()?.saturating_sub(limit);
+            usize::try_from(surplus).map_or(at_once, |surplus| surplus.min(at_once))
+        };
+        self.take_out_contents(surplus)?;
+        Ok(())
+    }
+
+    /// Takes out this many content digests. Keys are hashes: those from a random one on are as good as any others.
+    fn take_out_contents(&mut self, mut count: usize) -> Result<(), Failed> {
+        let from = random_hash();
+        // From the end it goes on at the beginning.
+        for from in [from, [0; 32]] {
+            let after = self.contents.extract_from_if::<&[u8; 32], _>(&from.., |_, _| true)?;
+            for row in after.take(count) {
                 row?;
+                count -= 1;
             }
         }
         Ok(())
