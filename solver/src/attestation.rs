@@ -5,10 +5,13 @@
 //! `Attestation<`[`AttestationSource`]`>`.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::Ref;
+use crate::{Ref, WorkerError};
 
 /// Metadata: why the statement was made, such as `sbom` or `provenance`.
 pub const REASON: &str = "reason";
@@ -39,8 +42,15 @@ pub struct Attestation<S> {
 pub enum AttestationSource {
     /// In a result; `None` is scratch.
     Result(Option<Ref>),
-    /// Here: the predicate in JSON. Only for [`AttestationKind::InToto`].
-    Predicate(Bytes),
+    /// Told on demand. Only for [`AttestationKind::InToto`].
+    Predicate(Arc<dyn PredicateSource>),
+}
+
+/// A predicate about results, some of which is only known when they have been made into what is handed over.
+#[async_trait]
+pub trait PredicateSource: fmt::Debug + Send + Sync {
+    /// The predicate in JSON. An exporter asks for it when it has made all else.
+    async fn tell(&self) -> Result<Bytes, WorkerError>;
 }
 
 /// What the text of an attestation is.

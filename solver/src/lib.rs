@@ -35,7 +35,7 @@ pub mod progress;
 pub mod session;
 pub mod worker;
 
-pub use attestation::{Attestation, AttestationKind, AttestationSource, AttestationSubject};
+pub use attestation::{Attestation, AttestationKind, AttestationSource, AttestationSubject, PredicateSource};
 pub use device::{Device, DeviceError, DeviceGrants};
 pub use digest::{Digest, DigestError};
 pub use engine::{Build, BuildBridge, BuildOptions, Counters, Engine, EngineOptions, Entitlement, Frontends};

@@ -136,6 +136,21 @@ fn both_versions_tell_all_or_the_least_also_of_what_is_cached() -> anyhow::Resul
     );
     let source = &metadata["buildkit_metadata"]["source"];
     ensure!(source["infos"][0]["filename"] == "Dockerfile", "{source}");
+    let read = &source["infos"][0]["llbDefinition"];
+    ensure!(
+        read[0]["op"]["Op"]["source"]["identifier"] == "local://dockerfile",
+        "{source}"
+    );
+    ensure!(
+        read[0]["op"]["Op"]["source"]["attrs"]["local.session"].is_null(),
+        "{source}"
+    );
+    ensure!(read[1]["inputs"] == json!(["step0:0"]), "{source}");
+    ensure!(
+        source["infos"][0]["digestMapping"]
+            .as_object()
+            .is_some_and(|map| map.len() == 2)
+    );
     ensure!(
         source["locations"]["step0"]["locations"][0]["ranges"][0]["start"]["line"] == 1,
         "{source}"
@@ -242,6 +257,48 @@ fn pushed_images_carry_the_least_unless_that_is_not_wanted() -> anyhow::Result<(
         .output()?;
     let list = Program::new("tar").args(["-tf"]).args([&tar]).output()?;
     ensure!(list.lines().any(|line| line == "manifest.json"), "{list}");
+    Ok(())
+}
+
+#[test]
+fn layers_are_named_of_steps_that_have_just_run_for_the_first_time() -> anyhow::Result<()> {
+    let Some(bench) = Bench::open()? else {
+        return Ok(());
+    };
+    let name = format!("{}/layers:1", bench.registry.address());
+    let program = bench.build(&["--push", "-t", &name, "--provenance=mode=max"])?;
+    program.output()?;
+    let index = bench.raw("layers:1")?;
+    let digest = |place: usize| index["manifests"][place]["digest"].as_str().context("no digest");
+    let image = bench.raw(&format!("layers@{}", digest(0)?))?;
+    let statement = bench.raw(&format!("layers@{}", digest(1)?))?;
+    let statement = statement["layers"][0]["digest"].as_str().context("no statement")?;
+    let statement = read_json(&bench.registry.blob_file(statement)?)?;
+    let layers = &statement["predicate"]["runDetails"]["metadata"]["buildkit_metadata"]["layers"];
+    let named = layers.as_object().context("no layers")?;
+    let digests = |layers: &Value| -> Vec<String> {
+        let layers = layers.as_array().into_iter().flatten();
+        layers.map(|layer| layer["digest"].to_string()).collect()
+    };
+    let whole = digests(&image["layers"]);
+    ensure!(whole.len() == 5, "{image}");
+    // Every layer is the last of what one step made.
+    let mut chains: Vec<Vec<String>> = named.values().map(|chains| digests(&chains[0])).collect();
+    chains.retain(|chain| whole.starts_with(chain));
+    chains.sort_by_key(Vec::len);
+    let lengths: Vec<usize> = chains.iter().map(Vec::len).collect();
+    ensure!(lengths == [1, 2, 3, 4, 5], "{layers}");
+    // The record of the build tells them, too.
+    let inspected: Value = serde_json::from_str(&bench.history(&["inspect", "--format", "json"])?)?;
+    let attachments = inspected["Attachments"].as_array().context("no attachments")?;
+    let recorded = attachments.iter().find(|attachment| attachment["Type"] == V02);
+    let digest = recorded
+        .and_then(|recorded| recorded["Digest"].as_str())
+        .context("no digest")?;
+    let id = inspected["Ref"].as_str().context("no id")?;
+    let recorded: Value = serde_json::from_str(&bench.history(&["inspect", "attachment", id, digest])?)?;
+    let recorded = &recorded["metadata"]["https://mobyproject.org/buildkit@v1#metadata"]["layers"];
+    ensure!(recorded == layers, "{recorded}");
     Ok(())
 }
 

@@ -145,6 +145,7 @@ pub(crate) fn warning_from_wire(wire: cairn_proto::gateway::WarnRequest) -> Warn
             filename: info.filename,
             data: info.data,
             language: info.language,
+            definition: None,
         }),
         ranges: wire
             .ranges

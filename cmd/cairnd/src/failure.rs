@@ -409,6 +409,7 @@ mod tests {
                     filename: "Dockerfile".to_owned(),
                     data: "FROM a\n".into(),
                     language: "Dockerfile".to_owned(),
+                    definition: None,
                 }),
                 SourceLocation {
                     file: 0,

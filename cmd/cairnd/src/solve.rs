@@ -1,22 +1,21 @@
 //! One Solve call from beginning to end.
 
+mod evaluate;
+mod outputs;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_proto::control::{Exporter, SolveRequest, SolveResponse};
+use cairn_proto::control::{SolveRequest, SolveResponse};
 use cairn_solver::llb::Definition;
-use cairn_solver::{
-    AttestationSource, Bridge as _, BuildOptions, FrontendRefs, FrontendRequest, FrontendResult, SolveError,
-    SourceJudge, WorkerError,
-};
-use cairn_worker::service::{self, ExportInput, ExportRefs, ExporterRequest};
-use futures_util::future::try_join_all;
-use jiff::Timestamp;
+use cairn_solver::{Bridge as _, BuildOptions, FrontendRefs, FrontendRequest, FrontendResult, SolveError, SourceJudge};
+use cairn_worker::service::ExportRefs;
 use tokio::sync::oneshot;
 use tonic::Code;
 
-use crate::caches::{self, CacheExports};
-use crate::client_exporters::ExportingClient;
+use self::evaluate::evaluate;
+use self::outputs::Outputs;
+use crate::caches;
 use crate::daemon::Daemon;
 use crate::entitlements::Granted;
 use crate::explain::Remember;
@@ -25,7 +24,7 @@ use crate::history::{Made, Recorder};
 use crate::jobs::Job;
 use crate::limits;
 use crate::policy::{self, SessionJudge};
-use crate::provenance::{self, About, Predicates, Provenance};
+use crate::provenance;
 use crate::sbom;
 use crate::traces::Parent;
 
@@ -57,18 +56,7 @@ pub(crate) async fn solve(
 ) -> Result<SolveResponse, Failure> {
     limits::check(&request)?;
     refuse_unsupported(&request)?;
-    let mut outputs = Outputs {
-        exporters: exporters(daemon, &mut request)?,
-        caches: CacheExports::of(daemon.worker.as_ref(), request.cache.as_ref())?,
-        provenance: provenance::Settings::of(&request.frontend_attrs).map_err(Failure::unknown)?,
-        is_recorded: !request.internal,
-        about: About {
-            id: request.r#ref.clone(),
-            started: Timestamp::now(),
-            compatibility_version: request.compatibility_version,
-        },
-        client: ExportingClient::of(&request),
-    };
+    let mut outputs = Outputs::of(daemon, &mut request)?;
     let granted = Granted::of(&request.entitlements, &daemon.config.allowed_entitlements)?;
     let work = match (request.definition.take(), request.frontend.as_str()) {
         (Some(_), frontend) if !frontend.is_empty() => {
@@ -172,13 +160,13 @@ async fn work_through(
         ExportRefs::Platforms(results) => results.values().flatten().cloned().collect(),
     };
     let (exported, cached) = tokio::try_join!(
-        export(job, &outputs.exporters, &input),
+        outputs.export(job, &input),
         outputs.caches.run(&job.build, records, targets),
     )?;
     let made = Made {
         exported,
         cached,
-        provenance,
+        provenance: outputs.record(provenance).await,
         metadata: input.metadata,
     };
     outputs.client.finalize(&response(&made)).await?;
@@ -188,171 +176,6 @@ async fn work_through(
 /// Has a frontend of this daemon carry out a request.
 pub(crate) async fn run_frontend(job: &Job, name: &str, request: FrontendRequest) -> Result<FrontendResult, Failure> {
     Ok(job.bridge.clone().solve_frontend(name, request).await?)
-}
-
-/// What a build hands over.
-struct Outputs {
-    exporters: Vec<Box<dyn service::Exporter>>,
-    caches: CacheExports,
-    /// Whom to ask for more exporters.
-    client: ExportingClient,
-    /// How it is to be stated how results were made.
-    provenance: Option<provenance::Settings>,
-    /// Whether the build is remembered.
-    is_recorded: bool,
-    about: About,
-}
-
-impl Outputs {
-    /// States how results were made: with them if the client wants that, and for the record of the build.
-    async fn state(
-        &self,
-        job: &Job,
-        results: &provenance::Results,
-        input: &mut ExportInput,
-    ) -> Result<Predicates, Failure> {
-        if self.provenance.is_none() && !self.is_recorded {
-            return Ok(Predicates::new());
-        }
-        let provenance = match Provenance::of(job, results, input, &self.about).await {
-            Ok(provenance) => provenance,
-            // Nobody asked for it.
-            Err(error) if self.provenance.is_none() => {
-                tracing::debug!(build = self.about.id, %error, "it is not recorded how results were made");
-                return Ok(Predicates::new());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(settings) = &self.provenance {
-            provenance.attest(job, settings, input).await?;
-        }
-        if !self.is_recorded {
-            return Ok(Predicates::new());
-        }
-        provenance.record(self.provenance.as_ref()).await
-    }
-}
-
-/// Makes all results of a frontend, and has their files brought here that exporters need.
-async fn evaluate(
-    job: &Job,
-    result: FrontendResult,
-    exporters: &[Box<dyn service::Exporter>],
-) -> Result<ExportInput, Failure> {
-    // What is stated is read from files, and says of files in which layer they are.
-    let is_read = !exporters.is_empty() && !result.attestations.is_empty();
-    let input = make(job, result.clone(), is_read).await?;
-    if is_read || exporters.is_empty() || gather(job, exporters, &input).await? {
-        return Ok(input);
-    }
-    make(job, result, true).await
-}
-
-/// Lets exporters get what they need of results that are elsewhere; tells whether that was everything.
-async fn gather(job: &Job, exporters: &[Box<dyn service::Exporter>], input: &ExportInput) -> Result<bool, Failure> {
-    let mut refs = input.refs.iter();
-    let worker = job.build.engine().worker();
-    if !refs.any(|made| worker.is_remote(made).unwrap_or(true)) {
-        return Ok(true);
-    }
-    if exporters.iter().any(|exporter| exporter.needs_all_files()) {
-        return Ok(false);
-    }
-    let gathering = exporters.iter().enumerate().map(async |(index, exporter)| {
-        let key = format!("{}-gather-{index}", job.build.session());
-        let step = job.build.step(&key, "looking for layers that are not here");
-        let context = step.context();
-        step.finish(exporter.gather(input, &context).await)
-    });
-    Ok(try_join_all(gathering).await?.into_iter().all(|is_enough| is_enough))
-}
-
-/// Makes all results of a frontend, at the same time; with all their files if they are to be looked into.
-async fn make(job: &Job, result: FrontendResult, are_whole: bool) -> Result<ExportInput, Failure> {
-    let make = async |reference: Option<cairn_solver::BridgeRef>| match reference {
-        None => Ok(None),
-        Some(reference) if are_whole => job.bridge.evaluate_whole(&reference).await,
-        Some(reference) => job.bridge.evaluate(&reference).await,
-    };
-    let refs = match result.refs {
-        FrontendRefs::Single(reference) => ExportRefs::Single(make(reference).await?),
-        FrontendRefs::Platforms(refs) => {
-            let made = refs
-                .into_iter()
-                .map(async |(platform, reference)| Ok::<_, SolveError>((platform, make(reference).await?)));
-            ExportRefs::Platforms(try_join_all(made).await?.into_iter().collect())
-        }
-    };
-    let attestations = result.attestations.into_iter().map(async |(platform, statements)| {
-        let made = statements.into_iter().map(async |mut statement| {
-            let source = AttestationSource::Result(make(statement.source.take()).await?);
-            Ok::<_, SolveError>(statement.with_source(source))
-        });
-        Ok::<_, SolveError>((platform, try_join_all(made).await?))
-    });
-    Ok(ExportInput {
-        refs,
-        metadata: result.metadata,
-        attestations: try_join_all(attestations).await?.into_iter().collect(),
-        inline_cache: None,
-    })
-}
-
-/// Runs all exporters at the same time, and returns what each says.
-async fn export(
-    job: &Job,
-    exporters: &[Box<dyn service::Exporter>],
-    input: &ExportInput,
-) -> Result<Vec<BTreeMap<String, String>>, Failure> {
-    let exports = exporters.iter().enumerate().map(async |(index, exporter)| {
-        let key = format!("{}-export-{index}", job.build.session());
-        let step = job.build.step(&key, exporter.title());
-        let context = step.context();
-        step.finish(exporter.export(input, &context).await)
-    });
-    Ok(try_join_all(exports).await?)
-}
-
-fn exporters(daemon: &Daemon, request: &mut SolveRequest) -> Result<Vec<Box<dyn service::Exporter>>, Failure> {
-    let mut wanted = request.exporters.clone();
-    if wanted.is_empty() && !request.exporter_deprecated.is_empty() {
-        wanted.push(Exporter {
-            r#type: std::mem::take(&mut request.exporter_deprecated),
-            attrs: std::mem::take(&mut request.exporter_attrs_deprecated),
-        });
-    }
-    let epoch = request
-        .frontend_attrs
-        .get("build-arg:SOURCE_DATE_EPOCH")
-        .filter(|text| text.parse::<i64>().is_ok());
-    let is_old_form = !matches!(request.compatibility_version, 0 | 30);
-    let exporters = wanted.into_iter().enumerate().map(|(index, mut exporter)| {
-        if let Some(epoch) = epoch {
-            exporter
-                .attrs
-                .entry("source-date-epoch".to_owned())
-                .or_insert_with(|| epoch.clone());
-        }
-        if is_old_form {
-            let mut default_to_off = |key: &str| {
-                exporter
-                    .attrs
-                    .entry(key.to_owned())
-                    .or_insert_with(|| "false".to_owned());
-            };
-            default_to_off("oci-artifact");
-            if exporter.r#type != "oci" {
-                default_to_off("oci-mediatypes");
-            }
-        }
-        daemon.worker.exporter(&ExporterRequest {
-            index,
-            kind: exporter.r#type,
-            attrs: exporter.attrs,
-            session: request.session.clone(),
-        })
-    });
-    Ok(exporters.collect::<Result<_, WorkerError>>()?)
 }
 
 /// Says no to what would otherwise be ignored.

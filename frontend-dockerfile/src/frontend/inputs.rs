@@ -60,6 +60,7 @@ impl Inputs {
             filename: filename.to_owned(),
             data,
             language: "Dockerfile".to_owned(),
+            definition: source.as_ref().map(|source| source.definition.clone()),
         };
         let own_ignore = read(bridge, source.as_ref(), &own_ignore).await?;
         Ok(Self {
@@ -167,6 +168,7 @@ fn parse_ignore(name: &str, bytes: &Bytes) -> Result<Vec<String>, FrontendError>
             filename: name.to_owned(),
             data: bytes.clone(),
             language: String::new(),
+            definition: None,
         };
         let locations = error
             .line()

@@ -283,8 +283,12 @@ mod tests {
     #[test]
     fn imported_ops_keep_their_bytes() {
         let mut other = Builder::new();
+        let mut loading = Builder::new();
+        let loaded = loading.source(local("dockerfile"), None, OpMetadata::default());
+        let loading = Arc::new(loading.finish(loaded));
         let file = other.add_source_file(SourceFile {
             filename: "other".to_owned(),
+            definition: Some(loading.clone()),
             ..SourceFile::default()
         });
         let source = other.source(local("a"), None, OpMetadata::named("theirs"));
@@ -323,6 +327,8 @@ mod tests {
         assert_eq!(vertex.name(), "theirs");
         assert_eq!(graph.source_map().files.len(), 2);
         assert_eq!(graph.source_map().files[1].filename, "other");
+        let read_by = graph.source_map().files[1].definition.as_ref();
+        assert_eq!(read_by.map(|read_by| read_by.ops()), Some(loading.ops()));
         assert_eq!(graph.source_map().locations[&digest], [at(1, 7)]);
     }
 

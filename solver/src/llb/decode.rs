@@ -444,6 +444,10 @@ fn source_map(wire: Option<&pb::Source>) -> SourceMap {
                     filename: info.filename.clone(),
                     data: info.data.clone(),
                     language: info.language.clone(),
+                    definition: info
+                        .definition
+                        .clone()
+                        .map(|wire| Arc::new(Definition::from_wire(wire))),
                 })
             })
             .collect(),

@@ -153,6 +153,8 @@ pub struct SourceFile {
     pub data: Bytes,
     /// Language, such as `Dockerfile`.
     pub language: String,
+    /// How it was read, if that is known.
+    pub definition: Option<Arc<Definition>>,
 }
 
 /// A place in a [`SourceFile`].

@@ -495,7 +495,7 @@ pub(super) fn source_files(files: &[SourceFile]) -> pb::Source {
             .map(|file| pb::SourceInfo {
                 filename: file.filename.clone(),
                 data: Bytes::clone(&file.data),
-                definition: None,
+                definition: file.definition.as_ref().map(|definition| definition.to_wire()),
                 language: file.language.clone(),
             })
             .collect(),

@@ -17,6 +17,7 @@ fn step(write: &mut Write, line: u32, name: &str, change: impl FnOnce(&mut ExecO
         filename: "Dockerfile".to_owned(),
         data: FILE.into(),
         language: "Dockerfile".to_owned(),
+        definition: None,
     };
     let mount = |dest: &str, input, by, output| Mount {
         dest: dest.to_owned(),

@@ -8,7 +8,7 @@ use cairn_session::filesend::{self, ExportTarget};
 use cairn_session::fsutil::Tree;
 use cairn_solver::worker::{CallContext, WorkerError};
 
-use super::super::{blocking, failed};
+use super::super::failed;
 use super::Target;
 use super::attrs::Attrs;
 use super::files::{FileSettings, Files, Merged};
@@ -64,8 +64,7 @@ impl Exporter for DirectoryExporter {
         context: &CallContext,
     ) -> Result<BTreeMap<String, String>, WorkerError> {
         let is_list = matches!(input.refs, ExportRefs::Platforms(_));
-        let (worker, settings, input) = (self.target.worker.clone(), self.settings.clone(), input.clone());
-        let files = blocking(move || settings.files(&worker, &input)).await?;
+        let files = self.settings.files(&self.target.worker, input).await?;
         if self.is_mirror {
             // One stream: a second would remove what the first brought.
             let tree = Merged(files.iter().map(Files::to_tree).collect());

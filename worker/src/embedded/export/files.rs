@@ -9,13 +9,14 @@ use bytes::Bytes;
 use cairn_proto::fsutil::Stat;
 use cairn_session::fsutil::{BoxError, Tree, order};
 use cairn_session::mode;
+use cairn_solver::Attestation;
 use cairn_solver::worker::{Ref, WorkerError};
 use jiff::Timestamp;
 
-use super::super::{EmbeddedWorker, failed};
+use super::super::{EmbeddedWorker, blocking, failed};
 use super::attrs::Attrs;
 use super::parts::{Part, parts};
-use super::statements::wanted;
+use super::statements::{Text, told, wanted};
 use crate::content::HashingReader;
 use crate::image::Subject;
 use crate::service::{ExportInput, ExportRefs};
@@ -60,12 +61,27 @@ impl FileSettings {
         })
     }
 
-    /// The files of every platform. Blocks.
-    pub(super) fn files(&self, worker: &EmbeddedWorker, input: &ExportInput) -> Result<Vec<Files>, WorkerError> {
+    /// The files of every platform.
+    pub(super) async fn files(&self, worker: &EmbeddedWorker, input: &ExportInput) -> Result<Vec<Files>, WorkerError> {
         let is_list = matches!(input.refs, ExportRefs::Platforms(_));
+        let mut stated = Vec::new();
+        for part in parts(input, &input.metadata)? {
+            // What is only for images is not for files.
+            let attestations = told(wanted(&part.attestations, false)).await?;
+            stated.push((part, attestations));
+        }
+        let (settings, worker) = (self.clone(), worker.clone());
+        blocking(move || settings.open(&worker, &stated, is_list)).await
+    }
+
+    fn open(
+        &self,
+        worker: &EmbeddedWorker,
+        stated: &[(Part, Vec<Attestation<Text>>)],
+        is_list: bool,
+    ) -> Result<Vec<Files>, WorkerError> {
         let is_split = self.split.unwrap_or(is_list);
-        let parts = parts(input, &input.metadata)?;
-        let files = parts.iter().map(|part| {
+        let files = stated.iter().map(|(part, attestations)| {
             let view = worker.view(part.result.as_ref())?;
             let mut files = Files {
                 id: part.id.clone(),
@@ -80,7 +96,7 @@ impl FileSettings {
                 epoch: self.epoch.or(part.epoch),
             };
             let suffix = (is_list && !is_split).then(|| platform_dir(&part.id));
-            files.statements = self.statements(worker, part, &files, suffix.as_deref())?;
+            files.statements = self.statements(worker, attestations, &files, suffix.as_deref())?;
             Ok(files)
         });
         let files = files.collect::<Result<Vec<_>, WorkerError>>()?;
@@ -93,12 +109,10 @@ impl FileSettings {
     fn statements(
         &self,
         worker: &EmbeddedWorker,
-        part: &Part,
+        attestations: &[Attestation<Text>],
         files: &Files,
         suffix: Option<&str>,
     ) -> Result<Vec<(String, Bytes)>, WorkerError> {
-        // What is only for images is not for files.
-        let attestations: Vec<_> = wanted(&part.attestations, false).collect();
         if attestations.is_empty() {
             return Ok(Vec::new());
         }

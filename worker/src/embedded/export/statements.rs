@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use cairn_solver::attestation::SBOM_CORE;
-use cairn_solver::worker::WorkerError;
+use cairn_solver::worker::{Ref, WorkerError};
 use cairn_solver::{Attestation, AttestationKind, AttestationSource, AttestationSubject};
 use serde_json::value::RawValue;
 
@@ -33,11 +33,7 @@ pub(super) struct NamedStatement {
 }
 
 impl NamedStatement {
-    fn new(
-        attestation: &Attestation<AttestationSource>,
-        path: &str,
-        statement: Statement,
-    ) -> Result<Self, WorkerError> {
+    fn new(attestation: &Attestation<Text>, path: &str, statement: Statement) -> Result<Self, WorkerError> {
         let name = file_name(path)?;
         let core = attestation.metadata.get(SBOM_CORE);
         let stem = name.split_once('.').map_or(name.as_str(), |(stem, _)| stem);
@@ -47,6 +43,30 @@ impl NamedStatement {
             statement,
         })
     }
+}
+
+/// Where the text of an attestation is, once all that it is about has been made.
+#[derive(Debug, Clone)]
+pub(super) enum Text {
+    /// In a result; `None` is scratch.
+    Result(Option<Ref>),
+    /// Here: a predicate in JSON.
+    Predicate(Bytes),
+}
+
+/// Has predicates told that are told on demand.
+pub(super) async fn told(
+    attestations: impl Iterator<Item = &Attestation<AttestationSource>>,
+) -> Result<Vec<Attestation<Text>>, WorkerError> {
+    let mut told = Vec::new();
+    for attestation in attestations {
+        let text = match &attestation.source {
+            AttestationSource::Result(result) => Text::Result(result.clone()),
+            AttestationSource::Predicate(predicate) => Text::Predicate(predicate.tell().await?),
+        };
+        told.push(attestation.clone().with_source(text));
+    }
+    Ok(told)
 }
 
 /// Those attestations that an export carries.
@@ -63,18 +83,18 @@ impl EmbeddedWorker {
     /// Reads attestations; bundles are taken apart. `itself` is what stands for the result that is exported. Blocks.
     pub(super) fn statements<'a>(
         &self,
-        attestations: impl IntoIterator<Item = &'a Attestation<AttestationSource>>,
+        attestations: impl IntoIterator<Item = &'a Attestation<Text>>,
         itself: &[Subject],
     ) -> Result<Vec<NamedStatement>, WorkerError> {
         let mut statements = Vec::new();
         for attestation in attestations {
             let (view, path) = match &attestation.source {
-                AttestationSource::Predicate(predicate) => {
+                Text::Predicate(predicate) => {
                     let statement = state(attestation, predicate, itself)?;
                     statements.push(NamedStatement::new(attestation, &attestation.path, statement)?);
                     continue;
                 }
-                AttestationSource::Result(result) => (self.view(result.as_ref())?, &attestation.path),
+                Text::Result(result) => (self.view(result.as_ref())?, &attestation.path),
             };
             match attestation.kind {
                 AttestationKind::InToto => {
@@ -90,11 +110,7 @@ impl EmbeddedWorker {
 }
 
 /// The statement that a predicate makes together with what it is stated of.
-fn state(
-    attestation: &Attestation<AttestationSource>,
-    predicate: &[u8],
-    itself: &[Subject],
-) -> Result<Statement, WorkerError> {
+fn state(attestation: &Attestation<Text>, predicate: &[u8], itself: &[Subject]) -> Result<Statement, WorkerError> {
     let predicate: Result<Box<RawValue>, _> = serde_json::from_slice(predicate);
     let predicate = predicate
         .map_err(|error| WorkerError::Invalid(format!("attestation {:?} is no JSON: {error}", attestation.path)))?;
@@ -121,7 +137,7 @@ fn state(
 
 /// Reads a directory of whole statements.
 fn unbundle(
-    bundle: &Attestation<AttestationSource>,
+    bundle: &Attestation<Text>,
     view: &dyn View,
     itself: &[Subject],
     statements: &mut Vec<NamedStatement>,
@@ -212,7 +228,7 @@ mod tests {
             std::fs::write(dir.path().join("out").join(name), text).unwrap();
         }
         let view = Root::open(dir.path()).unwrap();
-        let mut bundle = Attestation::new(predicate_type, "/out", AttestationSource::Result(None));
+        let mut bundle = Attestation::new(predicate_type, "/out", Text::Result(None));
         bundle.kind = AttestationKind::Bundle;
         let itself = [Subject::new("image", &cairn_solver::Digest::sha256(b"image"))];
         let mut statements = Vec::new();
@@ -245,7 +261,7 @@ mod tests {
             ("sbom-base.spdx.json", true, false),
             ("sbom.spdx.json", false, false),
         ] {
-            let mut bundle = Attestation::new(SPDX, "/", AttestationSource::Result(None));
+            let mut bundle = Attestation::new(SPDX, "/", Text::Result(None));
             if notes_core {
                 bundle = bundle.with_metadata(SBOM_CORE, "sbom");
             }
@@ -275,7 +291,7 @@ mod tests {
     #[test]
     fn predicates_are_stated_of_what_they_name_or_of_the_result() {
         let itself = [Subject::new("image", &cairn_solver::Digest::sha256(b"image"))];
-        let mut attestation = Attestation::new("p", "p.json", AttestationSource::Predicate(Bytes::new()));
+        let mut attestation = Attestation::new("p", "p.json", Text::Predicate(Bytes::new()));
         assert_eq!(state(&attestation, b"{}", &itself).unwrap().subject, itself);
         let digests = [("sha512".to_owned(), "ff".to_owned())].into();
         attestation.subjects = vec![

@@ -8,7 +8,7 @@ use cairn_session::filesend::ExportTarget;
 use cairn_solver::worker::{CallContext, WorkerError};
 use jiff::Timestamp;
 
-use super::super::{EmbeddedWorker, blocking, failed};
+use super::super::{EmbeddedWorker, failed};
 use super::attrs::Attrs;
 use super::files::{FileSettings, Files};
 use super::{Target, pipe};
@@ -41,8 +41,7 @@ impl Exporter for TarExporter {
         input: &ExportInput,
         context: &CallContext,
     ) -> Result<BTreeMap<String, String>, WorkerError> {
-        let (worker, settings, input) = (self.target.worker.clone(), self.settings.clone(), input.clone());
-        let files = blocking(move || settings.files(&worker, &input)).await?;
+        let files = self.settings.files(&self.target.worker, input).await?;
         let session = self.target.session().await?;
         let target = ExportTarget {
             exporter: self.target.index,

@@ -14,7 +14,7 @@ use super::super::super::cache::inline_records;
 use super::super::super::{blocking, failed};
 use super::super::annotations::{Annotations, Levels};
 use super::super::parts::{Part, parts};
-use super::super::statements::wanted;
+use super::super::statements::{told, wanted};
 use super::bom::LayerFiles;
 use super::{ImageExporter, warn};
 use crate::archive::Times;
@@ -232,9 +232,7 @@ impl ImageExporter {
     ) -> Result<Option<Descriptor>, WorkerError> {
         let (layers, blobs) = (image.layers.clone(), image.blobs.clone());
         let image = image.manifest.descriptor.clone();
-        let attestations: Vec<_> = wanted(&part.attestations, self.settings.with_inline_only)
-            .cloned()
-            .collect();
+        let attestations = told(wanted(&part.attestations, self.settings.with_inline_only)).await?;
         if attestations.is_empty() {
             return Ok(None);
         }
