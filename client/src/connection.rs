@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use cairn_session::windows;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -15,9 +16,8 @@ use crate::error::ClientError;
 
 /// A machine that is up answers sooner; one that is not should not keep the user waiting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Windows large enough that outputs written through the session are not slowed by round trips.
+/// Large enough that outputs written through the session are not slowed by round trips.
 const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Most bytes of headers of one answer. The details of an error are among them, and hold a whole Dockerfile.
 const MAX_HEADERS: u32 = 16 << 20;
 
@@ -70,6 +70,6 @@ fn endpoint(endpoint: Endpoint) -> Endpoint {
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(windows::CONNECTION)
         .http2_max_header_list_size(MAX_HEADERS)
 }

@@ -16,7 +16,8 @@
 //! | [`policy`] | asks about sources | decides about them |
 //! | [`content`] | reads blobs of OCI layouts | finds them in its directories |
 //!
-//! [`fsutil`] is the packet protocol under both file services; [`mode`] its mode bits.
+//! [`fsutil`] is the packet protocol under both file services; [`mode`] its mode bits. [`windows`] says how much may be
+//! unread.
 //!
 //! Invariants: nothing here knows builds or stores. Everything that the other side sends is bounded and
 //! checked before it is used; every task ends with whoever asked for its work.
@@ -45,6 +46,7 @@ mod session;
 pub mod ssh;
 pub mod tunnel;
 pub mod upload;
+pub mod windows;
 
 pub use error::SessionError;
 pub use headers::SessionHeaders;

@@ -8,7 +8,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::config::Config;
 use crate::daemon::{Daemon, StartError};
@@ -37,7 +37,7 @@ pub async fn start(config: Config) -> Result<Embedded, StartError> {
     let daemon = Daemon::open(config).await?;
     let (connect, accept) = mpsc::channel::<tokio::io::DuplexStream>(BACKLOG);
     let stop = CancellationToken::new();
-    let served = Server::builder()
+    let served = server::plain()
         .add_routes(services::routes(&daemon))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(accept).map(Ok::<_, io::Error>),

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cairn_session::windows;
 use rustix::net::AddressFamily;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
@@ -25,9 +26,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Most calls at a time on one connection. A client that builds many things at once has three for each.
 const MAX_CALLS: u32 = 4096;
-/// Bytes that a client may send before they are read. A session is a stream of small frames, one for each file of a
-/// directory; the HTTP/2 library ends connections with too many of them unread, and counts by this.
-const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Most bytes of headers of one call.
 const MAX_HEADERS: u32 = 64 << 10;
 /// How long the daemon waits after a build before it looks for what to remove.
@@ -203,13 +201,13 @@ fn tls(files: &TlsFiles) -> Result<ServerTlsConfig, StartError> {
 }
 
 /// A server that outlives clients which do not end their connections.
-fn plain() -> Server {
+pub(crate) fn plain() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .max_concurrent_streams(MAX_CALLS)
         .http2_max_header_list_size(MAX_HEADERS)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(windows::CONNECTION)
 }
 
 fn secured(tls: &ServerTlsConfig) -> Result<Server, StartError> {

@@ -243,8 +243,6 @@ where
             Some(Ok(_)) => Err(TransferError::UnexpectedPacket("something after the end")),
             // Some senders drop the call once both sides have said that they are done.
             Some(Err(status)) if status.code() == Code::Cancelled => Ok(()),
-            // Some senders drop the call once both sides have said that they are done.
-            Some(Err(status)) if status.code() == Code::Cancelled => Ok(()),
             Some(Err(status)) => Err(status.into()),
         }
     }

@@ -10,3 +10,4 @@ mod other_services;
 mod policy;
 mod sessions;
 mod support;
+mod unread;

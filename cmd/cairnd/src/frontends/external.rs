@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cairn_session::windows;
 use cairn_solver::llb::{ContentCache, Mount, MountKind, NetMode};
 use cairn_solver::{Bridge as _, BuildBridge, FrontendError, FrontendRequest, FrontendResult, SolveError, WorkerError};
 use cairn_worker::service::{
@@ -199,7 +200,7 @@ async fn talk(
     let served = Server::builder()
         .max_concurrent_streams(Some(MAX_CALLS))
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(4 * STREAM_WINDOW)
+        .initial_connection_window_size(windows::CONNECTION)
         .add_routes(services::routes_of_frontend(forwarder))
         .serve_with_incoming(stream::iter([Ok::<_, std::io::Error>(connection)]).chain(stream::pending()));
     let server = AbortOnDropHandle::new(tokio::spawn(async move {
