@@ -18,8 +18,8 @@ pub use definition::{Definition, SourceFile, SourceLocation, SourceMap, SourceRa
 pub use graph::{Edge, Graph, NodeIndex, Vertex, VertexDigest};
 pub use op::{
     ActionInput, BlobLayout, BlobSource, BuildOp, CacheSharing, CdiDevice, Chown, ContentCache, CopyAction, Differ,
-    ExecOp, FileAction, FileActionKind, FileGrant, FileOp, GitMtime, GitSource, HostIp, HttpSource, ImageSource,
-    Labels, LinuxResources, LocalSource, Mount, MountKind, NetMode, OciLayoutSource, Op, OpMetadata, ProgressGroup,
-    ProxyEnv, ResolveMode, SecretEnv, SecurityMode, SourceOp, Ulimit, UserSpec,
+    ExecOp, FileAction, FileActionKind, FileGrant, FileOp, GitMtime, GitSigners, GitSource, HostIp, HttpSignature,
+    HttpSource, ImageSource, Labels, LinuxResources, LocalSource, Mount, MountKind, NetMode, OciLayoutSource, Op,
+    OpMetadata, ProgressGroup, ProxyEnv, ResolveMode, SecretEnv, SecurityMode, SourceOp, Ulimit, UserSpec,
 };
 pub use rewrite::{FoundSource, sources, with_sources};

@@ -30,6 +30,8 @@ pub enum Need {
     Sid,
     /// Git, and both ends of ssh.
     Ssh,
+    /// What makes OpenPGP keys and signatures.
+    Gpg,
 }
 
 impl Need {
@@ -40,6 +42,7 @@ impl Need {
             Self::Containers => &["runc", "skopeo", "umoci"],
             Self::Registry => &["docker-registry", "skopeo"],
             Self::Ssh => &["git", "ssh", "ssh-agent", "ssh-add", "ssh-keygen", "sshd"],
+            Self::Gpg => &["gpg", "gpg-agent", "gpgconf"],
             Self::Bases => return base_registry().err().map(|error| error.to_string()),
             Self::Sid => return sid_program("docker-buildx").err().map(|error| error.to_string()),
         };

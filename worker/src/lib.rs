@@ -18,6 +18,7 @@
 //! | `git` | commits of git repositories |
 //! | [`remote_cache`] | the format of caches that are exported and imported |
 //! | [`service`] | what a daemon asks of a worker |
+//! | `signature` | who made what was fetched |
 //! | [`sys`] | system calls; the only module where `unsafe` is allowed |
 
 pub mod archive;
@@ -39,5 +40,6 @@ pub mod layer;
 pub mod registry;
 pub mod remote_cache;
 pub mod service;
+mod signature;
 pub mod sys;
 pub mod tree;

@@ -167,6 +167,12 @@ pub(super) fn source(op: &SourceOp) -> pb::SourceOp {
             if git.mtime == GitMtime::Commit {
                 attr("git.mtime", "commit".to_owned());
             }
+            if let Some(signers) = &git.signers {
+                attr("git.sig.pubkey", signers.keys.clone());
+                attr("git.sig.rejectexpired", flag(signers.reject_expired));
+                attr("git.sig.requiresignedtag", flag(signers.require_tag));
+                attr("git.sig.ignoresignedtag", flag(signers.ignore_tag));
+            }
             wire.identifier = git.identifier();
         }
         SourceOp::Http(http) => {
@@ -179,6 +185,10 @@ pub(super) fn source(op: &SourceOp) -> pb::SourceOp {
             attr("http.uid", text(Some(http.uid).filter(|&id| id != 0)));
             attr("http.gid", text(Some(http.gid).filter(|&id| id != 0)));
             attr("http.authheadersecret", http.auth_header_secret.clone());
+            if let Some(signature) = &http.signature {
+                attr("http.sig.pubkey", signature.keys.clone());
+                attr("http.sig.signature", signature.signature.clone());
+            }
             for (name, value) in &http.headers {
                 attr(&format!("http.header.{name}"), value.clone());
             }

@@ -205,6 +205,21 @@ pub struct GitSource {
     pub mtime: GitMtime,
     /// Fetches the commit itself, not a reference that leads to it.
     pub fetch_by_commit: bool,
+    /// Who has to have signed the commit or the tag; `None` for nobody.
+    pub signers: Option<GitSigners>,
+}
+
+/// Who has to have signed a commit, or the tag that leads to it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct GitSigners {
+    /// Their keys: of OpenPGP, or of ssh in the form of `authorized_keys`.
+    pub keys: String,
+    /// Whether a key that has expired since does not do.
+    pub reject_expired: bool,
+    /// Whether it has to be the tag that is signed.
+    pub require_tag: bool,
+    /// Whether only the commit counts, even if the tag is signed.
+    pub ignore_tag: bool,
 }
 
 impl GitSource {
@@ -252,6 +267,17 @@ pub struct HttpSource {
     pub auth_header_secret: String,
     /// More headers to send, by lower-case name; only `accept` and `user-agent`.
     pub headers: BTreeMap<String, String>,
+    /// A signature that the file has to have; `None` for none.
+    pub signature: Option<HttpSignature>,
+}
+
+/// An OpenPGP signature over a file.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct HttpSignature {
+    /// Keys of which one has to have made it.
+    pub keys: String,
+    /// The signature, in text form.
+    pub signature: String,
 }
 
 /// A blob of a registry or of a client's OCI layout, as a file.

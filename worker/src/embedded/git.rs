@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use cairn_solver::llb::{GitMtime, GitSource};
-use cairn_solver::worker::{CallContext, Ref, ResolvedSource, SourceMeta, WorkerError};
+use cairn_solver::llb::{GitMtime, GitSigners, GitSource};
+use cairn_solver::worker::{CallContext, GitMeta, Ref, ResolvedSource, SourceMeta, WorkerError};
 
 use super::log::LogSink;
 use super::ssh::LentAgent;
@@ -15,6 +15,7 @@ use crate::git::{
     Access, Authorization, CheckOut, Fetched, GitError, Protocol, Remote, Resolved, Settings, SshAccess, Wanted,
 };
 use crate::layer::Describe;
+use crate::signature::{self, Demands};
 use crate::sys::root::clean;
 
 /// Names of what a reference was resolved to.
@@ -37,9 +38,21 @@ impl EmbeddedWorker {
         context: &CallContext,
     ) -> Result<ResolvedSource, WorkerError> {
         let way = self.way(source, context).await?;
-        let found = self.0.git.resolve(&way.access, &wanted(source), &context.cancel).await;
+        let found = async {
+            let found = self
+                .0
+                .git
+                .resolve(&way.access, &wanted(source), &context.cancel)
+                .await?;
+            if source.signers.is_some() {
+                // Results that are known already are only for those whose signers these are as well.
+                self.fetch(source, Some(parts(found.clone())), &way, context).await?;
+            }
+            Ok(found)
+        };
+        let found = found.await;
         way.log.finish(found.is_err());
-        let found = found.map_err(|error| no_key(error.into()))?;
+        let found = found.map_err(no_key)?;
         if let Some(name) = &found.name {
             context.progress.log(1, format!("{}\t{name}\n", found.commit).into());
         }
@@ -68,7 +81,7 @@ impl EmbeddedWorker {
         let way = self.way(source, context).await?;
         let meta = async {
             let fetched = self.fetch(source, None, &way, context).await?;
-            fetched.meta(&way.access, &context.cancel).await
+            Ok::<_, WorkerError>(fetched.meta(&way.access, &context.cancel).await?)
         };
         let meta = meta.await;
         way.log.finish(meta.is_err());
@@ -78,11 +91,11 @@ impl EmbeddedWorker {
     async fn fetch(
         &self,
         source: &GitSource,
-        resolved: Option<&ResolvedSource>,
+        resolved: Option<BTreeMap<String, String>>,
         way: &Way,
         context: &CallContext,
-    ) -> Result<Fetched, GitError> {
-        let found = match resolved.and_then(|resolved| of_parts(&resolved.parts)) {
+    ) -> Result<Fetched, WorkerError> {
+        let found = match resolved.as_ref().and_then(of_parts) {
             Some(found) => found,
             None => {
                 self.0
@@ -91,7 +104,13 @@ impl EmbeddedWorker {
                     .await?
             }
         };
-        self.0.git.fetch(way.access.clone(), found, &context.cancel).await
+        let fetched = self.0.git.fetch(way.access.clone(), found, &context.cancel).await?;
+        if let Some(signers) = &source.signers {
+            let meta = fetched.meta(&way.access, &context.cancel).await?;
+            let signers = signers.clone();
+            blocking(move || check_signers(&signers, &meta)).await?;
+        }
+        Ok(fetched)
     }
 
     async fn check_out(
@@ -102,7 +121,8 @@ impl EmbeddedWorker {
         context: &CallContext,
     ) -> Result<Option<Ref>, WorkerError> {
         let subdir = subdir(source)?;
-        let fetched = self.fetch(source, resolved, way, context).await?;
+        let known = resolved.map(|resolved| resolved.parts.clone());
+        let fetched = self.fetch(source, known, way, context).await?;
         let mtime = match source.mtime {
             GitMtime::Checkout => None,
             GitMtime::Commit => fetched.meta(&way.access, &context.cancel).await?.committed_at,
@@ -198,6 +218,30 @@ impl EmbeddedWorker {
         let login = remote.login().cloned();
         Ok(login.map(|(user, password)| Authorization::Login(user, password)))
     }
+}
+
+/// Checks that the right people signed what was fetched.
+fn check_signers(signers: &GitSigners, meta: &GitMeta) -> Result<(), WorkerError> {
+    let checked = signature::git::verify_objects(
+        signature::git::Signers {
+            keys: &signers.keys,
+            demands: Demands {
+                reject_expired: signers.reject_expired,
+            },
+            require_tag: signers.require_tag,
+            ignore_tag: signers.ignore_tag,
+        },
+        &meta.checksum,
+        &meta.commit_object,
+        &meta.tag_object,
+    );
+    checked.map_err(|error| {
+        let named = &meta.reference;
+        WorkerError::Failed(format!(
+            "failed to verify the signature of {named} ({}): {error}",
+            meta.checksum
+        ))
+    })
 }
 
 /// An error in finding out what a source stands for, as clients know it.

@@ -16,10 +16,13 @@ mod exchange;
 mod name;
 mod receive;
 mod records;
+mod signature;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -33,6 +36,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::layer::{Describe, LayerList, LayerStore};
+use crate::sys::Metadata;
 use error::HttpError;
 use exchange::{Answer, Ask};
 pub(super) use name::file_name;
@@ -98,6 +102,22 @@ impl Fetched {
     fn modified(&self) -> Option<i64> {
         seconds(self.last_modified.as_deref()?)
     }
+
+    /// Opens the file. Blocks.
+    fn open(&self, layers: &LayerStore) -> Result<(File, Metadata), HttpError> {
+        let [layer] = self.list.ids() else {
+            return Err(self.unreadable(io::Error::other("it is not in a layer of its own")));
+        };
+        let opened = layers.layer_root(layer)?.open_regular(&self.filename);
+        opened.map_err(|source| self.unreadable(source))
+    }
+
+    fn unreadable(&self, source: io::Error) -> HttpError {
+        HttpError::Read {
+            name: self.filename.clone(),
+            source,
+        }
+    }
 }
 
 /// An HTTP date in seconds since the epoch.
@@ -132,7 +152,10 @@ impl HttpSources {
     ) -> Result<ResolvedSource, WorkerError> {
         let failed = |error: HttpError| WorkerError::Failed(format!("failed to load cache key: {}", error.describe()));
         let url = parse_url(&source.url).map_err(failed)?;
-        if let Some(checksum) = source.checksum.filter(|_| !is_upload(&url)) {
+        if let Some(checksum) = source
+            .checksum
+            .filter(|_| !is_upload(&url) && source.signature.is_none())
+        {
             return Ok(pinned(source, checksum));
         }
         let fetched = self.fetch(source, &url, source.checksum, context).await;
@@ -170,14 +193,17 @@ impl HttpSources {
     pub(super) async fn meta(&self, source: &HttpSource, context: &CallContext) -> Result<HttpMeta, WorkerError> {
         let failed = |error: HttpError| WorkerError::Failed(error.describe());
         let url = parse_url(&source.url).map_err(failed)?;
-        if let Some(checksum) = source.checksum {
+        if let Some(checksum) = source.checksum.filter(|_| source.signature.is_none()) {
             return Ok(HttpMeta {
                 checksum,
                 filename: given_name(source).unwrap_or_else(|| file_name(&url, None)),
                 last_modified: None,
             });
         }
-        let fetched = self.fetch(source, &url, None, context).await.map_err(failed)?;
+        let fetched = self
+            .fetch(source, &url, source.checksum, context)
+            .await
+            .map_err(failed)?;
         Ok(HttpMeta {
             checksum: fetched.digest,
             last_modified: fetched.modified(),
@@ -186,6 +212,20 @@ impl HttpSources {
     }
 
     async fn fetch(
+        &self,
+        source: &HttpSource,
+        url: &Url,
+        wanted: Option<Digest>,
+        context: &CallContext,
+    ) -> Result<Fetched, HttpError> {
+        let fetched = self.fetch_unsigned(source, url, wanted, context).await?;
+        match &source.signature {
+            None => Ok(fetched),
+            Some(signature) => self.check_signature(signature, fetched).await,
+        }
+    }
+
+    async fn fetch_unsigned(
         &self,
         source: &HttpSource,
         url: &Url,

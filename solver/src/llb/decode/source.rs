@@ -4,8 +4,8 @@ use cairn_proto::pb;
 
 use super::super::graph::VertexDigest;
 use super::super::op::{
-    BlobLayout, BlobSource, Differ, GitMtime, GitSource, HttpSource, ImageSource, LocalSource, OciLayoutSource,
-    ResolveMode, SourceOp,
+    BlobLayout, BlobSource, Differ, GitMtime, GitSigners, GitSource, HttpSignature, HttpSource, ImageSource,
+    LocalSource, OciLayoutSource, ResolveMode, SourceOp,
 };
 use super::DecodeError;
 use super::ops::{invalid, unsupported};
@@ -13,6 +13,8 @@ use crate::Digest;
 
 /// Longest URL or repository that is accepted.
 const MAX_URL_BYTES: usize = 8 << 10;
+/// Most bytes of keys, or of a signature.
+const MAX_KEYS_BYTES: usize = 256 << 10;
 
 /// Decodes a source; its scheme decides which attributes it may have.
 pub(super) fn decode(vertex: VertexDigest, inputs: usize, wire: &pb::SourceOp) -> Result<SourceOp, DecodeError> {
@@ -142,6 +144,7 @@ fn git(vertex: VertexDigest, rest: &str, wire: &pb::SourceOp) -> Result<GitSourc
         subdir: subdir.to_owned(),
         ..GitSource::default()
     };
+    let mut signers = GitSigners::default();
     for (key, value) in &wire.attrs {
         match key.as_str() {
             "git.fullurl" => git.full_url = value.clone(),
@@ -160,8 +163,25 @@ fn git(vertex: VertexDigest, rest: &str, wire: &pb::SourceOp) -> Result<GitSourc
                     other => return Err(bad_attribute(vertex, key, other)),
                 }
             }
+            "git.sig.pubkey" => signers.keys = signed(vertex, key, value)?,
+            "git.sig.rejectexpired" => signers.reject_expired = flag(vertex, key, value)?,
+            "git.sig.requiresignedtag" => signers.require_tag = flag(vertex, key, value)?,
+            "git.sig.ignoresignedtag" => signers.ignore_tag = flag(vertex, key, value)?,
             other => return Err(unsupported(vertex, format!("attribute {other:?} of a git source"))),
         }
+    }
+    if signers.require_tag && signers.ignore_tag {
+        return Err(invalid(
+            "source",
+            vertex,
+            "the tag has to be signed, and its signature is to be ignored",
+        ));
+    }
+    if signers != GitSigners::default() {
+        if signers.keys.is_empty() {
+            return Err(invalid("source", vertex, "no git.sig.pubkey to verify signatures with"));
+        }
+        git.signers = Some(signers);
     }
     let texts = [&git.repository, &git.full_url, &git.reference, &git.subdir];
     if texts
@@ -185,6 +205,7 @@ fn http(vertex: VertexDigest, wire: &pb::SourceOp) -> Result<HttpSource, DecodeE
         url: wire.identifier.clone(),
         ..HttpSource::default()
     };
+    let mut signature = HttpSignature::default();
     for (key, value) in &wire.attrs {
         let bad = || bad_attribute(vertex, key, value);
         match key.as_str() {
@@ -198,8 +219,17 @@ fn http(vertex: VertexDigest, wire: &pb::SourceOp) -> Result<HttpSource, DecodeE
                 let name = key.trim_start_matches("http.header.");
                 http.headers.insert(name.to_owned(), value.clone());
             }
+            "http.sig.pubkey" => signature.keys = signed(vertex, key, value)?,
+            "http.sig.signature" => signature.signature = signed(vertex, key, value)?,
             other => return Err(unsupported(vertex, format!("attribute {other:?} of an http source"))),
         }
+    }
+    if signature != HttpSignature::default() {
+        if signature.keys.is_empty() || signature.signature.is_empty() {
+            let message = "http.sig.pubkey and http.sig.signature do not go without each other";
+            return Err(invalid("source", vertex, message));
+        }
+        http.signature = Some(signature);
     }
     check_filename(vertex, &http.filename)?;
     Ok(http)
@@ -239,6 +269,18 @@ fn blob(
     }
     check_filename(vertex, &blob.filename)?;
     Ok(blob)
+}
+
+/// Keys or a signature, as text.
+fn signed(vertex: VertexDigest, key: &str, value: &str) -> Result<String, DecodeError> {
+    if value.len() > MAX_KEYS_BYTES {
+        return Err(invalid(
+            "source",
+            vertex,
+            format!("attribute {key} of more than {MAX_KEYS_BYTES} bytes"),
+        ));
+    }
+    Ok(value.to_owned())
 }
 
 /// Permission bits, as octal digits.

@@ -137,6 +137,7 @@ fn sources_are_written_to_the_bytes_they_were_read_from() {
                 gid: 5,
                 auth_header_secret: String::new(),
                 headers: [("accept".to_owned(), "text/plain".to_owned())].into(),
+                signature: None,
             }),
         ),
         (

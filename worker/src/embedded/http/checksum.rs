@@ -6,7 +6,7 @@ use cairn_solver::llb::HttpSource;
 use cairn_solver::worker::{CallContext, ChecksumAlgorithm, ChecksumRequest, WorkerError};
 use sha2::{Sha256, Sha384, Sha512};
 
-use super::{Fetched, HttpError, HttpSources, blocking, parse_url};
+use super::{HttpError, HttpSources, blocking, parse_url};
 
 impl HttpSources {
     /// Hashes the file that a URL stands for, and what is to follow it.
@@ -21,28 +21,13 @@ impl HttpSources {
             let fetched = self.fetch(source, &url, source.checksum, context).await?;
             let (layers, request) = (self.layers.clone(), request.clone());
             blocking(move || {
-                let [layer] = fetched.list.ids() else {
-                    return Err(unreadable(
-                        &fetched,
-                        io::Error::other("it is not in a layer of its own"),
-                    ));
-                };
-                let root = layers.layer_root(layer)?;
-                let file = root.open_regular(&fetched.filename);
-                let hashed = file.and_then(|(file, _)| digest(file, &request));
-                hashed.map_err(|source| unreadable(&fetched, source))
+                let (file, _) = fetched.open(&layers)?;
+                digest(file, &request).map_err(|source| fetched.unreadable(source))
             })
             .await
         };
         hash.await
             .map_err(|error: HttpError| WorkerError::Failed(error.describe()))
-    }
-}
-
-fn unreadable(fetched: &Fetched, source: io::Error) -> HttpError {
-    HttpError::Read {
-        name: fetched.filename.clone(),
-        source,
     }
 }
 

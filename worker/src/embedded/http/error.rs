@@ -8,6 +8,7 @@ use cairn_solver::Digest;
 
 use crate::causes::with_causes;
 use crate::layer::LayerError;
+use crate::signature::SignatureError;
 
 /// A file that was not fetched.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,9 @@ pub(super) enum HttpError {
     /// The disk refuses.
     #[error("failed to write {name}")]
     Write { name: String, source: io::Error },
+    /// It was not made by whom it should have been.
+    #[error("failed to verify the signature of {name}")]
+    Signature { name: String, source: SignatureError },
     /// The disk does not give back what was written to it.
     #[error("failed to read {name}")]
     Read { name: String, source: io::Error },

@@ -154,9 +154,10 @@ fn http() -> impl Strategy<Value = SourceOp> {
         attributes,
         text(),
         headers,
+        prop::option::of(("[a-z]{1,8}", "[a-z]{1,8}")),
     )
         .prop_map(
-            |(url, checksum, filename, (mode, uid, gid), auth_header_secret, headers)| {
+            |(url, checksum, filename, (mode, uid, gid), auth_header_secret, headers, signature)| {
                 SourceOp::Http(HttpSource {
                     url,
                     checksum,
@@ -166,6 +167,7 @@ fn http() -> impl Strategy<Value = SourceOp> {
                     gid,
                     auth_header_secret,
                     headers,
+                    signature: signature.map(|(keys, signature)| HttpSignature { keys, signature }),
                 })
             },
         )

@@ -508,6 +508,29 @@ fn sources() {
             want,
         );
     }
+    let git = |attrs: &[(&str, &str)]| source("git://h/r.git", attrs);
+    refused(
+        &git(&[("git.sig.rejectexpired", "true")]),
+        "invalid source op %: no git.sig.pubkey to verify signatures with",
+    );
+    refused(
+        &git(&[
+            ("git.sig.pubkey", "k"),
+            ("git.sig.requiresignedtag", "true"),
+            ("git.sig.ignoresignedtag", "true"),
+        ]),
+        "invalid source op %: the tag has to be signed, and its signature is to be ignored",
+    );
+    refused(
+        &git(&[("git.sig.pubkey", &"k".repeat((256 << 10) + 1))]),
+        "invalid source op %: attribute git.sig.pubkey of more than 262144 bytes",
+    );
+    for key in ["http.sig.pubkey", "http.sig.signature"] {
+        refused(
+            &source("http://h/f", &[(key, "k")]),
+            "invalid source op %: http.sig.pubkey and http.sig.signature do not go without each other",
+        );
+    }
     for (key, value) in [
         ("image.resolvemode", "sometimes"),
         ("image.layerlimit", "0"),
@@ -554,12 +577,7 @@ fn sources() {
             &format!("invalid source op %: attribute {key} is {value:?}"),
         );
     }
-    for key in [
-        "http.header.cookie",
-        "http.header.Accept",
-        "http.sig.pubkey",
-        "http.new",
-    ] {
+    for key in ["http.header.cookie", "http.header.Accept", "http.new"] {
         refused(
             &source("http://h/x", &[(key, "x")]),
             &format!("attribute {key:?} of an http source is not supported by this daemon (vertex %)"),
