@@ -22,18 +22,19 @@ fn key(n: u32) -> CacheKey {
 
 /// What a RUN of an ordinary image leaves.
 fn known(n: u32) -> Arc<Known> {
-    let field = |name: &str, value: String| (name.to_owned(), value);
     Arc::new(Known {
         preimage: Preimage {
-            kind: "exec".to_owned(),
-            fields: vec![
-                field("arg", format!("make part-{n}")),
-                field(
+            kind: "exec".into(),
+            fields: [
+                ("arg", &*format!("make part-{n}")),
+                (
                     "env",
-                    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+                    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 ),
-                field("cwd", "/src".to_owned()),
-            ],
+                ("cwd", "/src"),
+            ]
+            .into_iter()
+            .collect(),
             inputs: Vec::new(),
         },
         evidence: Evidence {

@@ -42,7 +42,7 @@ impl From<Millis> for SystemTime {
 }
 
 /// What went into a key, and how that came about.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The parts of the key.
     pub preimage: Preimage,
@@ -51,7 +51,7 @@ pub struct Known {
 }
 
 /// What is known about the making of a result, beside what its key consists of.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// Display name of the step.
     pub name: String,
@@ -66,7 +66,7 @@ pub struct Evidence {
 }
 
 /// A line of a file that builds are described in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// Name of the file, as clients know it.
     pub file: String,
@@ -75,7 +75,7 @@ pub struct Place {
 }
 
 /// The input that a step was identified by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputEvidence {
     /// The input's key.
     pub key: CacheKey,

@@ -206,14 +206,12 @@ impl CacheIndex for RedbIndex {
             None => {}
         }
         self.read("read a record", |file| {
-            let row = file.gone.get(key.as_bytes())?;
-            // A compaction may leave both behind.
-            let row = if file.results.get(key.as_bytes())?.is_some() {
-                None
-            } else {
-                row
+            let Some(row) = file.gone.get(key.as_bytes())? else {
+                return Ok(None);
             };
-            Ok(row.map(|row| tables::decode_removal(row.value())))
+            // A compaction may leave both behind.
+            let is_there = file.results.get(key.as_bytes())?.is_some();
+            Ok((!is_there).then(|| tables::decode_removal(row.value())))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::fields::{action, copy, exec, vertex};
 use super::*;
-use crate::llb::{Mount, SecretEnv};
+use crate::llb::{CacheSharing, Chown, CopyAction, ExecOp, FileActionKind, Mount, MountKind, Op, SecretEnv, UserSpec};
 
 /// Every part that an op of this kind can have, with every option set.
 fn parts() -> BTreeSet<(String, String)> {
@@ -58,8 +58,8 @@ fn parts() -> BTreeSet<(String, String)> {
         result: None,
     });
     let named = |preimage: &Preimage| -> Vec<(String, String)> {
-        let names = preimage.fields.iter().map(|(name, _)| name.clone());
-        names.map(|name| (preimage.kind.clone(), name)).collect()
+        let names = preimage.fields.iter().map(|(name, _)| name.to_owned());
+        names.map(|name| (preimage.kind.to_string(), name)).collect()
     };
     preimages.iter().chain([&source]).flat_map(named).collect()
 }
@@ -130,5 +130,5 @@ fn the_page_about_keys_lists_what_is_hashed_and_nothing_else() {
     let stale: Vec<_> = listed.difference(&hashed).collect();
     assert!(missing.is_empty(), "not on the page: {missing:?}");
     assert!(stale.is_empty(), "only on the page: {stale:?}");
-    assert!(page.contains(KEY_VERSION));
+    assert!(page.contains(preimage::KEY_VERSION));
 }

@@ -64,22 +64,22 @@ fn property(name: &str, old: Option<&str>, new: Option<&str>) -> Cause {
 
 /// The parts of a source by name. Its pin says the same in a way that is not for reading.
 fn source(old: &Preimage, new: &Known) -> Vec<Cause> {
-    let parts = |preimage: &Preimage| -> BTreeMap<String, String> { preimage.fields.iter().cloned().collect() };
-    let (old, now) = (parts(old), parts(&new.preimage));
-    let mut names: Vec<&String> = old.keys().chain(now.keys()).collect();
+    let (old, now): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        (old.fields.iter().collect(), new.preimage.fields.iter().collect());
+    let mut names: Vec<&str> = old.keys().chain(now.keys()).copied().collect();
     names.sort_unstable();
     names.dedup();
-    let named = now.get("reference").or(now.get("directory")).map(String::as_str);
+    let named = now.get("reference").or(now.get("directory")).copied();
     let name = unpinned(named.unwrap_or(&new.evidence.name));
     let differing = names.into_iter().filter(|part| {
-        let (old, new) = (old.get(*part), now.get(*part));
+        let (old, new) = (old.get(part), now.get(part));
         let same_name = old.zip(new).is_some_and(|(old, new)| unpinned(old) == unpinned(new));
         *part != "pin" && old != new && !same_name
     });
     differing
         .map(|part| Cause::Source {
             name: clipped_value(&name),
-            part: part.clone(),
+            part: part.to_owned(),
             old: old.get(part).map(|value| clipped_value(value)),
             new: now.get(part).map(|value| clipped_value(value)),
         })
@@ -102,8 +102,8 @@ fn own(old: &Known, new: &Known) -> Vec<Cause> {
     causes.extend(variables(&values(&before, "env"), &values(&now, "env"), &declared));
     // In the order of the step's fields, then what is not there any more.
     let mut names: Vec<&str> = Vec::new();
-    for (name, _) in new.fields.iter().chain(&old.fields) {
-        if !matches!(name.as_str(), "arg" | "env" | "action") && !names.contains(&name.as_str()) {
+    for (name, _) in new.fields.iter().chain(old.fields.iter()) {
+        if !matches!(name, "arg" | "env" | "action") && !names.contains(&name) {
             names.push(name);
         }
     }
@@ -122,7 +122,7 @@ fn values<'a>(fields: &BTreeMap<&str, Vec<&'a str>>, name: &str) -> Vec<&'a str>
 
 fn by_name(preimage: &Preimage) -> BTreeMap<&str, Vec<&str>> {
     let mut fields: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (name, value) in &preimage.fields {
+    for (name, value) in preimage.fields.iter() {
         fields.entry(name).or_default().push(value);
     }
     fields
@@ -196,13 +196,10 @@ mod tests {
     use crate::index::Evidence;
 
     fn known(fields: &[(&str, &str)]) -> Known {
-        let fields = fields
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Known {
             preimage: Preimage {
-                kind: "exec".to_owned(),
-                fields: fields.collect(),
+                kind: "exec".into(),
+                fields: fields.iter().copied().collect(),
                 inputs: Vec::new(),
             },
             evidence: Evidence {

@@ -86,7 +86,7 @@ impl Inner {
             selectors: selectors.to_vec(),
             result: input.result.as_ref().map(|result| result.id().clone()),
         };
-        let part = InputPart::Content(digests.iter().map(ToString::to_string).collect());
+        let part = InputPart::Content(digests);
         Ok((part, evidence))
     }
 

@@ -7,9 +7,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::node::{Identified, Node, Part};
+use super::node::{Identified, Node};
 use crate::SolveError;
-use crate::cache_key::{self, Dependency};
+use crate::cache_key::{self, Dependency, InputPart};
 use crate::engine::build::Inner;
 use crate::llb::Op;
 use crate::worker::{ContentSelector, WorkerError};
@@ -123,9 +123,12 @@ impl Inner {
         };
         let dependency = node.dependency(position)?;
         let (part, is_fresh) = match dependency {
-            Dependency::Identity => (Part::Identity(identified.key, want.output), identified.fresh),
+            Dependency::Identity => {
+                let (key, output) = (identified.key, want.output);
+                (InputPart::Identity { key, output }, identified.fresh)
+            }
             Dependency::Content(selectors) => match self.remembered_content(want, identified, &selectors) {
-                Some(digests) => (Part::Content(digests), false),
+                Some(digests) => (InputPart::Content(digests), false),
                 None => {
                     self.start_content(node.clone(), position, selectors);
                     return None;
@@ -144,7 +147,7 @@ impl Inner {
             let steps = match digests {
                 Err(error) => node.identify(Err(error)),
                 Ok(digests) => {
-                    let is_whole = node.add_part(position, Part::Content(digests), false);
+                    let is_whole = node.add_part(position, InputPart::Content(digests), false);
                     is_whole.then_some(Step::Whole(node.number)).into_iter().collect()
                 }
             };
@@ -193,7 +196,7 @@ impl Node {
     }
 
     /// Adds a part of the key; `true` if it was the last one missing.
-    fn add_part(&self, position: usize, part: Part, is_fresh: bool) -> bool {
+    fn add_part(&self, position: usize, part: InputPart, is_fresh: bool) -> bool {
         let mut identifying = self.identifying.lock();
         if self.identity.get().is_some() {
             return false;
@@ -213,7 +216,7 @@ impl Node {
     }
 
     /// The parts of the key, and whether one is of an input that has to run again.
-    pub(super) fn take_parts(&self) -> (Vec<Part>, bool) {
+    pub(super) fn take_parts(&self) -> (Vec<InputPart>, bool) {
         let mut identifying = self.identifying.lock();
         let parts = std::mem::take(&mut identifying.parts);
         (parts.into_iter().flatten().collect(), identifying.is_fresh)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::node::{Identified, Identity, Node, Part};
+use super::node::{Identified, Identity, Node};
 use crate::cache_key::{self, CacheKey, InputPart, Preimage};
 use crate::engine::build::Inner;
 use crate::index::InputEvidence;
@@ -13,10 +13,7 @@ use crate::{Platform, SolveError};
 
 /// What an input adds of which everything counts.
 pub(super) fn identity_part(key: CacheKey, output: usize) -> (InputPart, InputEvidence) {
-    let part = InputPart::Identity {
-        key: key.to_string(),
-        output,
-    };
+    let part = InputPart::Identity { key, output };
     let evidence = InputEvidence {
         key,
         selectors: Vec::new(),
@@ -29,16 +26,12 @@ impl Inner {
     /// Identifies a vertex of whose key all parts are there.
     pub(super) fn identify(&self, node: &Node) -> Identified {
         let (parts, depends_on_fresh) = node.take_parts();
-        let preimage = self.may_import_any().then(|| {
-            let parts = parts.iter().map(Part::to_preimage).collect();
-            Arc::new(self.preimage(&node.vertex, parts))
-        });
+        let key = cache_key::op_key(&node.vertex, self.platform_of(&node.vertex), &parts);
+        let preimage = self
+            .may_import_any()
+            .then(|| Arc::new(self.preimage(&node.vertex, parts)));
         Identified {
-            key: cache_key::op_key(
-                &node.vertex,
-                self.platform_of(&node.vertex),
-                parts.iter().map(Part::hash),
-            ),
+            key,
             fresh: depends_on_fresh || node.ignore_cache.load(Ordering::Relaxed),
             resolved: None,
             preimage,

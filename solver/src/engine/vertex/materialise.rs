@@ -32,8 +32,7 @@ impl Inner {
                 return Ok(known);
             }
         }
-        // Most vertices of a large build need no more than this: what follows is kept out of their tasks.
-        Box::pin(self.make(node, identified)).await
+        self.make(node, identified).await
     }
 
     /// Makes a vertex whose results are not known, or are not to be used.
@@ -52,7 +51,26 @@ impl Inner {
                 results: results.into(),
             });
         }
-        let mut inputs = try_join_all(node.inputs.iter().map(|want| self.made(*want))).await?;
+        let inputs = self.made_inputs(node).await?;
+        // Of a large build, very many vertices may wait for their inputs: what follows is kept out of their tasks.
+        Box::pin(self.make_of(node, identified, inputs)).await
+    }
+
+    /// The results of all inputs, made if they must be.
+    async fn made_inputs(self: &Arc<Self>, node: &Node) -> Result<Vec<MadeOutput>, SolveError> {
+        // Most have one.
+        if let [want] = *node.inputs {
+            return Ok(vec![self.made(want).await?]);
+        }
+        try_join_all(node.inputs.iter().map(|want| self.made(*want))).await
+    }
+
+    async fn make_of(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        identified: Identified,
+        mut inputs: Vec<MadeOutput>,
+    ) -> Result<Made, SolveError> {
         // Layers are put together without looking into them.
         let needs_files = identified.fresh || !matches!(node.vertex.op, Op::Merge { .. } | Op::Diff { .. });
         let confirmed = loop {
@@ -148,17 +166,30 @@ impl Inner {
             return Ok(self.identity_of(node, identified));
         }
         let dependencies = cache_key::dependencies(&node.vertex);
-        let inputs = try_join_all(inputs.iter().zip(&dependencies).enumerate().map(
-            async |(position, (input, dependency))| match dependency {
-                Dependency::Identity => Ok(identity_part(input.key, input.output)),
+        let by_identity = |input: &MadeOutput| identity_part(input.key, input.output);
+        let is_by_identity = dependencies
+            .iter()
+            .all(|dependency| *dependency == Dependency::Identity);
+        let parts = if is_by_identity {
+            inputs.iter().map(by_identity).collect()
+        } else {
+            let parts = inputs.iter().zip(&dependencies).enumerate();
+            let parts = parts.map(async |(position, (input, dependency))| match dependency {
+                Dependency::Identity => Ok(by_identity(input)),
                 Dependency::Content(selectors) => self.made_content_part(node, position, input, selectors).await,
-            },
-        ))
-        .await?;
-        let (parts, evidence): (_, Vec<_>) = inputs.into_iter().unzip();
+            });
+            try_join_all(parts).await?
+        };
+        let (parts, evidence): (_, Vec<_>) = parts.into_iter().unzip();
         let preimage = self.preimage(&node.vertex, parts);
+        // Most are made of the very keys that they were identified by.
+        let is_same = is_by_identity
+            && node.inputs.iter().zip(inputs).all(|(want, input)| {
+                let known = self.at(want.node);
+                matches!(known.identity.get(), Some(Ok(known)) if known.key == input.key)
+            });
         Ok(Identity {
-            key: preimage.key(),
+            key: if is_same { identified.key } else { preimage.key() },
             known: node.known(preimage, evidence),
             fresh: identified.fresh,
             resolved: None,

@@ -48,7 +48,7 @@ impl Inner {
         };
         let target = self.identified(&self.at(want.node)).await?;
         let part = InputPart::Identity {
-            key: target.key.to_string(),
+            key: target.key,
             output: want.output,
         };
         Ok(Identified {

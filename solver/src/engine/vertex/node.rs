@@ -7,8 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::SetOnce;
 
 use super::flow::User;
-use crate::Digest;
-use crate::cache_key::{CacheKey, Dependency, InputHash, InputPart, Preimage};
+use crate::cache_key::{CacheKey, Dependency, InputPart, Preimage};
 use crate::engine::build::Want;
 use crate::index::{Known, Removal};
 use crate::llb::{Op, OpMetadata, SourceFile, SourceLocation, SourceOp, Vertex};
@@ -38,38 +37,12 @@ pub(super) struct Identifying {
     /// How it depends on each input; only while they come in, since few do at a time.
     pub(super) dependencies: Option<Vec<Dependency>>,
     /// What each input contributes, from the first on, and how many of them are missing.
-    pub(super) parts: Vec<Option<Part>>,
+    pub(super) parts: Vec<Option<InputPart>>,
     pub(super) missing: usize,
     /// Whether an input that counts as a whole has to run again.
     pub(super) is_fresh: bool,
     /// What waits for it.
     pub(super) users: Vec<User>,
-}
-
-/// What an input contributes to a key.
-pub(super) enum Part {
-    Identity(CacheKey, usize),
-    Content(Vec<Digest>),
-}
-
-impl Part {
-    /// The same, to be read.
-    pub(super) fn to_preimage(&self) -> InputPart {
-        match self {
-            Self::Identity(key, output) => InputPart::Identity {
-                key: key.to_string(),
-                output: *output,
-            },
-            Self::Content(digests) => InputPart::Content(digests.iter().map(ToString::to_string).collect()),
-        }
-    }
-
-    pub(super) fn hash(&self) -> InputHash<'_> {
-        match self {
-            Self::Identity(key, output) => InputHash::Identity(*key, *output),
-            Self::Content(digests) => InputHash::Content(digests),
-        }
-    }
 }
 
 /// What a vertex is that is about to run or be recorded.
@@ -109,7 +82,7 @@ impl MadeOutput {
 
     pub(super) fn identity_part(&self) -> InputPart {
         InputPart::Identity {
-            key: self.key.to_string(),
+            key: self.key,
             output: self.output,
         }
     }

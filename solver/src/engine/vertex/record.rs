@@ -150,6 +150,10 @@ const MAX_NAME: usize = 1_000;
 
 /// The beginning of a name, which is enough to recognise it.
 pub(in crate::engine) fn clipped(name: &str) -> String {
+    // Most are short.
+    if name.len() <= MAX_NAME {
+        return name.to_owned();
+    }
     match name.char_indices().map(|(at, _)| at).find(|&at| at > MAX_NAME) {
         Some(end) => format!("{}…", &name[..end]),
         None => name.to_owned(),

@@ -48,7 +48,7 @@ pub(super) fn encode_known(key: &CacheKey, known: &Known) -> Vec<u8> {
     row.extend_from_slice(key.as_bytes());
     row.text(&preimage.kind);
     row.number(preimage.fields.len());
-    for (name, value) in &preimage.fields {
+    for (name, value) in preimage.fields.iter() {
         row.text(name);
         row.text(value);
     }
@@ -56,14 +56,17 @@ pub(super) fn encode_known(key: &CacheKey, known: &Known) -> Vec<u8> {
     for input in &preimage.inputs {
         match input {
             InputPart::Identity { key, output } => {
-                row.push(IDENTITY);
-                row.named(key);
+                row.extend_from_slice(&[IDENTITY, KEY]);
+                row.extend_from_slice(key.as_bytes());
                 row.number(*output);
             }
             InputPart::Content(digests) => {
                 row.push(CONTENT);
                 row.number(digests.len());
-                digests.iter().for_each(|digest| row.named(digest));
+                for digest in digests {
+                    row.push(DIGEST);
+                    row.extend_from_slice(digest.as_bytes());
+                }
             }
         }
     }
@@ -100,14 +103,17 @@ pub(super) fn known_key(row: &[u8]) -> Option<[u8; 32]> {
 pub(super) fn decode_known(row: &[u8]) -> Option<Known> {
     let mut row = Row(row.get(32..)?);
     let preimage = Preimage {
-        kind: row.text()?,
-        fields: row.list(|row| Some((row.text()?, row.text()?)))?,
+        kind: row.text()?.into(),
+        fields: row.list(|row| Some((row.text()?, row.text()?)))?.into_iter().collect(),
         inputs: row.list(|row| match row.byte()? {
             IDENTITY => Some(InputPart::Identity {
-                key: row.named()?,
+                key: CacheKey::from_bytes(row.hash_of(KEY)?),
                 output: row.number()?,
             }),
-            CONTENT => row.list(Row::named).map(InputPart::Content),
+            CONTENT => {
+                let digest = |row: &mut Row<'_>| row.hash_of(DIGEST).map(Digest::from_sha256);
+                row.list(digest).map(InputPart::Content)
+            }
             _ => None,
         })?,
     };
@@ -135,8 +141,7 @@ pub(super) fn decode_known(row: &[u8]) -> Option<Known> {
 const IDENTITY: u8 = 0;
 const CONTENT: u8 = 1;
 
-/// How a text is written that mostly names a key or a digest.
-const TEXT: u8 = 0;
+/// What a hash is of.
 const KEY: u8 = 1;
 const DIGEST: u8 = 2;
 
@@ -149,7 +154,6 @@ trait Write {
     fn long(&mut self, number: u64);
     fn number(&mut self, number: usize);
     fn text(&mut self, text: &str);
-    fn named(&mut self, text: &str);
     fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T));
     fn selector(&mut self, selector: &ContentSelector);
 }
@@ -170,20 +174,6 @@ impl Write for Vec<u8> {
     fn text(&mut self, text: &str) {
         self.number(text.len());
         self.extend_from_slice(text.as_bytes());
-    }
-
-    fn named(&mut self, text: &str) {
-        // Only what comes out again as the very same text.
-        if let Some(key) = text.parse::<CacheKey>().ok().filter(|key| key.to_string() == text) {
-            self.push(KEY);
-            self.extend_from_slice(key.as_bytes());
-        } else if let Ok(digest) = Digest::parse(text) {
-            self.push(DIGEST);
-            self.extend_from_slice(digest.as_bytes());
-        } else {
-            self.push(TEXT);
-            self.text(text);
-        }
     }
 
     fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
@@ -251,13 +241,9 @@ impl Row<'_> {
         String::from_utf8(text.to_vec()).ok()
     }
 
-    fn named(&mut self) -> Option<String> {
-        match self.byte()? {
-            TEXT => self.text(),
-            KEY => Some(CacheKey::from_bytes(self.hash()?).to_string()),
-            DIGEST => Some(Digest::from_sha256(self.hash()?).to_string()),
-            _ => None,
-        }
+    /// A hash that is said to be of this.
+    fn hash_of(&mut self, what: u8) -> Option<[u8; 32]> {
+        (self.byte()? == what).then(|| self.hash())?
     }
 
     fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
@@ -297,13 +283,7 @@ mod tests {
     use super::*;
 
     fn text() -> impl Strategy<Value = String> {
-        prop_oneof![
-            ".{0,20}",
-            any::<[u8; 32]>().prop_map(|hash| CacheKey::from_bytes(hash).to_string()),
-            any::<[u8; 32]>().prop_map(|hash| Digest::from_sha256(hash).to_string()),
-            any::<[u8; 32]>().prop_map(|hash| CacheKey::from_bytes(hash).to_string().to_uppercase()),
-            any::<[u8; 32]>().prop_map(|hash| format!("blake3:{}", hex::encode_upper(hash))),
-        ]
+        ".{0,20}"
     }
 
     fn texts() -> impl Strategy<Value = Vec<String>> {
@@ -315,9 +295,13 @@ mod tests {
     }
 
     fn part() -> impl Strategy<Value = InputPart> {
+        let digests = proptest::collection::vec(any::<[u8; 32]>().prop_map(Digest::from_sha256), 0..4);
         prop_oneof![
-            (text(), any::<usize>()).prop_map(|(key, output)| InputPart::Identity { key, output }),
-            texts().prop_map(InputPart::Content),
+            (any::<[u8; 32]>(), any::<usize>()).prop_map(|(key, output)| InputPart::Identity {
+                key: CacheKey::from_bytes(key),
+                output,
+            }),
+            digests.prop_map(InputPart::Content),
         ]
     }
 
@@ -345,8 +329,12 @@ mod tests {
 
     fn known() -> impl Strategy<Value = Known> {
         use proptest::collection::vec;
-        let preimage = (text(), vec((text(), text()), 0..4), vec(part(), 0..4))
-            .prop_map(|(kind, fields, inputs)| Preimage { kind, fields, inputs });
+        let preimage =
+            (text(), vec((text(), text()), 0..4), vec(part(), 0..4)).prop_map(|(kind, fields, inputs)| Preimage {
+                kind: kind.into(),
+                fields: fields.into_iter().collect(),
+                inputs,
+            });
         let place = proptest::option::of((text(), any::<u32>()).prop_map(|(file, line)| Place { file, line }));
         (preimage, text(), place, any::<u64>(), texts(), vec(input(), 0..3)).prop_map(
             |(preimage, name, place, made_at, arguments, inputs)| Known {

@@ -13,7 +13,7 @@ fn key(n: u8) -> CacheKey {
 fn conformance(index: &dyn CacheIndex) {
     let known = Arc::new(Known {
         preimage: Preimage {
-            kind: "exec".to_owned(),
+            kind: "exec".into(),
             ..Preimage::default()
         },
         ..Known::default()

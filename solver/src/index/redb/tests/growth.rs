@@ -10,8 +10,8 @@ fn nth(n: u32) -> CacheKey {
 fn record(index: &RedbIndex, n: u32) {
     let known = Arc::new(Known {
         preimage: Preimage {
-            kind: "exec".to_owned(),
-            fields: vec![("arg".to_owned(), format!("make {n}"))],
+            kind: "exec".into(),
+            fields: [("arg", format!("make {n}"))].into_iter().collect(),
             inputs: Vec::new(),
         },
         ..Known::default()
@@ -22,7 +22,8 @@ fn record(index: &RedbIndex, n: u32) {
 
 fn is_whole(index: &RedbIndex, n: u32) -> bool {
     let known = index.known(&nth(n)).unwrap();
-    assert!(known.is_none_or(|known| known.preimage.fields[0].1 == format!("make {n}")));
+    let made = format!("make {n}");
+    assert!(known.is_none_or(|known| known.preimage.fields.iter().eq([("arg", &*made)])));
     index.results(&nth(n)).unwrap() == Some(vec![Some(ResultId::new(format!("r{n}")))])
 }
 

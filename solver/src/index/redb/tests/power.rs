@@ -40,10 +40,9 @@ const REMOVAL: Removal = Removal {
 
 /// What is recorded as known of a key: as long as that a change of it changes several sectors.
 fn known_as(value: u8) -> Arc<Known> {
-    let fields = vec![("arg".to_owned(), format!("{value} ").repeat(400))];
     let preimage = Preimage {
-        kind: "exec".to_owned(),
-        fields,
+        kind: "exec".into(),
+        fields: [("arg", format!("{value} ").repeat(400))].into_iter().collect(),
         inputs: Vec::new(),
     };
     Arc::new(Known {
@@ -101,7 +100,7 @@ fn see(index: &dyn CacheIndex) -> Seen {
         let key = key(n);
         let (outputs, known) = (index.results(&key).unwrap(), index.known(&key).unwrap());
         let written = |known: &Known| {
-            let value = known.preimage.fields.first()?.1.split(' ').next()?.parse().ok()?;
+            let value = known.preimage.fields.iter().next()?.1.split(' ').next()?.parse().ok()?;
             Some(known == &*known_as(value))
         };
         let is_written = known.as_ref().is_none_or(|known| written(known) == Some(true));
