@@ -56,6 +56,7 @@ use crate::index::{CacheIndex, Removal};
 use crate::llb::VertexDigest;
 use crate::progress::{EventLog, Spools};
 use crate::session::SessionGroup;
+use crate::usage::Meter;
 use crate::worker::{Ref, ResolvedSource, Worker, WorkerError};
 
 /// What builds that wait for the same work share.
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: SessionGroup,
     /// For what takes a slot: everyone's claims to it.
     slot: Option<Arc<SlotRequest>>,
+    /// What it uses of the machine, if whoever began it wants to know.
+    meter: Option<Arc<Meter>>,
 }
 
 /// The results of an execution, one per output.

@@ -16,6 +16,7 @@
 //! | [`attestation`] | statements that go with results |
 //! | [`progress`] | what clients are told |
 //! | [`session`] | which clients may be asked for private things |
+//! | [`usage`] | what steps use of the machine |
 
 pub mod attestation;
 pub mod cache_key;
@@ -33,6 +34,7 @@ mod platform;
 pub mod policy;
 pub mod progress;
 pub mod session;
+pub mod usage;
 pub mod worker;
 
 pub use attestation::{Attestation, AttestationKind, AttestationSource, AttestationSubject, PredicateSource};

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::llb::{HttpSource, ResolveMode, SourceOp, Vertex};
 use crate::progress::VertexProgress;
 use crate::session::SessionGroup;
+use crate::usage::Meter;
 use crate::{Device, Digest, Platform};
 
 /// Names a result inside its worker, across restarts.
@@ -124,6 +125,8 @@ pub struct Execution {
     pub resolved: Option<ResolvedSource>,
     /// One per vertex input, in order; `None` is scratch.
     pub inputs: Vec<Option<Ref>>,
+    /// Where to note what its process uses of the machine, if somebody wants to know.
+    pub meter: Option<Arc<Meter>>,
 }
 
 /// What there was when a step failed. Results in it are kept from being pruned for as long as it lives, and may go with

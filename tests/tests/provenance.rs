@@ -22,12 +22,21 @@ struct Bench {
 
 impl Bench {
     fn open() -> anyhow::Result<Option<Self>> {
+        Self::open_with("")
+    }
+
+    /// A bench whose daemon has settings that stand in front of all tables.
+    fn open_with(settings: &str) -> anyhow::Result<Option<Self>> {
         let Some(lab) = Lab::open(NEEDS)? else {
             return Ok(None);
         };
         let registry = Registry::start(&lab)?;
         let base = cairn_tests::lab::mirror_config(&cairn_tests::lab::base_registry()?);
-        let daemon = Daemon::start_with(&lab, &lab.path("root"), &format!("{base}{}", registry.config()))?;
+        let daemon = Daemon::start_with(
+            &lab,
+            &lab.path("root"),
+            &format!("{settings}\n{base}{}", registry.config()),
+        )?;
         let server = WebServer::start(|_| WebReply::file("from the web"))?;
         let dockerfile = format!(
             "FROM alpine AS base\n\
@@ -299,6 +308,180 @@ fn layers_are_named_of_steps_that_have_just_run_for_the_first_time() -> anyhow::
     let recorded: Value = serde_json::from_str(&bench.history(&["inspect", "attachment", id, digest])?)?;
     let recorded = &recorded["metadata"]["https://mobyproject.org/buildkit@v1#metadata"]["layers"];
     ensure!(recorded == layers, "{recorded}");
+    Ok(())
+}
+
+#[test]
+fn it_is_told_what_steps_used_of_the_machine_if_that_is_wanted() -> anyhow::Result<()> {
+    let Some(bench) = Bench::open()? else {
+        return Ok(());
+    };
+    let dockerfile = "FROM alpine\n\
+                      RUN dd if=/dev/zero of=/dev/shm/x bs=1M count=32; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sleep 3\n\
+                      RUN true\n";
+    let context = bench.lab.files("busy", &[("Dockerfile", dockerfile)])?;
+    let build = |name: &str, provenance: &str| -> anyhow::Result<(Value, String)> {
+        let dir = bench.lab.path(name);
+        let program = bench.buildx.build()?.args(["--progress=plain", provenance]);
+        let program = program.args(["-o", &format!("type=local,dest={}", dir.display())]);
+        let ran = program.args([&context]).run()?;
+        ensure!(ran.status.success(), "{}", ran.stderr);
+        Ok((read_json(&dir.join("provenance.json"))?, ran.stderr))
+    };
+    let steps = |statement: &Value| {
+        statement["predicate"]["buildDefinition"]["internalParameters"]["buildConfig"]["llbDefinition"].clone()
+    };
+    let machine =
+        |statement: &Value| statement["predicate"]["runDetails"]["metadata"]["buildkit_metadata"]["sysUsage"].clone();
+    let (plain, _) = build("plain", "--provenance=mode=max")?;
+    ensure!(steps(&plain).to_string().matches("resourceUsage").count() == 0 && machine(&plain).is_null());
+    bench.buildx.command(["prune", "-af"])?.output()?;
+
+    let (measured, log) = build("measured", "--provenance=mode=max,capture-usage=true")?;
+    let sample = &machine(&measured)[0];
+    ensure!(
+        sample["timestamp"].is_string() && sample["memoryStat"]["total"].is_u64(),
+        "{sample}"
+    );
+    ensure!(
+        sample["cpuStat"]["user"].is_f64() && sample["procStat"]["processCreated"].is_u64(),
+        "{sample}"
+    );
+    let used = &steps(&measured)[1]["resourceUsage"];
+    if log.contains("there are no control groups to count it") {
+        ensure!(used.is_null(), "{used}");
+        return Ok(());
+    }
+    let samples = used["samples"]
+        .as_array()
+        .with_context(|| format!("not measured: {measured}"))?;
+    let last = samples.last().context("no sample")?;
+    ensure!(
+        samples.len() >= 2,
+        "a step of more than two seconds is measured while it runs: {used}"
+    );
+    ensure!(samples[0]["timestamp"].as_str() < last["timestamp"].as_str(), "{used}");
+    let number = |pointer: &str| last.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    ensure!(number("/cpuStat/usageNanos") > 10_000_000, "{last}");
+    ensure!(
+        number("/cpuStat/userNanos") <= number("/cpuStat/usageNanos") * 2,
+        "{last}"
+    );
+    ensure!(number("/memoryStat/peak") > 32 << 20, "{last}");
+    ensure!(last["pidsStat"]["current"].is_u64(), "{last}");
+    ensure!(used["sysCPUStat"]["user"].is_f64(), "{used}");
+    ensure!(
+        steps(&measured)[0]["resourceUsage"].is_null(),
+        "nothing ran for the image"
+    );
+    let short = steps(&measured)[2]["resourceUsage"]["samples"].as_array().map(Vec::len);
+    ensure!(short == Some(1), "a short step is measured at its end: {short:?}");
+
+    let (known, _) = build("known", "--provenance=mode=max,capture-usage=true")?;
+    ensure!(
+        steps(&known).to_string().matches("resourceUsage").count() == 0,
+        "nothing ran"
+    );
+    ensure!(machine(&known).is_array());
+    let (least, _) = build("least", "--provenance=mode=min,capture-usage=true")?;
+    ensure!(machine(&least).is_null(), "{least}");
+    Ok(())
+}
+
+#[test]
+fn operators_add_to_every_statement() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(NEEDS)? else {
+        return Ok(());
+    };
+    let added = lab.files(
+        "added",
+        &[
+            ("10.json", r#"{"pool": "a", "platform": "mine"}"#),
+            ("20.json", r#"{"pool": {"name": "b"}}"#),
+        ],
+    )?;
+    let setting = format!("provenanceEnvDir = {:?}", added.display().to_string());
+    let bench = Bench::open_with(&setting)?.context("there is a lab")?;
+    for provenance in ["mode=max", "mode=min"] {
+        let statement = bench.stated(provenance, provenance)?;
+        let internal = &statement["predicate"]["buildDefinition"]["internalParameters"];
+        ensure!(
+            internal["pool"]["name"] == "b" && internal["platform"] == "mine",
+            "{internal}"
+        );
+        ensure!(internal["builderPlatform"] == "linux/amd64", "{internal}");
+    }
+    let older = bench.stated("older", "mode=max,version=v0.2")?;
+    let environment = &older["predicate"]["invocation"]["environment"];
+    ensure!(
+        environment["pool"]["name"] == "b" && environment["platform"] == "linux/amd64",
+        "{environment}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_target_on_top_of_another_tells_what_both_are_made_of() -> anyhow::Result<()> {
+    let Some(bench) = Bench::open()? else {
+        return Ok(());
+    };
+    let web = bench.server.url("/f.txt");
+    let dir = bench.lab.path("linked");
+    let file = format!(
+        "target \"base\" {{\n  context = \"base\"\n}}\n\
+         target \"app\" {{\n  context = \"app\"\n  contexts = {{ below = \"target:base\" }}\n  \
+         attest = [\"type=provenance,mode=max,version=v1\"]\n  output = [\"type=local,dest={}\"]\n}}\n",
+        dir.display()
+    );
+    let base = format!("FROM alpine\nADD {web} /web\n");
+    let root = bench.lab.files(
+        "bake",
+        &[
+            ("docker-bake.hcl", &file),
+            ("base/Dockerfile", &base),
+            (
+                "app/Dockerfile",
+                "FROM below\nCOPY x /x\nRUN --network=none test -f /web\n",
+            ),
+            ("app/x", "x"),
+        ],
+    )?;
+    let facts = bench.lab.path("bake.json");
+    let program = bench.buildx.command(["bake"])?.dir(&root);
+    let program = program.args(["--allow", &format!("fs.write={}", bench.lab.path("").display())]);
+    program
+        .args(["--metadata-file", &facts.display().to_string(), "app"])
+        .output()?;
+    let statement = read_json(&dir.join("provenance.json"))?;
+    let definition = &statement["predicate"]["buildDefinition"];
+    let used = uris(&definition["resolvedDependencies"])?;
+    ensure!(
+        used.len() == 2 && used[0].starts_with("pkg:docker/alpine@latest?") && used[1] == web,
+        "{used:?}"
+    );
+    let metadata = &statement["predicate"]["runDetails"]["metadata"];
+    let source = &metadata["buildkit_metadata"]["source"];
+    let files: Vec<bool> = source["infos"]
+        .as_array()
+        .context("no files")?
+        .iter()
+        .map(|file| file["filename"] == "Dockerfile" && file["llbDefinition"].is_array())
+        .collect();
+    ensure!(files == [true, true], "{source}");
+    let facts = read_json(&facts)?;
+    for target in ["app", "base"] {
+        let told = &facts[target]["buildx.build.provenance"];
+        ensure!(
+            told["invocation"]["parameters"]["frontend"] == "dockerfile.v0",
+            "{facts}"
+        );
+        ensure!(
+            told["materials"]
+                .as_array()
+                .is_some_and(|materials| materials.len() == 2),
+            "{told}"
+        );
+    }
     Ok(())
 }
 

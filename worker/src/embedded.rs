@@ -351,7 +351,7 @@ impl Worker for EmbeddedWorker {
                 };
                 Ok(vec![made])
             }
-            Op::Exec(op) => self.run(op, &vertex, &execution.inputs, context).await,
+            Op::Exec(op) => self.run(op, &vertex, &execution.inputs, execution.meter, context).await,
             Op::File(op) => self.change_files(op, &vertex, &execution.inputs, context).await,
             Op::Merge { inputs } => self.merge(inputs, &execution.inputs).await.map(|made| vec![made]),
             Op::Diff { lower, upper } => {

@@ -19,6 +19,7 @@
 //! | [`remote_cache`] | the format of caches that are exported and imported |
 //! | [`service`] | what a daemon asks of a worker |
 //! | `signature` | who made what was fetched |
+//! | [`usage`] | what processes use of the machine |
 //! | [`sys`] | system calls; the only module where `unsafe` is allowed |
 
 pub mod archive;
@@ -43,3 +44,4 @@ pub mod service;
 mod signature;
 pub mod sys;
 pub mod tree;
+pub mod usage;

@@ -57,6 +57,9 @@ pub trait WorkerService: Worker {
     /// this.
     async fn known_layers(&self, result: &Ref) -> Result<Option<Vec<Descriptor>>, WorkerError>;
 
+    /// Whether it can be measured what steps use of the machine.
+    fn can_measure(&self) -> bool;
+
     /// What is kept.
     async fn disk_usage(&self) -> Result<Vec<UsageRecord>, WorkerError>;
 

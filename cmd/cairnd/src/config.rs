@@ -32,6 +32,8 @@ pub const DEFAULT_ADDRESS: &str = "unix:///run/cairn/cairnd.sock";
 pub const DEFAULT_ROOT: &str = "/var/lib/cairn";
 /// Default configuration file.
 pub const DEFAULT_FILE: &str = "/etc/cairn/cairnd.toml";
+/// Default directory of what operators add to statements about builds.
+pub const DEFAULT_PROVENANCE_DIR: &str = "/etc/cairn/provenance.d";
 
 /// The configuration file, as written.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -44,6 +46,9 @@ pub struct ConfigFile {
     /// Entitlements that clients may ask for.
     #[serde(rename = "insecure-entitlements")]
     pub insecure_entitlements: Vec<String>,
+    /// Directory of what is added to statements about builds.
+    #[serde(rename = "provenanceEnvDir")]
+    pub provenance_env_dir: Option<PathBuf>,
     /// Logging.
     pub log: LogSection,
     /// The API's sockets.
@@ -333,6 +338,8 @@ pub struct Config {
     pub history: Limits,
     /// Devices of the host that steps may be given; `None` for none.
     pub cdi: Option<CdiConfig>,
+    /// Directory of what is added to statements about builds.
+    pub provenance_dir: PathBuf,
     /// Frontends that clients may use.
     pub frontends: FrontendRules,
     /// Registries, by host name as in image references.
@@ -567,6 +574,7 @@ impl Config {
                 max_entries: file.history.max_entries.unwrap_or(defaults.max_entries),
             },
             cdi,
+            provenance_dir: provenance_dir(file.provenance_env_dir)?,
             frontends,
             registries: file.registry,
             ignored,
@@ -582,6 +590,19 @@ fn all<T>(texts: &[String], read: impl Fn(&str) -> Result<T, ConfigError>) -> Re
 fn entitlement(key: &str, name: &str) -> Result<Entitlement, ConfigError> {
     let expected = "known are \"network.host\", \"security.insecure\" and \"device\"";
     Entitlement::from_name(name).ok_or_else(|| ConfigError::value(key, name, expected))
+}
+
+/// Where operators put what they add to statements.
+fn provenance_dir(dir: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    match dir.filter(|dir| !dir.as_os_str().is_empty()) {
+        None => Ok(PathBuf::from(DEFAULT_PROVENANCE_DIR)),
+        Some(dir) if dir.is_absolute() => Ok(dir),
+        Some(dir) => Err(ConfigError::value(
+            "provenanceEnvDir",
+            dir.display().to_string(),
+            "expected an absolute path",
+        )),
+    }
 }
 
 /// Where devices are described.

@@ -14,6 +14,7 @@ use crate::config::{Config, GcPolicySection};
 use crate::frontends::BuiltInFrontends;
 use crate::history::History;
 use crate::jobs::Jobs;
+use crate::provenance::Environment;
 use crate::spool::SpoolDir;
 
 /// How long ending the steps of a stopping daemon may take.
@@ -28,6 +29,8 @@ pub(crate) struct Daemon {
     pub(crate) jobs: Jobs,
     pub(crate) frontends: Arc<BuiltInFrontends>,
     pub(crate) history: History,
+    /// What is added to statements about builds.
+    pub(crate) environment: Environment,
     pub(crate) config: Arc<Config>,
 }
 
@@ -48,6 +51,9 @@ pub enum StartError {
     /// The history of builds cannot be used.
     #[error("failed to open the history of builds: {0}")]
     History(#[from] crate::history::HistoryError),
+    /// What is to be added to statements cannot be read.
+    #[error(transparent)]
+    Environment(#[from] crate::provenance::EnvironmentError),
     /// The worker cannot start.
     #[error("failed to start the worker: {0}")]
     Worker(String),
@@ -91,6 +97,9 @@ impl Daemon {
         let index_path = config.root.join("cache.redb");
         let index = tokio::task::spawn_blocking(move || RedbIndex::open(&index_path)).await;
         let index = index.map_err(|error| StartError::Worker(error.to_string()))??;
+        let dir = config.provenance_dir.clone();
+        let environment = tokio::task::spawn_blocking(move || Environment::read(&dir)).await;
+        let environment = environment.map_err(|error| fail(error.to_string()))??;
         let history = History::open(&config.root.join("history"), config.history).await?;
         let worker = Arc::new(worker);
         let spool = config.root.join("spool");
@@ -110,6 +119,7 @@ impl Daemon {
             sessions,
             jobs: Jobs::default(),
             history,
+            environment,
             config: Arc::new(config),
         })
     }

@@ -8,11 +8,14 @@
 //! | [`settings`] | what the client asks for |
 //! | [`capture`], [`materials`] | what was used, and how it is named |
 //! | [`request`] | what was asked for |
+//! | [`environment`] | what operators add |
+//! | [`usage`] | what was used of the machine |
 //! | [`steps`], [`layers`] | definitions as lists of steps, and what those are known as |
 //! | [`story`] | all that is known of one result |
 //! | [`predicate`] | what is told of that, and the forms [`v1`] and [`v02`] |
 
 mod capture;
+mod environment;
 mod layers;
 mod materials;
 mod predicate;
@@ -20,6 +23,7 @@ mod request;
 mod settings;
 mod steps;
 mod story;
+mod usage;
 mod v02;
 mod v1;
 
@@ -36,12 +40,18 @@ use cairn_solver::{
 use cairn_worker::service::ExportInput;
 use jiff::Timestamp;
 
+pub(crate) use self::environment::Environment;
+pub(crate) use self::environment::EnvironmentError;
 use self::predicate::{Detail, Version};
 pub(crate) use self::settings::Settings;
-use self::story::Story;
+use self::story::{Known, Story};
+pub(crate) use self::usage::Watch;
 use crate::failure::Failure;
 use crate::jobs::Job;
 
+/// What is said where there are no control groups.
+const NOT_MEASURED: &str =
+    "provenance does not tell what steps used of the machine: there are no control groups to count it";
 /// Why a statement was made, in its notes.
 const REASON_PROVENANCE: &str = "provenance";
 /// Bytes of ops from which on a record of a build does not list the steps.
@@ -65,13 +75,16 @@ pub(crate) struct Predicate {
 pub(crate) type Predicates = Vec<(Option<String>, Predicate)>;
 
 /// What a build is told of in statements about it.
-#[derive(Debug)]
 pub(crate) struct About {
     /// The id of the build.
     pub(crate) id: String,
     pub(crate) started: Timestamp,
     /// The version of outputs that the client asked for; 0 is the newest.
     pub(crate) compatibility_version: i64,
+    /// What operators add.
+    pub(crate) environment: Environment,
+    /// What it uses of the machine.
+    pub(crate) watch: Watch,
 }
 
 /// The results that a frontend came to, before they are made.
@@ -97,6 +110,7 @@ pub(crate) struct Provenance {
     /// By the ids of platforms.
     stories: Vec<(String, Arc<Story>)>,
     is_single: bool,
+    watch: Watch,
 }
 
 impl Provenance {
@@ -127,6 +141,7 @@ impl Provenance {
             job: job.clone(),
             stories,
             is_single: matches!(results.refs, FrontendRefs::Single(_)),
+            watch: about.watch.clone(),
         })
     }
 
@@ -135,8 +150,12 @@ impl Provenance {
     /// # Errors
     /// If it is not complete although it has to be.
     pub(crate) fn attest(&self, settings: &Settings, input: &mut ExportInput) -> Result<(), Failure> {
-        if !settings.ignored.is_empty() {
-            warn(&self.job, &settings.ignored)?;
+        let mut notes = settings.ignored.clone();
+        if self.watch.is_on() && !self.job.forwarder.worker.can_measure() {
+            notes.push(NOT_MEASURED.to_owned());
+        }
+        if !notes.is_empty() {
+            warn(&self.job, &notes)?;
         }
         for (platform, story) in &self.stories {
             if settings.must_be_complete
@@ -150,6 +169,7 @@ impl Provenance {
                 job: self.job.clone(),
                 story: story.clone(),
                 settings: settings.clone(),
+                watch: self.watch.clone(),
             };
             let source = AttestationSource::Predicate(Arc::new(source));
             let kind = settings.version.predicate_type();
@@ -177,9 +197,13 @@ impl Provenance {
                 },
                 ..settings.clone()
             };
+            let known = Known {
+                watch: &self.watch,
+                most_layers: MAX_RECORDED_LAYERS,
+            };
             let predicate = Predicate {
                 kind: RECORDED.predicate_type(),
-                json: story.tell(&self.job, &settings, MAX_RECORDED_LAYERS).await?,
+                json: story.tell(&self.job, &settings, known).await?,
             };
             predicates.push(((!self.is_single).then(|| platform.clone()), predicate));
         }
@@ -192,6 +216,7 @@ struct Testimony {
     job: Arc<Job>,
     story: Arc<Story>,
     settings: Settings,
+    watch: Watch,
 }
 
 impl std::fmt::Debug for Testimony {
@@ -205,7 +230,11 @@ impl std::fmt::Debug for Testimony {
 #[async_trait]
 impl PredicateSource for Testimony {
     async fn tell(&self) -> Result<Bytes, WorkerError> {
-        let told = self.story.tell(&self.job, &self.settings, MAX_LAYERS).await;
+        let known = Known {
+            watch: &self.watch,
+            most_layers: MAX_LAYERS,
+        };
+        let told = self.story.tell(&self.job, &self.settings, known).await;
         told.map_err(|error| match error {
             SolveError::Cancelled => WorkerError::Cancelled,
             SolveError::Worker(error) => error,

@@ -79,6 +79,7 @@ pub(crate) async fn solve(
         parallelism: daemon.config.max_parallelism_per_build,
         policies: policy::from_wire(request.source_policy.take().into_iter().collect()).await?,
         judge: judge(daemon, &request.source_policy_session),
+        measures: outputs.measures(),
     });
     let (job, answer) = Job::new(build.clone(), inputs.clone(), daemon.frontends.clone());
     let handle = daemon.jobs.register(&request.r#ref, job)?;

@@ -25,6 +25,7 @@ use crate::llb::{
 use crate::policy::{Policy, SourceJudge};
 use crate::progress::{Event, EventLog, VertexHeader, VertexProgress, VertexState};
 use crate::session::SessionGroup;
+use crate::usage::Usage;
 use crate::worker::{CallContext, Ref, WorkerError};
 use crate::{Digest, Platform, SolveError, VertexError};
 
@@ -81,6 +82,8 @@ pub struct BuildOptions {
     pub policies: Vec<Arc<Policy>>,
     /// Who has the last word about sources.
     pub judge: Option<Arc<dyn SourceJudge>>,
+    /// Whether it is to be measured what steps use of the machine.
+    pub measures: bool,
 }
 
 /// An output of a vertex of a build.
@@ -118,6 +121,8 @@ pub(super) struct Inner {
     pub(super) judged: Judged,
     /// How many nested definitions were taken in.
     pub(super) definitions: Mutex<usize>,
+    /// What steps that ran used of the machine.
+    pub(super) usage: Mutex<HashMap<VertexDigest, Usage>>,
     /// All tasks of this build; aborted with it.
     tasks: Mutex<JoinSet<()>>,
     _counted: Counted,
@@ -148,6 +153,7 @@ impl Build {
                 known: Known::default(),
                 judged: Judged::default(),
                 definitions: Mutex::default(),
+                usage: Mutex::default(),
                 tasks: Mutex::default(),
             }),
         })

@@ -1,10 +1,11 @@
 //! What a build really used, for statements about its results.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::build::{Build, Inner, Want};
-use crate::llb::{Definition, Op, SourceOp, Vertex};
+use crate::llb::{Definition, Op, SourceOp, Vertex, VertexDigest};
+use crate::usage::Usage;
 use crate::worker::{Ref, ResolvedSource};
 use crate::{Digest, SolveError};
 
@@ -39,6 +40,14 @@ impl Build {
             });
         }
         Ok(captured)
+    }
+
+    /// What steps of this build used of the machine, if [`BuildOptions::measures`] says so: those that ran, and were not
+    /// run already for a build that does not.
+    ///
+    /// [`BuildOptions::measures`]: crate::BuildOptions::measures
+    pub fn usage(&self) -> HashMap<VertexDigest, Usage> {
+        self.inner.usage.lock().clone()
     }
 
     /// The results of vertices as far as they are known, by vertex; nothing is made for this.

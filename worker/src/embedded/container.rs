@@ -63,6 +63,7 @@ impl EmbeddedWorker {
             inputs: inputs.await?,
             grants,
             devices: Default::default(),
+            meter: None,
         };
         let own = request.own_dirs.into_iter().map(|dir| executor::OwnDir {
             dest: dir.dest,
@@ -115,6 +116,7 @@ impl Container for EmbeddedContainer {
             inputs: Vec::new(),
             grants,
             devices: Default::default(),
+            meter: None,
         };
         let ending = self.running.start(asked, has_terminal, io).map_err(process_error)?;
         process.exit = Box::pin(async {
@@ -218,6 +220,7 @@ fn connect(streams: Streams) -> std::io::Result<(Process, ProcessIo)> {
         stdin,
         output: ProcessOutput::Direct { stdout, stderr },
         control: Some(asked),
+        meter: None,
     };
     Ok((process, io))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cairn_solver::llb::{ExecOp, MountKind, Vertex};
+use cairn_solver::usage::Meter;
 use cairn_solver::worker::{CallContext, FailedState, FailedSubject, Ref, WorkerError};
 
 use super::log::LogSink;
@@ -19,6 +20,7 @@ impl EmbeddedWorker {
         op: &ExecOp,
         vertex: &Vertex,
         inputs: &[Option<Ref>],
+        meter: Option<Arc<Meter>>,
         context: &CallContext,
     ) -> Result<Vec<Option<Ref>>, WorkerError> {
         let devices = self.device_edits(op).await?;
@@ -47,6 +49,7 @@ impl EmbeddedWorker {
             inputs: lists,
             grants,
             devices,
+            meter,
         };
         let sink = Arc::new(LogSink::new(context.progress.clone(), self.0.log_limits));
         let outcome = self.0.runner.run(request, sink.clone(), &context.cancel).await;

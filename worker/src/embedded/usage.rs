@@ -67,6 +67,10 @@ impl WorkerService for EmbeddedWorker {
         .await
     }
 
+    fn can_measure(&self) -> bool {
+        self.0.runner.can_measure()
+    }
+
     async fn disk_usage(&self) -> Result<Vec<UsageRecord>, WorkerError> {
         let worker = self.clone();
         blocking(move || worker.usage()).await

@@ -60,6 +60,12 @@ impl Cgroups {
         })
     }
 
+    /// The directories of a group, as far as there are any.
+    pub(super) fn dirs(&self, group: &Path) -> Vec<PathBuf> {
+        let group = group.strip_prefix("/").unwrap_or(group);
+        self.hierarchies.iter().map(|top| top.join(group)).collect()
+    }
+
     /// Removes a group that has no processes any more, where it still exists.
     pub(super) fn remove(&self, group: &Path) {
         let group = group.strip_prefix("/").unwrap_or(group);

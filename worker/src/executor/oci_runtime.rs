@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cairn_solver::usage::Meter;
 use rustix::process::Signal;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use self::call::{Call, signal};
+use self::measure::Measurement;
 
 use super::cgroup::Cgroups;
 use super::process::{
@@ -28,6 +30,7 @@ use crate::sys::root::create_private_dirs;
 mod call;
 mod exec;
 mod leftovers;
+mod measure;
 mod version;
 
 pub use version::RuntimeKind;
@@ -96,6 +99,10 @@ impl OciRuntime {
 
 #[async_trait]
 impl Executor for OciRuntime {
+    fn can_measure(&self) -> bool {
+        self.inner.cgroups.is_some()
+    }
+
     async fn run(
         &self,
         container: &ContainerId,
@@ -160,7 +167,8 @@ impl Inner {
         if cancel.is_cancelled() {
             return Err(ExecutorError::Cancelled);
         }
-        let run = self.prepare(container, process)?;
+        let mut run = self.prepare(container, process)?;
+        run.keep |= run.cgroup.is_some() && io.meter.is_some();
         let outcome = self.run_bundle(&run, io, cancel).await;
         if outcome.is_err() || run.keep {
             self.delete(&run.id).await;
@@ -201,9 +209,10 @@ impl Inner {
     async fn run_bundle(
         &self,
         run: &Run,
-        io: ProcessIo,
+        mut io: ProcessIo,
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, ExecutorError> {
+        let measurement = self.measure(run, io.meter.take()).await;
         let pid_file = run.bundle.join(PID_FILE);
         let mut arguments: Vec<OsString> = vec!["run".into(), "--bundle".into(), run.bundle.clone().into()];
         arguments.extend(["--pid-file".into(), pid_file.clone().into()]);
@@ -219,8 +228,17 @@ impl Inner {
         };
         // The container is gone, so both pipes end: nothing of it can hold them.
         call.output_end().await;
+        if let Some(measurement) = measurement {
+            measurement.finish().await;
+        }
         let exit = exit.map_err(ExecutorError::io(format!("wait for {}", self.program.display())))?;
         self.judge(run, exit, call.sink())
+    }
+
+    /// Begins to measure what a run uses, if that is wanted and possible.
+    async fn measure(&self, run: &Run, meter: Option<Arc<Meter>>) -> Option<Measurement> {
+        let dirs = self.cgroups.as_ref()?.dirs(run.cgroup.as_ref()?);
+        Some(Measurement::start(meter?, dirs).await)
     }
 
     /// Tells the exit of the process from that of the runtime.

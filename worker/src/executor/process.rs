@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_solver::llb::{LinuxResources, SecurityMode};
+use cairn_solver::usage::Meter;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -124,6 +125,9 @@ pub struct ProcessIo {
     pub output: ProcessOutput,
     /// What is asked of the process while it runs; `None` if nothing will be.
     pub control: Option<mpsc::Receiver<ProcessControl>>,
+    /// Where to note what it uses of the machine, if that can be measured; `None` if nobody wants to know. Only for the
+    /// first process of a container.
+    pub meter: Option<Arc<Meter>>,
 }
 
 /// Where the output of a process goes.
@@ -206,6 +210,9 @@ impl ExecutorError {
 /// Runs processes in containers.
 #[async_trait]
 pub trait Executor: Send + Sync + 'static {
+    /// Whether it can be measured what processes use of the machine.
+    fn can_measure(&self) -> bool;
+
     /// Runs a process to its end, in a container of its own that is known by `container` meanwhile. When `cancel` fires,
     /// it and all its descendants are killed and cleaned up before [`ExecutorError::Cancelled`] is returned.
     ///

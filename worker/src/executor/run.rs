@@ -114,6 +114,7 @@ impl ExecRunner {
             stdin: None,
             output: ProcessOutput::Sink(sink),
             control: None,
+            meter: request.meter.clone(),
         };
         let outcome = self
             .executor
@@ -121,6 +122,11 @@ impl ExecRunner {
             .await;
         let outcome = outcome.map_err(|error| of_process(error.into()));
         blocking(move || Ok(prepared.finish(&request, outcome))).await?
+    }
+
+    /// Whether it can be measured what processes use of the machine.
+    pub fn can_measure(&self) -> bool {
+        self.executor.can_measure()
     }
 
     fn setting(&self, request: &ExecRequest) -> Setting {

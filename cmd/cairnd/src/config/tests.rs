@@ -189,7 +189,10 @@ fn what_is_not_supported_is_refused_and_named() {
             "proxyNetwork = true",
             "proxyNetwork is true: proxied networking is not supported",
         ),
-        ("provenanceEnvDir = \"/x\"", "provenanceEnvDir is \"/x\""),
+        (
+            "provenanceEnvDir = \"x\"",
+            "provenanceEnvDir is \"x\": expected an absolute path",
+        ),
         ("trace = true", "OTEL_EXPORTER_OTLP_ENDPOINT"),
         ("[grpc]\ndebugAddress = \"0.0.0.0:6060\"", "grpc.debugAddress"),
         ("[otel]\nsocketPath = \"/x\"", "otel.socketPath"),

@@ -26,11 +26,6 @@ const KEYS: &[(&str, Harmless, &str)] = &[
         "proxied networking is not supported",
     ),
     (
-        "provenanceEnvDir",
-        Harmless::Empty,
-        "additions to provenance are not supported",
-    ),
-    (
         "trace",
         Harmless::Bool(false),
         "not supported: traces are sent to where the variable OTEL_EXPORTER_OTLP_ENDPOINT says",

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use cairn_worker::image::Descriptor;
+use cairn_worker::usage::MachineSample;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::environment::Environment;
+use super::usage::{ResourceUsage, Timed};
 use super::{v1, v02};
 
 /// How much is told.
@@ -55,6 +58,8 @@ pub(super) struct Facts {
     pub(super) platform: String,
     /// Version of the language, if it was a Dockerfile.
     pub(super) dockerfile_version: Option<&'static str>,
+    /// What operators add.
+    pub(super) environment: Environment,
     pub(super) steps: Option<BuildConfig>,
     pub(super) metadata: Metadata,
 }
@@ -203,15 +208,20 @@ pub(super) struct BuildConfig {
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Step {
     pub(super) id: String,
     pub(super) op: Value,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) inputs: Vec<String>,
+    /// If it ran, and was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) resource_usage: Option<ResourceUsage>,
 }
 
 /// What SLSA has no place for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Metadata {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) vcs: BTreeMap<String, String>,
@@ -220,6 +230,9 @@ pub(super) struct Metadata {
     /// For each output of a step, the chains of layers that it is known as.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) layers: BTreeMap<String, Vec<Vec<Descriptor>>>,
+    /// What was used of the whole machine meanwhile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) sys_usage: Vec<Timed<MachineSample>>,
 }
 
 /// The user's files, and the places in them that steps come from.

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(super) is_reproducible: bool,
     /// Whether the build is to fail if not everything that it used can be named.
     pub(super) must_be_complete: bool,
+    /// Whether it is to be told what was used of the machine.
+    pub(super) captures_usage: bool,
     /// What is asked for besides and not done, in words.
     pub(super) ignored: Vec<String>,
 }
@@ -37,6 +39,7 @@ impl Default for Settings {
             file: DEFAULT_FILE.to_owned(),
             is_reproducible: false,
             must_be_complete: false,
+            captures_usage: false,
             ignored: Vec::new(),
         }
     }
@@ -73,12 +76,7 @@ impl Settings {
                 "filename" => value.clone_into(&mut settings.file),
                 "reproducible" => settings.is_reproducible = flag(key, value)?,
                 "complete-materials" => settings.must_be_complete = flag(key, value)?,
-                "capture-usage" => {
-                    if flag(key, value)? {
-                        let text = "provenance does not tell what steps used of the machine: capture-usage";
-                        settings.ignored.push(text.to_owned());
-                    }
-                }
+                "capture-usage" => settings.captures_usage = flag(key, value)?,
                 "disabled" if flag(key, value)? => return Ok(None),
                 "disabled" | "type" => {}
                 _ => settings.ignored.push(format!("unknown parameter of provenance: {key}")),
@@ -145,11 +143,12 @@ mod tests {
             ("reproducible=true", with(|s| s.is_reproducible = true)),
             ("complete-materials=T", with(|s| s.must_be_complete = true)),
             ("capture-usage=false,disabled=false", with(|_| {})),
+            ("capture-usage=true", with(|s| s.captures_usage = true)),
             ("disabled=true", None),
         ] {
             assert_eq!(parse(text).unwrap(), want, "{text}");
         }
-        assert_eq!(parse("capture-usage=true,x=y").unwrap().unwrap().ignored.len(), 2);
+        assert_eq!(parse("y=z,x=y").unwrap().unwrap().ignored.len(), 2);
         assert_eq!(Settings::of(&BTreeMap::new()).unwrap(), None);
         let argument = [("build-arg:BUILDKIT_ATTEST_PROVENANCE".to_owned(), "mode=min".to_owned())];
         assert_eq!(Settings::of(&argument.into()).unwrap(), parse("mode=min").unwrap());

@@ -57,6 +57,7 @@ pub(super) fn steps(ops: &[Bytes]) -> Result<Steps, JsonError> {
             id: name(place),
             op: op(bytes)?,
             inputs: inputs.collect(),
+            resource_usage: None,
         });
         made.places.insert(digest, place);
         made.config.digest_mapping.insert(digest.to_string(), name(place));

@@ -11,11 +11,20 @@ use jiff::Timestamp;
 use super::capture::{self, Capture};
 use super::layers::{self, Layers};
 use super::predicate::{Claims, Detail, Facts, Metadata};
+use super::usage::{Seen, Watch};
 use super::{About, Results, Settings, materials, request, steps};
 use crate::jobs::Job;
 
 /// The frontend whose language has a version.
 const DOCKERFILE: &str = "dockerfile.v0";
+
+/// What comes to be known until it is told.
+pub(super) struct Known<'a> {
+    /// What was used of the machine.
+    pub(super) watch: &'a Watch,
+    /// How many of the layers that are known are named.
+    pub(super) most_layers: usize,
+}
 
 /// What is known of how the result for one platform was made.
 pub(super) struct Story {
@@ -63,6 +72,7 @@ impl Story {
             is_complete: told.is_complete && capture.locals.is_empty(),
             has_network: capture.has_network,
             platform: host.to_string(),
+            environment: about.environment.clone(),
             dockerfile_version: (request.frontend == DOCKERFILE).then_some(cairn_dockerfile::VERSION),
             request,
             steps: None,
@@ -95,14 +105,17 @@ impl Story {
         })
     }
 
-    /// Tells it by now, with at most so many layers: the predicate in JSON.
+    /// Tells it by now: the predicate in JSON.
     ///
     /// # Errors
     /// If a step cannot be shown, or the build was given up.
-    pub(super) async fn tell(&self, job: &Job, settings: &Settings, most_layers: usize) -> Result<Bytes, SolveError> {
-        let layers = match settings.detail {
-            Detail::Min => Layers::default(),
-            Detail::Max => layers::known(job, &self.definition, most_layers).await?,
+    pub(super) async fn tell(&self, job: &Job, settings: &Settings, known: Known<'_>) -> Result<Bytes, SolveError> {
+        let (layers, seen) = match settings.detail {
+            Detail::Min => (Layers::default(), Seen::default()),
+            Detail::Max => (
+                layers::known(job, &self.definition, known.most_layers).await?,
+                known.watch.seen(job).await,
+            ),
         };
         let (facts, definition, settings) = (self.facts.clone(), self.definition.clone(), settings.clone());
         let task = tokio::task::spawn_blocking(move || {
@@ -112,7 +125,7 @@ impl Story {
             };
             let facts = match settings.detail {
                 Detail::Min => facts.reduced(),
-                Detail::Max => with_steps(facts, &definition, layers).map_err(|error| error.to_string())?,
+                Detail::Max => with_steps(facts, &definition, layers, seen).map_err(|error| error.to_string())?,
             };
             facts
                 .to_json(settings.version, claims)
@@ -131,8 +144,14 @@ fn host(job: &Job) -> Platform {
     platform.unwrap_or_else(Platform::host)
 }
 
-fn with_steps(mut facts: Facts, definition: &Definition, layers: Layers) -> Result<Facts, JsonError> {
-    let steps = steps::steps(definition.ops())?;
+fn with_steps(mut facts: Facts, definition: &Definition, layers: Layers, seen: Seen) -> Result<Facts, JsonError> {
+    let mut steps = steps::steps(definition.ops())?;
+    for (vertex, used) in &seen.steps {
+        if let Some(&place) = steps.places.get(vertex) {
+            steps.config.llb_definition[place].resource_usage = Some(used.into());
+        }
+    }
+    facts.metadata.sys_usage = seen.machine;
     for (vertex, output, chain) in layers {
         if let Some(&place) = steps.places.get(&vertex) {
             let key = format!("{}:{output}", steps::name(place));

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::predicate::{BuildConfig, Claims, Facts, Material, Metadata, Request};
 
@@ -54,7 +55,13 @@ struct Environment<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     dockerfile_version: Option<&'static str>,
     platform: &'a str,
+    /// What is the operator's.
+    #[serde(flatten)]
+    added: BTreeMap<&'a String, &'a Value>,
 }
+
+/// The members beside which operators can put others.
+const ENVIRONMENT: &[&str] = &["dockerfileVersion", "platform"];
 
 #[derive(Debug, Serialize)]
 struct RunMetadata<'a> {
@@ -98,6 +105,7 @@ impl<'a> Predicate<'a> {
                 environment: Environment {
                     dockerfile_version: facts.dockerfile_version,
                     platform: &facts.platform,
+                    added: facts.environment.beside(ENVIRONMENT).collect(),
                 },
             },
             build_config: facts.steps.as_ref(),

@@ -2,8 +2,11 @@
 //!
 //! See <https://slsa.dev/spec/v1.1/provenance>, and "SLSA definitions" in `BuildKit`'s documentation.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::predicate::{BuildConfig, Claims, Facts, Material, Metadata, Origin, Request};
 
@@ -41,7 +44,13 @@ struct Internal<'a> {
     builder_platform: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     dockerfile_version: Option<&'static str>,
+    /// What is the operator's.
+    #[serde(flatten)]
+    added: BTreeMap<&'a String, &'a Value>,
 }
+
+/// The members beside which operators can put others.
+const INTERNAL: &[&str] = &["buildConfig", "builderPlatform", "dockerfileVersion"];
 
 #[derive(Debug, Serialize)]
 struct Details<'a> {
@@ -90,6 +99,7 @@ impl<'a> Predicate<'a> {
                     build_config: facts.steps.as_ref(),
                     builder_platform: &facts.platform,
                     dockerfile_version: facts.dockerfile_version,
+                    added: facts.environment.beside(INTERNAL).collect(),
                 },
                 resolved_dependencies: &facts.materials,
             },

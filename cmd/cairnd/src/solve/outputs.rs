@@ -14,7 +14,7 @@ use crate::client_exporters::ExportingClient;
 use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::jobs::Job;
-use crate::provenance::{self, About, Predicates, Provenance};
+use crate::provenance::{self, About, Predicates, Provenance, Watch};
 
 /// What a build hands over.
 pub(super) struct Outputs {
@@ -35,18 +35,26 @@ impl Outputs {
     /// # Errors
     /// What of it makes no sense.
     pub(super) fn of(daemon: &Daemon, request: &mut SolveRequest) -> Result<Self, Failure> {
+        let provenance = provenance::Settings::of(&request.frontend_attrs).map_err(Failure::unknown)?;
         Ok(Self {
             exporters: exporters(daemon, request)?,
             caches: CacheExports::of(daemon.worker.as_ref(), request.cache.as_ref())?,
-            provenance: provenance::Settings::of(&request.frontend_attrs).map_err(Failure::unknown)?,
             is_recorded: !request.internal,
             about: About {
                 id: request.r#ref.clone(),
                 started: Timestamp::now(),
                 compatibility_version: request.compatibility_version,
+                environment: daemon.environment.clone(),
+                watch: Watch::of(provenance.as_ref()),
             },
+            provenance,
             client: ExportingClient::of(request),
         })
+    }
+
+    /// Whether it is to be measured what steps use of the machine.
+    pub(super) fn measures(&self) -> bool {
+        self.about.watch.is_on()
     }
 
     /// Finds out how results were made, and has it stated with them if the client wants that. `None` if nobody wants

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::script::{By, Write, engine, solve};
+use super::script::{By, Write, engine, solve, soon};
+use crate::BuildOptions;
 use crate::llb::{Definition, Op};
 
 /// A step on an image and on files of a client.
@@ -54,4 +55,22 @@ async fn results_are_known_without_being_made_again() {
             .any(|(vertex, outputs)| *vertex == target && outputs.len() == 1)
     );
     assert_eq!(script.total_runs(), runs);
+}
+
+#[tokio::test]
+async fn processes_that_run_are_measured_for_builds_that_want_to_know() {
+    let (engine, script) = engine();
+    let target = definition().target().unwrap().0;
+    for (measures, forgets, want) in [(false, true, 0), (true, true, 1), (true, false, 0)] {
+        if forgets {
+            script.prune(|_| true);
+        }
+        let build = engine.build(BuildOptions {
+            measures,
+            ..BuildOptions::default()
+        });
+        soon(build.solve(&definition())).await.unwrap();
+        let measured: Vec<_> = build.usage().into_keys().collect();
+        assert_eq!(measured, vec![target; want], "{measures} {forgets}");
+    }
 }

@@ -17,6 +17,7 @@ use crate::llb::{
     SourceOp, VertexDigest,
 };
 use crate::progress::{Event, VertexState};
+use crate::usage::Usage;
 use crate::worker::{
     CallContext, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage, ResolvedSource,
     ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
@@ -177,6 +178,9 @@ impl Worker for Script {
         let name = execution.vertex.name();
         *self.runs.lock().entry(name.clone()).or_default() += 1;
         *self.runs_by_vertex.lock().entry(execution.vertex.digest).or_default() += 1;
+        if let Some(meter) = &execution.meter {
+            meter.note(Usage::default());
+        }
         let hook = self.hooks.lock().get(&name).cloned();
         let made = match (hook, execution.resolved) {
             (Some(hook), _) => hook(context.clone()).await?,

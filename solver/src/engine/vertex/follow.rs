@@ -56,6 +56,7 @@ impl Inner {
             events: Arc::new(EventLog::new(self.engine.spools.clone())),
             sessions,
             slot: None,
+            meter: None,
         }
     }
 }

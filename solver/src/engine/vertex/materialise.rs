@@ -225,11 +225,13 @@ impl Inner {
         inputs: Vec<Option<Ref>>,
     ) -> Result<Vec<Option<Ref>>, SolveError> {
         let engine = &self.engine;
+        let is_process = matches!(node.vertex.op, Op::Exec(_));
         let (ticket, _) = engine.executing.join(
             // Whoever wants it run anew does not join those who might find it recorded.
             (identity.key, identity.fresh),
             || Shared {
-                slot: matches!(node.vertex.op, Op::Exec(_)).then(|| Arc::new(engine.slots.request())),
+                slot: is_process.then(|| Arc::new(engine.slots.request())),
+                meter: (is_process && self.options.measures).then(Arc::default),
                 ..self.shared()
             },
             |shared, cancel| {
@@ -243,7 +245,13 @@ impl Inner {
         );
         let slot = ticket.shared().slot.as_ref();
         let _claim = slot.map(|request| request.claim(self.claim(node)));
-        self.follow(node, ticket.shared(), ticket.wait()).await
+        let outcome = self.follow(node, ticket.shared(), ticket.wait()).await;
+        if self.options.measures
+            && let Some(used) = ticket.shared().meter.as_ref().and_then(|meter| meter.read())
+        {
+            self.usage.lock().insert(node.vertex.digest, used);
+        }
+        outcome
     }
 }
 
@@ -284,6 +292,7 @@ async fn run(
         vertex,
         resolved: identity.resolved.as_deref().cloned(),
         inputs,
+        meter: shared.meter.clone(),
     };
     let results = engine.worker.execute(execution, &context).await?;
     if results.len() != want {

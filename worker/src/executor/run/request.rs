@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cairn_solver::llb::{ExecOp, LinuxResources, Mount};
+use cairn_solver::usage::Meter;
 
 use super::error::ExecError;
 use crate::executor::edits::Edits;
@@ -33,6 +35,8 @@ pub struct ExecRequest {
     pub grants: Grants,
     /// What the devices it gets change about its container.
     pub devices: Edits,
+    /// Where to note what it uses of the machine, if somebody wants to know.
+    pub meter: Option<Arc<Meter>>,
 }
 
 impl ExecRequest {

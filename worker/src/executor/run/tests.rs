@@ -181,6 +181,7 @@ impl Fixture {
             inputs: vec![Some(self.base.clone())],
             grants: Grants::default(),
             devices: Edits::default(),
+            meter: None,
         }
     }
 

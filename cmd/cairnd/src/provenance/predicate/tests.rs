@@ -19,6 +19,7 @@ fn facts() -> Facts {
         id: "step0".to_owned(),
         op: json!({ "Op": {} }),
         inputs: vec!["step1:0".to_owned()],
+        resource_usage: None,
     };
     let steps = BuildConfig {
         llb_definition: vec![step],
@@ -53,6 +54,7 @@ fn facts() -> Facts {
         has_network: false,
         platform: "linux/amd64".to_owned(),
         dockerfile_version: Some("1.26"),
+        environment: Environment::default(),
         steps: Some(steps.clone()),
         metadata: Metadata {
             vcs: BTreeMap::from([("revision".to_owned(), "c0ffee".to_owned())]),
@@ -66,6 +68,7 @@ fn facts() -> Facts {
                 }],
             }),
             layers: BTreeMap::from([("step0:0".to_owned(), vec![vec![Descriptor::of("text/plain", b"x")]])]),
+            sys_usage: Vec::new(),
         },
     }
 }
@@ -234,4 +237,31 @@ fn nothing_is_left_out_of_a_request_without_arguments() {
     assert!(facts.reduced().tells_request());
     facts.request.frontend.clear();
     assert!(!facts.reduced().tells_request());
+}
+
+#[test]
+fn what_operators_add_stands_beside_what_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = r#"{"pool": {"name": "a"}, "platform": "mine", "builderPlatform": "mine", "buildConfig": 1}"#;
+    std::fs::write(dir.path().join("a.json"), text).unwrap();
+    let facts = Facts {
+        environment: Environment::read(dir.path()).unwrap(),
+        ..facts()
+    };
+    let v1 = shown(&facts.reduced(), Version::V1, NO_CLAIMS);
+    assert_eq!(
+        v1["buildDefinition"]["internalParameters"],
+        json!({
+            "builderPlatform": "linux/amd64", "dockerfileVersion": "1.26",
+            "pool": { "name": "a" }, "platform": "mine",
+        })
+    );
+    let v02 = shown(&facts.reduced(), Version::V02, NO_CLAIMS);
+    assert_eq!(
+        v02["invocation"]["environment"],
+        json!({
+            "platform": "linux/amd64", "dockerfileVersion": "1.26",
+            "pool": { "name": "a" }, "builderPlatform": "mine", "buildConfig": 1,
+        })
+    );
 }

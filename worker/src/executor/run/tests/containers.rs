@@ -52,6 +52,7 @@ impl Fixture {
                 stderr: None,
             },
             control: None,
+            meter: None,
         };
         let ending = container.start(self.process(command), false, io).unwrap();
         (ending, stdout)
@@ -94,6 +95,7 @@ async fn processes_share_a_container_until_its_first_one_ends() {
             stderr: None,
         },
         control: None,
+        meter: None,
     };
     assert!(matches!(
         container.start(f.process("true"), false, io),
@@ -147,6 +149,7 @@ async fn a_program_that_is_not_there_is_said_to_be() {
             stderr: None,
         },
         control: None,
+        meter: None,
     };
     let error = container.start(request, false, io).unwrap().await.unwrap().unwrap_err();
     assert!(
@@ -170,6 +173,7 @@ async fn signals_and_sizes_reach_the_process() {
             stderr: Some(theirs),
         },
         control: Some(requests),
+        meter: None,
     };
     let script = "trap 'echo size; stty size; exit 7' USR1; test -t 0 && echo ready; while :; do sleep 0.05; done";
     let ending = container.start(f.process(script), true, io).unwrap();
