@@ -66,8 +66,11 @@ fn apply(index: &dyn CacheIndex, step: &Step) {
             n,
             unfinished,
         } => {
+            // Something is known of the site's key, as always: otherwise repairing removes the site, which does not come
+            // back when something becomes known.
+            let unfinished = [n, unfinished].map(|n| (key(n), known_as(id)));
             let build = BuildRecord {
-                unfinished: vec![(key(unfinished), known_as(id))],
+                unfinished: unfinished.into(),
                 ..build(&id.to_string(), &[(site, n)])
             };
             index.record_build(build).unwrap();
