@@ -15,7 +15,7 @@ pub use stage::{ArgDecl, From};
 use crate::flags::{FlagSpec, Flags};
 use crate::location::Lines;
 use crate::suggest::suggestion;
-use crate::syntax::{Args, Node};
+use crate::syntax::{Args, KEYWORDS, Node, keyword};
 
 /// One instruction.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,27 +77,6 @@ pub enum Kind {
     Workdir(String),
 }
 
-const WORDS: [&str; 18] = [
-    "ADD",
-    "ARG",
-    "CMD",
-    "COPY",
-    "ENTRYPOINT",
-    "ENV",
-    "EXPOSE",
-    "FROM",
-    "HEALTHCHECK",
-    "LABEL",
-    "MAINTAINER",
-    "ONBUILD",
-    "RUN",
-    "SHELL",
-    "STOPSIGNAL",
-    "USER",
-    "VOLUME",
-    "WORKDIR",
-];
-
 impl Instruction {
     /// Understands a node.
     ///
@@ -128,12 +107,9 @@ impl Instruction {
             return Err("onbuild trigger should be a single expression".to_owned());
         };
         let node = Node { lines, ..node };
-        match node.word.to_ascii_uppercase().as_str() {
+        match keyword(&node.word) {
             "ONBUILD" => Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
-            "FROM" | "MAINTAINER" => Err(format!(
-                "{} isn't allowed as an ONBUILD trigger",
-                node.word.to_ascii_uppercase()
-            )),
+            word @ ("FROM" | "MAINTAINER") => Err(format!("{word} isn't allowed as an ONBUILD trigger")),
             _ => Self::from_node(node),
         }
     }
@@ -148,8 +124,7 @@ impl Instruction {
 }
 
 fn kind(node: &Node) -> Result<Kind, String> {
-    let upper = node.word.to_ascii_uppercase();
-    Ok(match upper.as_str() {
+    Ok(match keyword(&node.word) {
         "ADD" => Kind::Add(copy::add(node)?),
         "ARG" => Kind::Arg(stage::arg(node)?),
         "CMD" => Kind::Cmd(config::command_line(node)?),
@@ -175,7 +150,7 @@ fn kind(node: &Node) -> Result<Kind, String> {
 
 fn near_word(word: &str) -> String {
     let lower = word.to_ascii_lowercase();
-    let known: Vec<String> = WORDS.iter().map(|known| known.to_ascii_lowercase()).collect();
+    let known: Vec<String> = KEYWORDS.iter().map(|known| known.to_ascii_lowercase()).collect();
     let near = suggestion(&lower, known.iter().map(String::as_str));
     let Some(found) = known.iter().find(|known| near.contains(&format!("mean {known}?"))) else {
         return String::new();

@@ -180,7 +180,7 @@ impl Lowering<'_> {
         let encoded = self.arena.encode(targets, &self.around.file);
         let encoded = encoded
             .map_err(|error| DockerfileError::whole(format!("failed to load LLB of a build context: {error}")))?;
-        let core = state.root.map(|root| encoded.outputs[&root]);
+        let core = state.root.map(|root| encoded.output(root));
         Ok(Lowered {
             definition: core.map(|core| encoded.builder.finish(core)),
             config: state.image.to_json(),

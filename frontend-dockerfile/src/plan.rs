@@ -41,7 +41,7 @@ pub(crate) struct Plan {
     /// Whether every stage counts as needed.
     wants_all_stages: bool,
     pub(crate) args: GlobalArgs,
-    pub(crate) platform: Platform,
+    pub(crate) platform: Arc<Platform>,
     /// Stages of the file by name, in order.
     named: HashMap<String, Vec<usize>>,
     /// Stages that stand for images, by the name used.
@@ -58,7 +58,7 @@ pub(crate) struct PlannedStage {
     pub(crate) base: Base,
     /// The base as the file has it.
     pub(crate) written: String,
-    pub(crate) platform: Platform,
+    pub(crate) platform: Arc<Platform>,
     pub(crate) lines: Option<Lines>,
     /// The text of the `FROM`.
     pub(crate) text: String,
@@ -162,7 +162,7 @@ impl Plan {
             target: 0,
             wants_all_stages: options.wants_all_stages(),
             args,
-            platform: platform.clone(),
+            platform: Arc::new(platform.clone()),
             named: HashMap::new(),
             images: HashMap::new(),
             shows_labels: false,
@@ -358,7 +358,7 @@ impl Plan {
                 } if stage.reachable => Some(Wanted {
                     stage: index,
                     reference: reference.full(),
-                    platform: stage.platform.clone(),
+                    platform: Platform::clone(&stage.platform),
                     context: context.clone(),
                     layout: layout.clone(),
                 }),

@@ -6,6 +6,7 @@
 mod args;
 mod directive;
 mod heredoc;
+mod keyword;
 mod lines;
 mod node;
 mod reader;
@@ -14,6 +15,7 @@ mod words;
 pub use args::{Args, KeyValue};
 pub use directive::{Directive, Directives, check_directive, external_syntax};
 pub use heredoc::Heredoc;
+pub(crate) use keyword::{KEYWORDS, keyword};
 pub use node::{FlagWord, Node};
 pub use reader::{MAX_ERRORS, SyntaxTree, parse};
 

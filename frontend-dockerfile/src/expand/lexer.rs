@@ -77,6 +77,15 @@ impl Expander {
     /// # Errors
     /// Unbalanced quotes, malformed or unknown substitutions, `${name:?}` without value, and results beyond the limits.
     pub fn expand(&self, word: &str, variables: &dyn Variables) -> Result<Expanded, ExpandError> {
+        // Most words mean nothing but themselves.
+        let may_mean_more = |b: u8| matches!(b, b'\'' | b'"' | b'$') || !b.is_ascii() || char::from(b) == self.escape;
+        if !word.bytes().any(may_mean_more) {
+            return Ok(Expanded {
+                value: word.to_owned(),
+                effort: word.len(),
+                ..Expanded::default()
+            });
+        }
         let mut reader = Reader::new(*self, word, variables);
         match reader.until(None, self.keep_escapes) {
             Ok(value) => Ok(Expanded {

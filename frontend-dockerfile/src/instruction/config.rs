@@ -1,6 +1,6 @@
 //! Instructions that only change the image config.
 
-use crate::syntax::{Args, Node};
+use crate::syntax::{Args, Node, keyword};
 
 /// A command in exec form (`["a", "b"]`) or shell form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub(super) fn onbuild(node: &Node) -> Result<String, String> {
     let Args::Nested(inner) = &node.args else {
         return Err("ONBUILD requires at least one argument".to_owned());
     };
-    match inner.word.to_ascii_uppercase().as_str() {
+    match keyword(&inner.word) {
         "ONBUILD" => return Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
         word @ ("MAINTAINER" | "FROM") => return Err(format!("{word} isn't allowed as an ONBUILD trigger")),
         _ => {}

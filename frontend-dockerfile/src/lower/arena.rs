@@ -51,7 +51,7 @@ pub(super) struct Arena {
 struct Node {
     content: Content,
     inputs: Vec<NodeId>,
-    platform: Option<Platform>,
+    platform: Option<Arc<Platform>>,
     metadata: OpMetadata,
     lines: Option<Lines>,
 }
@@ -66,8 +66,18 @@ enum Content {
 /// Ops, encoded.
 pub(super) struct Encoded {
     pub(super) builder: Builder,
-    /// What each of them came to.
-    pub(super) outputs: HashMap<NodeId, Output>,
+    /// What each of them came to, in their order.
+    outputs: Vec<Option<Output>>,
+}
+
+impl Encoded {
+    /// What an op came to that was among the targets, or that they need.
+    ///
+    /// # Panics
+    /// If it was not.
+    pub(super) fn output(&self, node: NodeId) -> Output {
+        self.outputs[node.0].expect("the op was needed")
+    }
 }
 
 impl Arena {
@@ -75,7 +85,7 @@ impl Arena {
         &mut self,
         op: Op,
         inputs: Vec<NodeId>,
-        platform: Option<&Platform>,
+        platform: Option<&Arc<Platform>>,
         metadata: OpMetadata,
         lines: Option<Lines>,
     ) -> NodeId {
@@ -150,15 +160,18 @@ impl Arena {
             }
         }
         let wanted = self.wanted(targets.into_iter().collect());
-        let mut builder = Builder::new();
-        let file = builder.add_source_file(file.clone());
-        let mut outputs: HashMap<NodeId, Output> = HashMap::new();
+        let mut encoded = Encoded {
+            builder: Builder::new(),
+            outputs: vec![None; self.nodes.len()],
+        };
+        let file = encoded.builder.add_source_file(file.clone());
         let mut ranges_left = MAX_RANGES;
         for (index, node) in self.nodes.into_iter().enumerate().filter(|(index, _)| wanted[*index]) {
-            let inputs: Vec<Output> = node.inputs.iter().map(|input| outputs[input]).collect();
+            let inputs: Vec<Output> = node.inputs.iter().map(|input| encoded.output(*input)).collect();
+            let builder = &mut encoded.builder;
             let is_own = matches!(node.content, Content::Op(_));
             let output = match node.content {
-                Content::Op(op) => builder.op(&op, &inputs, node.platform.as_ref(), node.metadata),
+                Content::Op(op) => builder.op(*op, &inputs, node.platform.as_deref(), node.metadata),
                 Content::Graph(definition) => builder.import(&definition)?.ok_or(DecodeError::TooFew(0))?,
             };
             if is_own || node.lines.is_some() {
@@ -169,9 +182,9 @@ impl Arena {
                 ranges_left = ranges_left.saturating_sub(ranges.len());
                 builder.locate(output, SourceLocation { file, ranges });
             }
-            outputs.insert(NodeId(index), output);
+            encoded.outputs[index] = Some(output);
         }
-        Ok(Encoded { builder, outputs })
+        Ok(encoded)
     }
 
     fn wanted(&self, mut pending: Vec<NodeId>) -> Vec<bool> {

@@ -1,5 +1,7 @@
 //! Names of steps.
 
+use std::sync::Arc;
+
 use cairn_solver::Platform;
 
 use crate::expand::Variables;
@@ -10,7 +12,7 @@ use super::env::Env;
 /// Numbers the steps of a stage and names them.
 #[derive(Debug, Clone)]
 pub(super) struct StepNames {
-    platform: Option<Platform>,
+    platform: Option<Arc<Platform>>,
     /// The stage's label and a blank, if it is shown.
     label: String,
     next: usize,

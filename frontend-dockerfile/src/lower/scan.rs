@@ -45,14 +45,14 @@ impl ScanRoots {
         self.extras.values().copied().flatten()
     }
 
-    pub(super) fn encoded(self, core: Option<Output>, Encoded { builder, outputs }: Encoded) -> Scan {
+    pub(super) fn encoded(self, core: Option<Output>, encoded: Encoded) -> Scan {
         let extras = self.extras.into_iter();
         Scan {
-            builder,
             core,
             extras: extras
-                .map(|(name, root)| (name, root.map(|root| outputs[&root])))
+                .map(|(name, root)| (name, root.map(|root| encoded.output(root))))
                 .collect(),
+            builder: encoded.builder,
             ignore_cache: self.ignore_cache,
         }
     }

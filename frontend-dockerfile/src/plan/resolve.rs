@@ -1,5 +1,7 @@
 //! What names in a Dockerfile refer to.
 
+use std::sync::Arc;
+
 use cairn_solver::Platform;
 
 use crate::dockerfile::Dockerfile;
@@ -30,7 +32,7 @@ impl Plan {
         if expanded.value.is_empty() {
             return Err(fail(format!("base name ({}) should not be blank", stage.from.base)));
         }
-        let asked = platform.clone().unwrap_or_else(|| self.platform.clone());
+        let asked = platform.map_or_else(|| self.platform.clone(), Arc::new);
         let own = match &stage.from.name {
             Some(name) => NamedContext::find(options, name, &asked).map_err(fail)?,
             None => None,

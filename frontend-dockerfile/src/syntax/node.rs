@@ -6,6 +6,7 @@ use crate::location::{Lines, Position, Span};
 
 use super::args::{self, Args};
 use super::heredoc::Heredoc;
+use super::keyword::keyword;
 use super::words;
 
 /// One instruction.
@@ -109,9 +110,7 @@ impl Node {
         match &self.args {
             Args::Json(_) => false,
             Args::Nested(inner) => inner.takes_heredocs(),
-            _ => ["ADD", "COPY", "RUN"]
-                .iter()
-                .any(|word| self.word.eq_ignore_ascii_case(word)),
+            _ => matches!(keyword(&self.word), "ADD" | "COPY" | "RUN"),
         }
     }
 
@@ -141,12 +140,12 @@ fn read_at(
     let (flags, args_offset) = flags(joined, rest_start, rest, context.escape);
     let arguments = rest[args_offset..].trim();
     let args_start = rest_start + args_offset + (rest[args_offset..].len() - rest[args_offset..].trim_start().len());
-    let upper = word.to_ascii_uppercase();
-    let parsed = match upper.as_str() {
+    let keyword = keyword(word);
+    let parsed = match keyword {
         "ADD" | "COPY" | "VOLUME" => args::json_or_words(arguments),
         "CMD" | "ENTRYPOINT" | "RUN" | "SHELL" => args::json_or_text(arguments),
         "HEALTHCHECK" => args::typed(arguments),
-        "ENV" | "LABEL" => args::pairs(arguments, context.escape, &upper),
+        "ENV" | "LABEL" => args::pairs(arguments, context.escape, keyword),
         "ARG" => Ok(Args::Words(words::quoted(arguments, context.escape))),
         "EXPOSE" | "FROM" => Ok(Args::Words(words::at_blanks(arguments))),
         "ONBUILD" if !arguments.is_empty() && depth < MAX_NESTING => {

@@ -6,27 +6,34 @@
 /// start of a rooted path vanishes; an empty result is `.`. Follows Go's `path.Clean`.
 #[must_use]
 pub fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
+    let root = usize::from(path.starts_with('/'));
+    let mut cleaned = String::with_capacity(path.len().max(1));
+    cleaned.push_str(&path[..root]);
+    // What is before this stays, whatever `..` follows.
+    let mut fixed = root;
     for part in path.split('/') {
         match part {
             "" | "." => {}
-            ".." => match parts.last() {
-                Some(&last) if last != ".." => {
-                    parts.pop();
+            ".." if cleaned.len() > fixed => {
+                let end = cleaned[fixed..].rfind('/').map_or(fixed, |slash| fixed + slash);
+                cleaned.truncate(end);
+            }
+            ".." if root > 0 => {}
+            _ => {
+                if cleaned.len() > root {
+                    cleaned.push('/');
                 }
-                _ if rooted => {}
-                _ => parts.push(part),
-            },
-            _ => parts.push(part),
+                cleaned.push_str(part);
+                if part == ".." {
+                    fixed = cleaned.len();
+                }
+            }
         }
     }
-    let joined = parts.join("/");
-    match (rooted, joined.is_empty()) {
-        (true, _) => format!("/{joined}"),
-        (false, true) => ".".to_owned(),
-        (false, false) => joined,
+    if cleaned.is_empty() {
+        cleaned.push('.');
     }
+    cleaned
 }
 
 #[cfg(test)]
@@ -47,6 +54,11 @@ mod tests {
             ("../x", "../x"),
             ("../../x/..", "../.."),
             ("/a/./b/../c/", "/a/c"),
+            ("/a/b/../..", "/"),
+            ("a/b/../../..", ".."),
+            ("a/..", "."),
+            ("../../a/b/../../..", "../../.."),
+            ("//", "/"),
         ] {
             assert_eq!(clean(path), want, "{path:?}");
         }

@@ -458,7 +458,7 @@ async fn a_passthrough_makes_only_what_is_asked_of_it() {
         id: "p".to_owned(),
         outputs: vec![1],
     };
-    let pass = write.0.op(&op, &[a, b], None, OpMetadata::default());
+    let pass = write.0.op(op, &[a, b], None, OpMetadata::default());
     let top = write.run("top", &[(pass, ID)]);
     let by_content = write.run("by content", &[(pass, CONTENT), (top, ID)]);
     let definition = write.finish(by_content);

@@ -54,7 +54,7 @@ impl Builder {
 
     /// Adds a source. `platform` is for images; other sources leave it out.
     pub fn source(&mut self, source: SourceOp, platform: Option<&Platform>, metadata: OpMetadata) -> Output {
-        self.op(&Op::Source(source), &[], platform, metadata)
+        self.op(Op::Source(source), &[], platform, metadata)
     }
 
     /// Adds a process run. `inputs` are what the mounts' input indexes refer to.
@@ -65,7 +65,7 @@ impl Builder {
         platform: Option<&Platform>,
         metadata: OpMetadata,
     ) -> Output {
-        self.op(&Op::Exec(exec), inputs, platform, metadata)
+        self.op(Op::Exec(exec), inputs, platform, metadata)
     }
 
     /// Adds file changes. `inputs` are what [`super::ActionInput::Vertex`] indexes refer to.
@@ -76,17 +76,17 @@ impl Builder {
         platform: Option<&Platform>,
         metadata: OpMetadata,
     ) -> Output {
-        self.op(&Op::File(file), inputs, platform, metadata)
+        self.op(Op::File(file), inputs, platform, metadata)
     }
 
     /// Adds a merge of `inputs`, lowest first.
     pub fn merge(&mut self, inputs: &[Output], platform: Option<&Platform>, metadata: OpMetadata) -> Output {
         let indexes = (0..inputs.len()).collect();
-        self.op(&Op::Merge { inputs: indexes }, inputs, platform, metadata)
+        self.op(Op::Merge { inputs: indexes }, inputs, platform, metadata)
     }
 
     /// Adds any op and returns its output 0.
-    pub fn op(&mut self, op: &Op, inputs: &[Output], platform: Option<&Platform>, metadata: OpMetadata) -> Output {
+    pub fn op(&mut self, op: Op, inputs: &[Output], platform: Option<&Platform>, metadata: OpMetadata) -> Output {
         let wire = encode::op(op, inputs.iter().map(|input| (input.digest, input.index)), platform);
         let bytes = Bytes::from(canonical::encode_op(&wire));
         let digest = Digest::sha256(&bytes);

@@ -13,7 +13,7 @@ use crate::Platform;
 
 /// The wire form of an op with its inputs.
 pub(super) fn op(
-    op: &Op,
+    op: Op,
     inputs: impl ExactSizeIterator<Item = (VertexDigest, usize)>,
     platform: Option<&Platform>,
 ) -> pb::Op {
@@ -37,30 +37,26 @@ pub(super) fn input(digest: VertexDigest, output: usize) -> pb::Input {
 /// The wire form of an op alone, without its inputs.
 pub(super) fn op_alone(op: &Op, input_count: usize, platform: Option<&Platform>) -> pb::Op {
     pb::Op {
-        op: Some(op_kind(op, input_count)),
+        op: Some(op_kind(op.clone(), input_count)),
         platform: platform.map(self::platform),
         ..pb::Op::default()
     }
 }
 
-fn op_kind(op: &Op, input_count: usize) -> pb::op::Op {
+fn op_kind(op: Op, input_count: usize) -> pb::op::Op {
     match op {
-        Op::Source(op) => pb::op::Op::Source(source(op)),
+        Op::Source(op) => pb::op::Op::Source(source(&op)),
         Op::Exec(op) => pb::op::Op::Exec(exec(op)),
         Op::File(op) => pb::op::Op::File(file(op, input_count)),
         Op::Merge { inputs } => pb::op::Op::Merge(pb::MergeOp {
             inputs: inputs
-                .iter()
-                .map(|&input| pb::MergeInput { input: index(input) })
+                .into_iter()
+                .map(|input| pb::MergeInput { input: index(input) })
                 .collect(),
         }),
         Op::Diff { lower, upper } => pb::op::Op::Diff(pb::DiffOp {
-            lower: Some(pb::LowerDiffInput {
-                input: optional(*lower),
-            }),
-            upper: Some(pb::UpperDiffInput {
-                input: optional(*upper),
-            }),
+            lower: Some(pb::LowerDiffInput { input: optional(lower) }),
+            upper: Some(pb::UpperDiffInput { input: optional(upper) }),
         }),
         Op::Build(op) => {
             let filename = Some(op.filename()).filter(|name| !name.is_empty());
@@ -79,8 +75,8 @@ fn op_kind(op: &Op, input_count: usize) -> pb::op::Op {
             })
         }
         Op::Passthrough { id, outputs } => pb::op::Op::Passthrough(pb::PassthroughOp {
-            id: id.clone(),
-            outputs: outputs.iter().map(|&output| index(output)).collect(),
+            id,
+            outputs: outputs.into_iter().map(index).collect(),
         }),
     }
 }
@@ -218,43 +214,43 @@ fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-fn exec(op: &ExecOp) -> pb::ExecOp {
+fn exec(op: ExecOp) -> pb::ExecOp {
     pb::ExecOp {
         meta: Some(pb::Meta {
-            args: op.args.clone(),
-            env: op.env.clone(),
-            cwd: op.cwd.clone(),
-            user: op.user.clone(),
-            proxy_env: op.proxy.as_ref().map(|proxy| pb::ProxyEnv {
-                http_proxy: proxy.http.clone(),
-                https_proxy: proxy.https.clone(),
-                ftp_proxy: proxy.ftp.clone(),
-                no_proxy: proxy.no.clone(),
-                all_proxy: proxy.all.clone(),
+            args: op.args,
+            env: op.env,
+            cwd: op.cwd,
+            user: op.user,
+            proxy_env: op.proxy.map(|proxy| pb::ProxyEnv {
+                http_proxy: proxy.http,
+                https_proxy: proxy.https,
+                ftp_proxy: proxy.ftp,
+                no_proxy: proxy.no,
+                all_proxy: proxy.all,
             }),
             extra_hosts: op
                 .extra_hosts
-                .iter()
+                .into_iter()
                 .map(|line| pb::HostIp {
-                    host: line.host.clone(),
+                    host: line.host,
                     ip: line.ip.to_string(),
                 })
                 .collect(),
-            hostname: op.hostname.clone(),
+            hostname: op.hostname,
             ulimit: op
                 .ulimits
-                .iter()
+                .into_iter()
                 .map(|limit| pb::Ulimit {
-                    name: limit.name.clone(),
+                    name: limit.name,
                     soft: limit.soft,
                     hard: limit.hard,
                 })
                 .collect(),
-            cgroup_parent: op.cgroup_parent.clone(),
+            cgroup_parent: op.cgroup_parent,
             remove_mount_stubs_recursive: op.remove_mount_stubs_recursive,
-            valid_exit_codes: op.valid_exit_codes.clone(),
+            valid_exit_codes: op.valid_exit_codes,
         }),
-        mounts: op.mounts.iter().map(mount).collect(),
+        mounts: op.mounts.into_iter().map(mount).collect(),
         network: match op.network {
             NetMode::Sandbox => pb::NetMode::Unset,
             NetMode::Host => pb::NetMode::Host,
@@ -268,29 +264,29 @@ fn exec(op: &ExecOp) -> pb::ExecOp {
         .into(),
         secretenv: op
             .secret_env
-            .iter()
+            .into_iter()
             .map(|secret| pb::SecretEnv {
-                id: secret.id.clone(),
-                name: secret.name.clone(),
+                id: secret.id,
+                name: secret.name,
                 optional: secret.optional,
             })
             .collect(),
         cdi_devices: op
             .devices
-            .iter()
+            .into_iter()
             .map(|device| pb::CdiDevice {
-                name: device.name.clone(),
+                name: device.name,
                 optional: device.optional,
             })
             .collect(),
     }
 }
 
-fn mount(mount: &Mount) -> pb::Mount {
+fn mount(mount: Mount) -> pb::Mount {
     let mut wire = pb::Mount {
         input: optional(mount.input),
-        selector: mount.selector.clone(),
-        dest: mount.dest.clone(),
+        selector: mount.selector,
+        dest: mount.dest,
         output: optional(mount.output),
         readonly: mount.readonly,
         content_cache: match mount.content_cache {
@@ -301,12 +297,12 @@ fn mount(mount: &Mount) -> pb::Mount {
         .into(),
         ..pb::Mount::default()
     };
-    match &mount.kind {
+    match mount.kind {
         MountKind::Bind => wire.set_mount_type(pb::MountType::Bind),
         MountKind::Cache { id, sharing } => {
             wire.set_mount_type(pb::MountType::Cache);
             wire.cache_opt = Some(pb::CacheOpt {
-                id: id.clone(),
+                id,
                 sharing: match sharing {
                     CacheSharing::Shared => pb::CacheSharingOpt::Shared,
                     CacheSharing::Private => pb::CacheSharingOpt::Private,
@@ -317,8 +313,8 @@ fn mount(mount: &Mount) -> pb::Mount {
         }
         MountKind::Tmpfs { size } => {
             wire.set_mount_type(pb::MountType::Tmpfs);
-            wire.tmpfs_opt = (*size > 0).then(|| pb::TmpfsOpt {
-                size: i64::try_from(*size).unwrap_or(i64::MAX),
+            wire.tmpfs_opt = (size > 0).then(|| pb::TmpfsOpt {
+                size: i64::try_from(size).unwrap_or(i64::MAX),
             });
         }
         MountKind::Secret(FileGrant {
@@ -330,11 +326,11 @@ fn mount(mount: &Mount) -> pb::Mount {
         }) => {
             wire.set_mount_type(pb::MountType::Secret);
             wire.secret_opt = Some(pb::SecretOpt {
-                id: id.clone(),
-                uid: *uid,
-                gid: *gid,
-                mode: *mode,
-                optional: *optional,
+                id,
+                uid,
+                gid,
+                mode,
+                optional,
             });
         }
         MountKind::Ssh(FileGrant {
@@ -346,36 +342,36 @@ fn mount(mount: &Mount) -> pb::Mount {
         }) => {
             wire.set_mount_type(pb::MountType::Ssh);
             wire.ssh_opt = Some(pb::SshOpt {
-                id: id.clone(),
-                uid: *uid,
-                gid: *gid,
-                mode: *mode,
-                optional: *optional,
+                id,
+                uid,
+                gid,
+                mode,
+                optional,
             });
         }
     }
     wire
 }
 
-fn file(op: &FileOp, input_count: usize) -> pb::FileOp {
+fn file(op: FileOp, input_count: usize) -> pb::FileOp {
     pb::FileOp {
         actions: op
             .actions
-            .iter()
+            .into_iter()
             .map(|action| file_action(action, input_count))
             .collect(),
     }
 }
 
-fn file_action(action: &FileAction, input_count: usize) -> pb::FileAction {
+fn file_action(action: FileAction, input_count: usize) -> pb::FileAction {
     use pb::file_action::Action;
     let at = |input| action_input(input, input_count);
-    let chown = |owner: &Option<Chown>| owner.as_ref().map(|owner| self::chown(owner, input_count));
-    let kind = match &action.kind {
+    let chown = |owner: Option<Chown>| owner.map(|owner| self::chown(owner, input_count));
+    let kind = match action.kind {
         FileActionKind::Copy(copy) => Action::Copy(pb::FileActionCopy {
-            src: copy.src.clone(),
-            dest: copy.dest.clone(),
-            owner: chown(&copy.owner),
+            src: copy.src,
+            dest: copy.dest,
+            owner: chown(copy.owner),
             mode: copy.mode.map_or(-1, permissions),
             follow_symlink: copy.follow_symlink,
             dir_copy_contents: copy.dir_copy_contents,
@@ -384,11 +380,11 @@ fn file_action(action: &FileAction, input_count: usize) -> pb::FileAction {
             allow_wildcard: copy.allow_wildcard,
             allow_empty_wildcard: copy.allow_empty_wildcard,
             timestamp: copy.timestamp.unwrap_or(-1),
-            include_patterns: copy.include.clone(),
-            exclude_patterns: copy.exclude.clone(),
+            include_patterns: copy.include,
+            exclude_patterns: copy.exclude,
             always_replace_existing_dest_paths: copy.always_replace,
-            mode_str: copy.mode_str.clone(),
-            required_paths: copy.required_paths.clone(),
+            mode_str: copy.mode_str,
+            required_paths: copy.required_paths,
         }),
         FileActionKind::Mkfile {
             path,
@@ -397,9 +393,9 @@ fn file_action(action: &FileAction, input_count: usize) -> pb::FileAction {
             owner,
             timestamp,
         } => Action::Mkfile(pb::FileActionMkFile {
-            path: path.clone(),
-            mode: permissions(*mode),
-            data: data.clone(),
+            path,
+            mode: permissions(mode),
+            data,
             owner: chown(owner),
             timestamp: timestamp.unwrap_or(-1),
         }),
@@ -410,9 +406,9 @@ fn file_action(action: &FileAction, input_count: usize) -> pb::FileAction {
             owner,
             timestamp,
         } => Action::Mkdir(pb::FileActionMkDir {
-            path: path.clone(),
-            mode: permissions(*mode),
-            make_parents: *make_parents,
+            path,
+            mode: permissions(mode),
+            make_parents,
             owner: chown(owner),
             timestamp: timestamp.unwrap_or(-1),
         }),
@@ -421,9 +417,9 @@ fn file_action(action: &FileAction, input_count: usize) -> pb::FileAction {
             allow_not_found,
             allow_wildcard,
         } => Action::Rm(pb::FileActionRm {
-            path: path.clone(),
-            allow_not_found: *allow_not_found,
-            allow_wildcard: *allow_wildcard,
+            path,
+            allow_not_found,
+            allow_wildcard,
         }),
         FileActionKind::Symlink {
             old_path,
@@ -431,8 +427,8 @@ fn file_action(action: &FileAction, input_count: usize) -> pb::FileAction {
             owner,
             timestamp,
         } => Action::Symlink(pb::FileActionSymlink {
-            oldpath: old_path.clone(),
-            newpath: new_path.clone(),
+            oldpath: old_path,
+            newpath: new_path,
             owner: chown(owner),
             timestamp: timestamp.unwrap_or(-1),
         }),
@@ -453,19 +449,19 @@ fn action_input(input: Option<ActionInput>, input_count: usize) -> i64 {
     }
 }
 
-fn chown(owner: &Chown, input_count: usize) -> pb::ChownOpt {
-    let spec = |spec: &UserSpec| pb::UserOpt {
+fn chown(owner: Chown, input_count: usize) -> pb::ChownOpt {
+    let spec = |spec: UserSpec| pb::UserOpt {
         user: Some(match spec {
-            UserSpec::Id(id) => pb::user_opt::User::ById(*id),
+            UserSpec::Id(id) => pb::user_opt::User::ById(id),
             UserSpec::Name { name, input } => pb::user_opt::User::ByName(pb::NamedUserOpt {
-                name: name.clone(),
-                input: action_input(*input, input_count),
+                name,
+                input: action_input(input, input_count),
             }),
         }),
     };
     pb::ChownOpt {
-        user: owner.user.as_ref().map(spec),
-        group: owner.group.as_ref().map(spec),
+        user: owner.user.map(spec),
+        group: owner.group.map(spec),
     }
 }
 

@@ -15,7 +15,7 @@ impl Write {
     fn nested(&mut self, input: Output) -> Output {
         let inputs = BTreeMap::from([(BuildOp::DEFINITION.to_owned(), 0)]);
         let op = BuildOp::new(inputs, String::new()).unwrap();
-        self.0.op(&Op::Build(op), &[input], None, OpMetadata::default())
+        self.0.op(Op::Build(op), &[input], None, OpMetadata::default())
     }
 }
 

@@ -140,7 +140,7 @@ async fn nested_definitions_are_under_the_same_policies() {
     let writes = write.run("const definition", &[]);
     let inputs = BTreeMap::from([(BuildOp::DEFINITION.to_owned(), 0)]);
     let op = Op::Build(BuildOp::new(inputs, String::new()).unwrap());
-    let nested = write.0.op(&op, &[writes], None, OpMetadata::default());
+    let nested = write.0.op(op, &[writes], None, OpMetadata::default());
     let definition = write.finish(nested);
 
     let deny = policy(Action::Deny, "docker-image://base", "");

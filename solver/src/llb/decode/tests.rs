@@ -74,7 +74,7 @@ fn rebuild(graph: &Graph) -> Definition {
             .map(|edge| outputs[&edge.vertex].sibling(edge.output))
             .collect();
         let output = builder.op(
-            &vertex.op,
+            vertex.op.clone(),
             &inputs,
             vertex.platform.as_deref(),
             OpMetadata::clone(&vertex.metadata),
@@ -223,7 +223,7 @@ fn a_chain_of_20_000_is_read_without_a_deep_stack() {
     });
     let mut last = builder.source(source, None, OpMetadata::default());
     for _ in 0..20_000 {
-        last = builder.op(&op, &[last], None, OpMetadata::default());
+        last = builder.op(op.clone(), &[last], None, OpMetadata::default());
     }
     assert_eq!(decode(&builder.finish(last)).unwrap().unwrap().len(), 20_001);
 }
@@ -245,7 +245,7 @@ fn merges_and_differences_are_named_after_their_inputs() {
     let (a, b) = (local(&mut builder, "a"), local(&mut builder, "b"));
     let merge = builder.merge(&[a, b], None, OpMetadata::default());
     let from_scratch = builder.op(
-        &Op::Diff {
+        Op::Diff {
             lower: None,
             upper: Some(0),
         },
@@ -255,7 +255,7 @@ fn merges_and_differences_are_named_after_their_inputs() {
     );
     let custom = builder.merge(&[from_scratch, a], None, OpMetadata::named("both".to_owned()));
     let to_scratch = builder.op(
-        &Op::Diff {
+        Op::Diff {
             lower: Some(0),
             upper: None,
         },

@@ -549,10 +549,11 @@ pub(super) fn graph() -> impl Strategy<Value = Random> {
 
 impl Random {
     fn add(&mut self, op: Op, inputs: Vec<Output>, platform: Option<Platform>, metadata: OpMetadata) {
-        let output = Builder::new().op(&op, &inputs, platform.as_ref(), metadata.clone());
+        let output = Builder::new().op(op.clone(), &inputs, platform.as_ref(), metadata.clone());
         // One vertex twice would have the metadata of both.
         if self.steps.iter().all(|step| step.output != output) {
-            self.builder.op(&op, &inputs, platform.as_ref(), metadata.clone());
+            self.builder
+                .op(op.clone(), &inputs, platform.as_ref(), metadata.clone());
             self.steps.push(Step {
                 op,
                 inputs,
