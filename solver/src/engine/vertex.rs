@@ -109,11 +109,19 @@ impl Inner {
     }
 
     /// Makes an error of a panic, so that nobody waits for an outcome that will not come.
-    async fn guard<T>(&self, node: &Node, work: impl Future<Output = Result<T, SolveError>>) -> Result<T, SolveError> {
-        AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-            let error = node.error(WorkerError::Failed("internal error: the solver panicked".to_owned()));
-            self.report_failed(node, &error);
-            Err(error)
+    ///
+    /// Not an async function: those keep room for each argument twice, and there is one of this for every task.
+    fn guard<T>(
+        &self,
+        node: &Node,
+        work: impl Future<Output = Result<T, SolveError>>,
+    ) -> impl Future<Output = Result<T, SolveError>> {
+        AssertUnwindSafe(work).catch_unwind().map(|outcome| {
+            outcome.unwrap_or_else(|_| {
+                let error = node.error(WorkerError::Failed("internal error: the solver panicked".to_owned()));
+                self.report_failed(node, &error);
+                Err(error)
+            })
         })
     }
 }

@@ -5,6 +5,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures_util::FutureExt as _;
+
 use super::sync::{AtomicUsize, CancellationToken, DashMap, Entry, TaskTracker, watch};
 use crate::count::{Counted, Counter};
 
@@ -80,7 +82,7 @@ where
                 return (self.ticket(key, call), false);
             }
         };
-        let (sender, outcome) = watch::channel(None);
+        let (outcome_to, outcome) = watch::channel(None);
         let cancel = CancellationToken::new();
         let call = Arc::new(Call {
             shared: shared(),
@@ -89,22 +91,18 @@ where
             tickets: AtomicUsize::new(1),
         });
         drop(place.insert(call.clone()));
-        let landed = Landed {
-            key: key.clone(),
-            call: call.clone(),
-            calls: self.calls.clone(),
+        let landing = Landing {
+            landed: Landed {
+                key: key.clone(),
+                call: call.clone(),
+                calls: self.calls.clone(),
+            },
+            outcome_to,
         };
         let work = start(call.shared.clone(), cancel);
-        // Owned by the tickets: the token ends it when the last one goes.
-        self.tasks.spawn(async move {
-            // Dropped in reverse order when the work panics: also then, the call is off the map first.
-            let sender = sender;
-            let landed = landed;
-            let outcome = work.await;
-            // Off the map before the outcome is out: whoever asks later starts anew.
-            drop(landed);
-            sender.send_replace(Some(outcome));
-        });
+        // Owned by the tickets: the token ends it when the last one goes. An async block would keep room for the work
+        // twice.
+        self.tasks.spawn(work.map(|outcome| landing.end(outcome)));
         (self.ticket(key, call), true)
     }
 
@@ -145,6 +143,20 @@ where
     /// Whether nothing is in progress.
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
+    }
+}
+
+/// The end of some work. Dropped without one when the work panics: also then, the call is off the map first.
+struct Landing<K: Hash + Eq, S, V> {
+    landed: Landed<K, S, V>,
+    outcome_to: watch::Sender<Option<V>>,
+}
+
+impl<K: Hash + Eq, S, V> Landing<K, S, V> {
+    fn end(self, outcome: V) {
+        // Off the map before the outcome is out: whoever asks later starts anew.
+        drop(self.landed);
+        self.outcome_to.send_replace(Some(outcome));
     }
 }
 

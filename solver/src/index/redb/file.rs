@@ -13,8 +13,9 @@ use super::codec;
 use super::disk::Disk;
 use super::tables::{self, Last};
 
-/// Memory for pages of the file; the system caches the file besides.
-const CACHE_BYTES: usize = 4 << 20;
+/// Most memory for pages of the file, taken as they are read; the system caches the file besides. In it is all that a
+/// build of a hundred thousand steps looks up.
+const CACHE_BYTES: usize = 16 << 20;
 
 /// The file, open unless writing to it failed and it could not be opened again since.
 pub(super) struct File {
