@@ -53,9 +53,9 @@ pub trait WorkerService: Worker {
     /// Waits until nothing is left of containers that were released.
     async fn containers_gone(&self);
 
-    /// The layers of a result as blobs, lowest first; `None` if not all of them are known as blobs. Nothing is made for
-    /// this.
-    async fn known_layers(&self, result: &Ref) -> Result<Option<Vec<Descriptor>>, WorkerError>;
+    /// The layers of each result as blobs, lowest first; `None` if not all of a result's are known as blobs. Nothing is
+    /// made for this. It ends with the last result with which there are no more than `most` layers in all.
+    async fn known_layers(&self, results: Vec<Ref>, most: usize) -> Result<Vec<Option<Vec<Descriptor>>>, WorkerError>;
 
     /// Whether it can be measured what steps use of the machine.
     fn can_measure(&self) -> bool;

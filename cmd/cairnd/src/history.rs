@@ -8,12 +8,14 @@
 //! |---|---|
 //! | [`recorder`] | follows one build to its end, whatever that is |
 //! | [`trace`] | adds its trace, a moment after its end |
-//! | [`store`] | records and blobs on disk |
+//! | [`table`], [`store`] | records in memory; records and blobs on disk |
+//! | [`change`] | what clients change about records |
 //! | [`expiry`] | which records have to go |
 //! | [`listen`], [`filter`] | what a listener is told |
 //! | [`logs`] | the log of a build as a blob, and back |
 //! | [`conceal`] | passwords are not written down |
 
+mod change;
 mod conceal;
 mod expiry;
 mod filter;
@@ -21,39 +23,35 @@ mod listen;
 mod logs;
 mod recorder;
 mod store;
+mod table;
 mod trace;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cairn_proto::control::{
-    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, StatusResponse, UpdateBuildHistoryRequest,
-};
-use cairn_solver::Digest;
+use cairn_proto::control::{BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, StatusResponse};
 use cairn_worker::content::{ContentError, ContentStore};
 use futures_util::Stream;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tonic::Code;
 
 use self::store::Store;
-use crate::failure::Failure;
-use crate::traces::{Solve, Traces};
+use self::table::{Kept, Table};
+use crate::traces::Traces;
 
 pub(crate) use self::conceal::conceal;
 pub use self::expiry::Limits;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::filter::check_filters;
 pub(crate) use self::recorder::{Made, Recorder};
 
 /// Events that a slow listener may be behind.
 const BACKLOG: usize = 1024;
 /// How long records may wait to be made durable, so that those of several builds are in one go.
 const SYNC_DELAY: Duration = Duration::from_secs(3);
-/// Most of all room for records that pinned ones may take: one part of this many.
-const PINNED_PART: u64 = 2;
 
 /// Why the history cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -96,24 +94,6 @@ struct Shared {
     /// Records of builds that nobody waits for.
     late: TaskTracker,
     _sync: AbortOnDropHandle<()>,
-}
-
-/// What is in memory: all of it but the blobs.
-#[derive(Default)]
-struct Table {
-    running: BTreeMap<String, Arc<BuildHistoryRecord>>,
-    finished: BTreeMap<String, Kept>,
-    /// Finished builds whose trace is not stored yet.
-    traced: BTreeMap<String, Solve>,
-    /// How many finished builds have a blob: equal ones are stored once.
-    blob_uses: BTreeMap<Digest, usize>,
-}
-
-/// A finished build.
-struct Kept {
-    record: Arc<BuildHistoryRecord>,
-    /// Bytes of the record.
-    bytes: u64,
 }
 
 /// News for listeners.
@@ -215,69 +195,6 @@ impl History {
         Some(logs::replay(self.content().clone(), record.r#ref.clone(), blob))
     }
 
-    /// Pins, unpins, completes or deletes a record.
-    ///
-    /// # Errors
-    /// If there is none of that id, or it cannot be changed.
-    pub(crate) async fn update(&self, request: UpdateBuildHistoryRequest) -> Result<(), Failure> {
-        let history = self.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let _writing = history.0.writing.lock();
-            if request.delete {
-                return history.delete(&request.r#ref);
-            }
-            // A build that is not known or still runs has no trace to wait for.
-            if request.finalize {
-                let stored = history.store_trace(&request.r#ref);
-                return stored.map_err(|error| Failure::new(Code::Internal, error.to_string()));
-            }
-            history.pin(&request.r#ref, request.pinned)
-        });
-        task.await
-            .map_err(|error| Failure::new(Code::Internal, error.to_string()))?
-    }
-
-    fn delete(&self, id: &str) -> Result<(), Failure> {
-        let table = self.0.table.lock();
-        if table.finished.contains_key(id) {
-            drop(table);
-            self.remove(&[id.to_owned()]);
-            return Ok(());
-        }
-        if table.running.contains_key(id) {
-            let message = format!("build {id} is running and cannot be deleted from history");
-            return Err(Failure::new(Code::FailedPrecondition, message));
-        }
-        Err(no_record(id))
-    }
-
-    fn pin(&self, id: &str, pinned: bool) -> Result<(), Failure> {
-        let mut record = {
-            let table = self.0.table.lock();
-            let kept = table.finished.get(id).ok_or_else(|| no_record(id))?;
-            if kept.record.pinned == pinned {
-                return Ok(());
-            }
-            let pinned_bytes = |part: fn(&Kept) -> u64| {
-                let others = table.finished.values().filter(|other| other.record.pinned);
-                others.map(part).sum::<u64>() + part(kept)
-            };
-            let is_too_much = pinned_bytes(|kept| kept.bytes) > expiry::MAX_RECORD_BYTES / PINNED_PART
-                || pinned_bytes(Kept::blob_bytes) > expiry::MAX_BLOB_BYTES / PINNED_PART;
-            if pinned && is_too_much {
-                let message = format!("build {id} cannot be pinned: pinned records take up too much room already");
-                return Err(Failure::new(Code::ResourceExhausted, message));
-            }
-            (*kept.record).clone()
-        };
-        record.pinned = pinned;
-        record.generation = record.generation.saturating_add(1);
-        let fail = |error: HistoryError| Failure::new(Code::Internal, error.to_string());
-        self.0.store.write(&record).map_err(fail)?;
-        self.insert(record);
-        Ok(())
-    }
-
     /// Announces a build that begins.
     fn begin(&self, record: BuildHistoryRecord) {
         let record = Arc::new(record);
@@ -371,69 +288,6 @@ impl History {
     }
 }
 
-impl Kept {
-    fn new(record: BuildHistoryRecord) -> Self {
-        Self {
-            bytes: prost::Message::encoded_len(&record) as u64,
-            record: Arc::new(record),
-        }
-    }
-
-    fn blob_bytes(&self) -> u64 {
-        store::blobs(&self.record)
-            .map(|blob| u64::try_from(blob.size).unwrap_or(0))
-            .sum()
-    }
-
-    fn completed(&self) -> SystemTime {
-        let time = self.record.completed_at.or(self.record.created_at);
-        time.and_then(|time| SystemTime::try_from(time).ok())
-            .unwrap_or(SystemTime::UNIX_EPOCH)
-    }
-}
-
-impl Table {
-    /// Returns the blobs that are of no more use.
-    fn insert(&mut self, kept: Kept) -> Vec<Digest> {
-        // Counted first, so that what both have is not called useless.
-        for digest in store::blobs(&kept.record).filter_map(store::digest_of) {
-            *self.blob_uses.entry(digest).or_default() += 1;
-        }
-        let before = self.finished.insert(kept.record.r#ref.clone(), kept);
-        before.map(|before| self.release(&before)).unwrap_or_default()
-    }
-
-    /// Returns the blobs that are of no more use.
-    fn remove(&mut self, id: &str) -> Vec<Digest> {
-        self.traced.remove(id);
-        let before = self.finished.remove(id);
-        before.map(|before| self.release(&before)).unwrap_or_default()
-    }
-
-    fn release(&mut self, gone: &Kept) -> Vec<Digest> {
-        let mut unused = Vec::new();
-        for digest in store::blobs(&gone.record).filter_map(store::digest_of) {
-            let Some(uses) = self.blob_uses.get_mut(&digest) else {
-                continue;
-            };
-            *uses -= 1;
-            if *uses == 0 {
-                self.blob_uses.remove(&digest);
-                unused.push(digest);
-            }
-        }
-        unused
-    }
-}
-
-fn no_record(id: &str) -> Failure {
-    // Clients show this text.
-    Failure::new(
-        Code::NotFound,
-        format!("failed to retrieve ref {id}: file does not exist"),
-    )
-}
-
 /// Makes what was written durable, a moment later. Never ends.
 async fn sync_writes(content: ContentStore, written: Arc<Notify>) {
     loop {
@@ -445,14 +299,6 @@ async fn sync_writes(content: ContentStore, written: Arc<Notify>) {
             Ok(Err(error)) => tracing::warn!(%error, "records of builds are not durable yet"),
             Err(error) => tracing::error!(%error, "records of builds are not durable yet"),
         }
-    }
-}
-
-/// Parses filters, and asks them about a record that knows nothing.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn check_filters(filters: &[String], now: SystemTime) {
-    if let Ok(filters) = filter::RecordFilters::parse(filters, now) {
-        filters.matches(&BuildHistoryRecord::default());
     }
 }
 

@@ -51,18 +51,27 @@ impl WorkerService for EmbeddedWorker {
         self.0.runner.containers_gone().await;
     }
 
-    async fn known_layers(&self, result: &Ref) -> Result<Option<Vec<Descriptor>>, WorkerError> {
-        let (worker, id) = (self.clone(), result.id().clone());
+    async fn known_layers(&self, results: Vec<Ref>, most: usize) -> Result<Vec<Option<Vec<Descriptor>>>, WorkerError> {
+        let worker = self.clone();
         blocking(move || {
-            let Some(Content::Layers(list)) = worker.content(&id)? else {
-                return Ok(None);
-            };
-            let records = worker.0.layers.records(&list).map_err(|error| failed(&error))?;
-            let blobs = records.into_iter().map(|record| {
-                let blob = record.blob?;
-                Some(Descriptor::new(blob.media_type, blob.digest, blob.size))
-            });
-            Ok(blobs.collect())
+            let (mut known, mut left) = (Vec::with_capacity(results.len()), most);
+            for result in results {
+                let Some(Content::Layers(list)) = worker.content(result.id())? else {
+                    known.push(None);
+                    continue;
+                };
+                let records = worker.0.layers.records(&list).map_err(|error| failed(&error))?;
+                let Some(rest) = left.checked_sub(records.len()) else {
+                    break;
+                };
+                left = rest;
+                let blobs = records.into_iter().map(|record| {
+                    let blob = record.blob?;
+                    Some(Descriptor::new(blob.media_type, blob.digest, blob.size))
+                });
+                known.push(blobs.collect());
+            }
+            Ok(known)
         })
         .await
     }

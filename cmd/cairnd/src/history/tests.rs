@@ -1,9 +1,13 @@
-use cairn_proto::control::{BuildHistoryRequest, SolveRequest};
+use std::collections::BTreeMap;
+
+use cairn_proto::control::{BuildHistoryRequest, SolveRequest, UpdateBuildHistoryRequest};
 use cairn_proto::rpc;
+use cairn_solver::Digest;
 use futures_util::StreamExt as _;
+use tonic::Code;
 
 use super::*;
-use crate::traces::{Parent, Steps};
+use crate::traces::{Parent, Solve, Steps};
 
 fn request(id: &str) -> SolveRequest {
     SolveRequest {

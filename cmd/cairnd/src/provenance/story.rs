@@ -87,9 +87,14 @@ impl Story {
         })
     }
 
-    /// Bytes of the ops that it consists of.
+    /// Bytes of all that is told in full: the ops that it consists of, the files they come from, and how those were read.
     pub(super) fn size(&self) -> usize {
-        self.definition.size()
+        let files = self.definition.source().into_iter().flat_map(|source| &source.infos);
+        let files = files.map(|file| {
+            let read_by = file.definition.iter().flat_map(|definition| &definition.def);
+            file.data.len() + read_by.map(Bytes::len).sum::<usize>()
+        });
+        self.definition.size() + files.sum::<usize>()
     }
 
     /// Why not everything that was used can be named; `None` if it can.

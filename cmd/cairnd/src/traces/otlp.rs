@@ -1,5 +1,7 @@
 //! Spans of clients on the wire.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use cairn_proto::otlp::trace_service_server::TraceService;
 use cairn_proto::otlp::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse};
@@ -52,6 +54,8 @@ impl TraceService for TraceReceiver {
 /// of no interest here: clients send spans of all that they do.
 fn collect(traces: &Traces, resource_spans: Vec<Bytes>) -> Result<i64, DecodeError> {
     let mut rejected = 0;
+    // Whatever else is sent of such a trace need not even be looked at.
+    let mut full = HashSet::new();
     for resource_spans in resource_spans {
         let resource_spans = wire::ResourceSpans::decode(resource_spans)?;
         let resource = part::<wire::Resource>(resource_spans.resource)?.unwrap_or_default();
@@ -66,7 +70,7 @@ fn collect(traces: &Traces, resource_spans: Vec<Bytes>) -> Result<i64, DecodeErr
             };
             for span in scope_spans.spans {
                 let kept = match part::<wire::Span>(span)? {
-                    Some(span) => keep(traces, span, &resource, &scope),
+                    Some(span) => keep(traces, &mut full, span, &resource, &scope),
                     None => Err(Refused::Full),
                 };
                 rejected += i64::from(kept == Err(Refused::Full));
@@ -81,15 +85,28 @@ fn part<T: prost::Message + Default>(encoded: Bytes) -> Result<Option<T>, Decode
     (encoded.len() <= MAX_PART).then(|| T::decode(encoded)).transpose()
 }
 
-fn keep(traces: &Traces, wire: wire::Span, resource: &[Attribute], scope: &Scope) -> Result<(), Refused> {
+fn keep(
+    traces: &Traces,
+    full: &mut HashSet<TraceId>,
+    wire: wire::Span,
+    resource: &[Attribute],
+    scope: &Scope,
+) -> Result<(), Refused> {
     let Some(context) = context(&wire.trace_id, &wire.span_id, wire.flags) else {
         return Err(Refused::Full);
     };
     if !traces.is_open(context.trace) {
         return Err(Refused::Unknown);
     }
+    if full.contains(&context.trace) {
+        return Err(Refused::Full);
+    }
     let line = convert(wire, context, resource, scope).to_line();
-    traces.add(context.trace, &line.map_err(|_| Refused::Full)?)
+    let kept = traces.add(context.trace, &line.map_err(|_| Refused::Full)?);
+    if kept == Err(Refused::Full) {
+        full.insert(context.trace);
+    }
+    kept
 }
 
 fn convert<'a>(wire: wire::Span, context: SpanContext, resource: &'a [Attribute], scope: &'a Scope) -> Span<'a> {
