@@ -8,7 +8,7 @@
 //! | `edits` | what is changed about a container that gets some of them |
 //!
 //! Which devices a name means, and who may have them, is [`cairn_solver::device`]'s to say. The files are the
-//! administrator's: a broken one is warned of and left out. They decide what of the host a step sees; what they say is
+//! administrator's: one that others can write, or a broken one, is warned of and left out. They decide what of the host a step sees; what they say is
 //! carried out by [`crate::executor`], where everything about containers is.
 
 mod edits;

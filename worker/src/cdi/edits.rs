@@ -27,14 +27,6 @@ pub enum CdiError {
         /// What it needs.
         what: String,
     },
-    /// Its description can be written by others than the administrator.
-    #[error("device {device}: {} has hooks, so it must belong to root and be writable by nobody else", file.display())]
-    Untrusted {
-        /// Which device.
-        device: String,
-        /// Where it is described.
-        file: PathBuf,
-    },
     /// The host's device that it is about is not there, or another one.
     #[error("device {device}: failed to look at {}", path.display())]
     Host {
@@ -52,10 +44,6 @@ pub enum CdiError {
 pub(super) struct Origin<'a> {
     /// The device.
     pub(super) device: &'a str,
-    /// The file that describes it.
-    pub(super) file: &'a Path,
-    /// Whether only the administrator can have written the file.
-    pub(super) is_trusted: bool,
 }
 
 impl Origin<'_> {
@@ -73,12 +61,6 @@ impl Origin<'_> {
         }
         if !wanted.net_devices.is_empty() {
             return Err(self.unsupported("network devices are"));
-        }
-        if !wanted.hooks.is_empty() && !self.is_trusted {
-            return Err(CdiError::Untrusted {
-                device: self.device.to_owned(),
-                file: self.file.to_owned(),
-            });
         }
         edits.env.extend(wanted.env.iter().cloned());
         for node in &wanted.device_nodes {
@@ -113,6 +95,8 @@ impl Origin<'_> {
                 let (kind, major, minor) = self.host_node(node)?;
                 match said {
                     Some(said) if said != kind => return Err(self.host(node, "it is a device of another type")),
+                    // Numbers may be said without a type.
+                    _ if node.major != 0 => (kind, node.major, node.minor),
                     _ => (kind, major, minor),
                 }
             }
@@ -158,9 +142,13 @@ impl Origin<'_> {
         if !matches!(mount.kind.as_str(), "" | "bind" | "none") {
             return Err(self.unsupported(format!("a mount of type {:?} is", mount.kind)));
         }
+        let dest = Path::new("/").join(clean(Path::new(&mount.container_path)));
+        if dest == Path::new("/") {
+            return Err(self.unsupported("a mount over everything is"));
+        }
         let mut made = HostMount {
             source: PathBuf::from(&mount.host_path),
-            dest: Path::new("/").join(clean(Path::new(&mount.container_path))),
+            dest,
             restrictions: Restrictions::default(),
             is_recursive: false,
         };

@@ -7,7 +7,6 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_solver::device::find;
 use cairn_solver::llb::CdiDevice;
 use cairn_solver::{Device, DeviceError};
 use parking_lot::Mutex;
@@ -62,12 +61,7 @@ struct Source {
 }
 
 /// A file that describes devices.
-struct SpecFile {
-    path: PathBuf,
-    spec: Spec,
-    /// Whether only the administrator can have written it.
-    is_trusted: bool,
-}
+struct SpecFile(Spec);
 
 /// Why a file is left out.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +70,8 @@ enum FileError {
     Io(#[from] io::Error),
     #[error("it is no file")]
     NoFile,
+    #[error("others than the administrator can write it, or its directory")]
+    Untrusted,
     #[error("it has more than {MAX_SIZE} bytes")]
     TooLarge,
     #[error(transparent)]
@@ -96,7 +92,8 @@ impl Cdi {
         self.known().devices.clone()
     }
 
-    /// What is changed about a container that gets these devices. Blocks.
+    /// What is changed about a container that gets these devices, named in full: which ones a step gets was settled
+    /// before, and nothing else may come in place of one that is gone. Blocks.
     ///
     /// # Errors
     /// [`CdiError`] names the device that cannot be had.
@@ -105,22 +102,20 @@ impl Cdi {
         let mut edits = Edits::default();
         let mut files: Vec<&Arc<SpecFile>> = Vec::new();
         for asked in asked {
-            for device in find(&asked.name, asked.optional, &known.devices)? {
-                let source = known.sources.get(&device.name);
-                let source = source.ok_or_else(|| DeviceError::Missing(device.name.clone()))?;
-                let origin = Origin {
-                    device: &device.name,
-                    file: &source.file.path,
-                    is_trusted: source.file.is_trusted,
-                };
-                // What a file says of all its devices is done once.
-                if !files.iter().any(|file| Arc::ptr_eq(file, &source.file)) {
-                    files.push(&source.file);
-                    origin.collect(&source.file.spec.container_edits, &mut edits)?;
+            let Some(Source { file, index }) = known.sources.get(&asked.name) else {
+                if asked.optional {
+                    tracing::warn!(device = asked.name, "an optional device is not there any more");
+                    continue;
                 }
-                let of_device = &source.file.spec.devices[source.index].container_edits;
-                origin.collect(of_device, &mut edits)?;
+                return Err(DeviceError::Missing(asked.name.clone()).into());
+            };
+            let origin = Origin { device: &asked.name };
+            // What a file says of all its devices is done once.
+            if !files.iter().any(|known| Arc::ptr_eq(known, file)) {
+                files.push(file);
+                origin.collect(&file.0.container_edits, &mut edits)?;
             }
+            origin.collect(&file.0.devices[*index].container_edits, &mut edits)?;
         }
         Ok(edits)
     }
@@ -164,7 +159,7 @@ impl Cdi {
             }
         }
         let devices = sources.iter().map(|(name, source)| {
-            let spec = &source.file.spec;
+            let spec = &source.file.0;
             let mut annotations = spec.annotations.clone();
             annotations.extend(spec.devices[source.index].annotations.clone());
             Device::new(name.clone(), annotations, &self.config.auto_allowed)
@@ -222,8 +217,8 @@ fn read_dir(files: &[PathBuf]) -> BTreeMap<String, Source> {
                 continue;
             }
         };
-        for (index, device) in file.spec.devices.iter().enumerate() {
-            let name = format!("{}={}", file.spec.kind, device.name);
+        for (index, device) in file.0.devices.iter().enumerate() {
+            let name = format!("{}={}", file.0.kind, device.name);
             let source = Source {
                 file: file.clone(),
                 index,
@@ -251,24 +246,25 @@ impl SpecFile {
         if !metadata.is_file() {
             return Err(FileError::NoFile);
         }
+        // It decides what of the host steps see, and may call programs there.
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        if !is_administrators(&metadata) || !is_administrators(&std::fs::metadata(dir)?) {
+            return Err(FileError::Untrusted);
+        }
         let mut text = String::new();
         file.take(MAX_SIZE + 1).read_to_string(&mut text)?;
         if text.len() as u64 > MAX_SIZE {
             return Err(FileError::TooLarge);
         }
         let syntax = Syntax::of(path).unwrap_or(Syntax::Yaml);
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        Ok(Self {
-            path: path.to_owned(),
-            spec: Spec::parse(&text, syntax)?,
-            is_trusted: is_administrators(&metadata) && is_administrators(&std::fs::metadata(dir)?),
-        })
+        Ok(Self(Spec::parse(&text, syntax)?))
     }
 }
 
-/// Whether nobody but the administrator can write it.
+/// Whether nobody but the administrator, or who the daemon runs as, can write it.
 fn is_administrators(metadata: &std::fs::Metadata) -> bool {
-    metadata.uid() == 0 && metadata.mode() & 0o022 == 0
+    let is_owner = metadata.uid() == 0 || metadata.uid() == rustix::process::geteuid().as_raw();
+    is_owner && metadata.mode() & 0o022 == 0
 }
 
 #[cfg(test)]

@@ -2,14 +2,10 @@ use super::super::spec::{Spec, Syntax};
 use super::*;
 
 /// What is made of the edits of one device.
-fn collected(edits: &str, is_trusted: bool) -> Result<Edits, String> {
+fn collected(edits: &str) -> Result<Edits, String> {
     let text = format!("cdiVersion: 1.1.0\nkind: v.com/c\ndevices: [{{name: a, containerEdits: {edits}}}]");
     let spec = Spec::parse(&text, Syntax::Yaml).unwrap();
-    let origin = Origin {
-        device: "v.com/c=a",
-        file: Path::new("/etc/cdi/v.yaml"),
-        is_trusted,
-    };
+    let origin = Origin { device: "v.com/c=a" };
     let mut made = Edits::default();
     let outcome = origin.collect(&spec.devices[0].container_edits, &mut made);
     outcome
@@ -34,11 +30,15 @@ fn device_nodes_are_described_to_the_last_number() {
         ),
         ("{path: /dev/null}", (NodeKind::Character, 1, 3, 0o666, "rwm")),
         (
+            "{path: /dev/null, major: 7, minor: 8}",
+            (NodeKind::Character, 7, 8, 0o666, "rwm"),
+        ),
+        (
             "{path: /dev/x, hostPath: /dev/zero, type: c}",
             (NodeKind::Character, 1, 5, 0o666, "rwm"),
         ),
     ] {
-        let edits = collected(&format!("{{deviceNodes: [{node}]}}"), true).unwrap();
+        let edits = collected(&format!("{{deviceNodes: [{node}]}}")).unwrap();
         let made = &edits.nodes[0];
         let found = (made.kind, made.major, made.minor, made.mode, made.access.as_str());
         assert_eq!(found, want, "{node}");
@@ -49,7 +49,7 @@ fn device_nodes_are_described_to_the_last_number() {
 fn mounts_are_restricted_as_their_options_say() {
     let edits =
         "{mounts: [{hostPath: /h, containerPath: /c/., options: [rbind, ro, nosuid, nodev, noexec, exec, rprivate]}]}";
-    let edits = collected(edits, false).unwrap();
+    let edits = collected(edits).unwrap();
     let want = HostMount {
         source: "/h".into(),
         dest: "/c".into(),
@@ -101,16 +101,16 @@ fn what_cannot_be_done_is_refused_and_named() {
             "mount option \"rshared\" is not supported",
         ),
         (
-            "{hooks: [{hookName: createRuntime, path: /h}]}",
-            "device v.com/c=a: /etc/cdi/v.yaml has hooks, so it must belong to root and be writable by nobody else",
+            "{mounts: [{hostPath: /h, containerPath: /./}]}",
+            "a mount over everything is not supported",
         ),
     ] {
-        let error = collected(edits, false).unwrap_err();
+        let error = collected(edits).unwrap_err();
         assert!(error.contains(want), "{edits}: {error}");
     }
-    let hooks = collected("{hooks: [{hookName: createRuntime, path: /h}]}", true)
+    let hooks = collected("{hooks: [{hookName: createRuntime, path: /h}]}")
         .unwrap()
         .hooks;
     assert_eq!(hooks.len(), 1);
-    assert_eq!(collected("{additionalGids: [0, 5]}", false).unwrap().groups, [5]);
+    assert_eq!(collected("{additionalGids: [0, 5]}").unwrap().groups, [5]);
 }

@@ -13,16 +13,30 @@ fn spec(kind: &str, devices: &[(&str, &str)]) -> String {
     )
 }
 
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn make_dir(path: &Path) {
+    std::fs::create_dir(path).unwrap();
+    set_mode(path, 0o755);
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    set_mode(path, 0o644);
+}
+
 fn names(cdi: &Cdi) -> Vec<String> {
     cdi.devices().iter().map(|device| device.name.clone()).collect()
 }
 
-fn env(cdi: &Cdi, name: &str) -> Result<Vec<String>, String> {
-    let asked = CdiDevice {
+fn env(cdi: &Cdi, names: &[&str]) -> Result<Vec<String>, String> {
+    let asked = names.iter().map(|&name| CdiDevice {
         name: name.to_owned(),
         optional: false,
-    };
-    let edits = cdi.edits(&[asked]);
+    });
+    let edits = cdi.edits(&asked.collect::<Vec<_>>());
     edits.map(|edits| edits.env).map_err(|error| error.to_string())
 }
 
@@ -36,28 +50,28 @@ fn devices_come_and_go_with_their_files() {
     });
     assert!(names(&cdi).is_empty(), "no directory is no device");
 
-    std::fs::create_dir(&low).unwrap();
-    std::fs::write(low.join("v.yaml"), spec("v.com/c", &[("b", "1"), ("a", "1")])).unwrap();
+    make_dir(&low);
+    write(&low.join("v.yaml"), &spec("v.com/c", &[("b", "1"), ("a", "1")]));
     std::fs::write(low.join("ignored.txt"), "x").unwrap();
-    std::fs::write(low.join("broken.json"), "{").unwrap();
+    write(&low.join("broken.json"), "{");
     std::fs::create_dir(low.join("dir.json")).unwrap();
     assert_eq!(names(&cdi), ["v.com/c=a", "v.com/c=b"]);
     assert!(cdi.devices()[1].is_auto_allowed);
-    assert_eq!(env(&cdi, "v.com/c=*").unwrap(), ["ALL=1", "D=1", "D=1"]);
+    assert_eq!(env(&cdi, &["v.com/c=a", "v.com/c=b"]).unwrap(), ["ALL=1", "D=1", "D=1"]);
     assert!(Arc::ptr_eq(&cdi.known(), &cdi.known()), "read again for nothing");
 
     // What a later directory says counts.
-    std::fs::create_dir(&high).unwrap();
-    std::fs::write(high.join("v.json"), spec("v.com/c", &[("a", "2")])).unwrap();
-    assert_eq!(env(&cdi, "v.com/c=a").unwrap(), ["ALL=1", "D=1"], "YAML is no JSON");
+    make_dir(&high);
+    write(&high.join("v.json"), &spec("v.com/c", &[("a", "2")]));
+    assert_eq!(env(&cdi, &["v.com/c=a"]).unwrap(), ["ALL=1", "D=1"], "YAML is no JSON");
     std::fs::rename(high.join("v.json"), high.join("v.yml")).unwrap();
-    assert_eq!(env(&cdi, "v.com/c=a").unwrap(), ["ALL=1", "D=2"]);
+    assert_eq!(env(&cdi, &["v.com/c=a"]).unwrap(), ["ALL=1", "D=2"]);
 
     // Of two in one directory, none.
-    std::fs::write(low.join("w.yaml"), spec("v.com/c", &[("b", "3")])).unwrap();
+    write(&low.join("w.yaml"), &spec("v.com/c", &[("b", "3")]));
     assert_eq!(names(&cdi), ["v.com/c=a"]);
     assert_eq!(
-        env(&cdi, "v.com/c=b").unwrap_err(),
+        env(&cdi, &["v.com/c=b"]).unwrap_err(),
         "required device \"v.com/c=b\" is not registered"
     );
     std::fs::remove_dir_all(&low).unwrap();
@@ -77,8 +91,8 @@ fn what_is_too_large_or_no_file_is_left_out() {
         0,
     )
     .unwrap();
-    std::fs::write(at("large.yaml"), " ".repeat(2 << 20)).unwrap();
-    std::fs::write(at("good.yaml"), spec("v.com/c", &[("a", "1")])).unwrap();
+    write(&at("large.yaml"), &" ".repeat(2 << 20));
+    write(&at("good.yaml"), &spec("v.com/c", &[("a", "1")]));
     let error = |name| SpecFile::read(&at(name)).err().map(|error| error.to_string());
     assert_eq!(error("pipe.json").unwrap(), "it is no file");
     assert_eq!(error("large.yaml").unwrap(), "it has more than 1048576 bytes");
@@ -86,23 +100,43 @@ fn what_is_too_large_or_no_file_is_left_out() {
 }
 
 #[test]
-fn a_file_that_others_can_write_is_not_trusted() {
-    if !crate::sys::is_root_or_skip() {
-        return;
-    }
+fn a_file_that_others_can_write_is_left_out() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a.yaml");
-    std::fs::write(&file, spec("v.com/c", &[("a", "1")])).unwrap();
-    let trusts = |file_mode: u32, dir_mode: u32| {
-        let mode = std::fs::Permissions::from_mode;
-        std::fs::set_permissions(&file, mode(file_mode)).unwrap();
-        std::fs::set_permissions(dir.path(), mode(dir_mode)).unwrap();
-        SpecFile::read(&file).unwrap().is_trusted
+    write(&file, &spec("v.com/c", &[("a", "1")]));
+    let reads = |file_mode: u32, dir_mode: u32| {
+        set_mode(&file, file_mode);
+        set_mode(dir.path(), dir_mode);
+        SpecFile::read(&file).map(drop).map_err(|error| error.to_string())
     };
-    assert!(trusts(0o644, 0o755));
-    assert!(!trusts(0o664, 0o755));
-    assert!(!trusts(0o646, 0o755));
-    assert!(!trusts(0o644, 0o777));
-    std::os::unix::fs::chown(&file, Some(1), None).unwrap();
-    assert!(!trusts(0o644, 0o755));
+    let refused = Err("others than the administrator can write it, or its directory".to_owned());
+    assert_eq!(reads(0o644, 0o755), Ok(()));
+    assert_eq!(reads(0o664, 0o755), refused);
+    assert_eq!(reads(0o646, 0o755), refused);
+    assert_eq!(reads(0o644, 0o777), refused);
+    if crate::sys::is_root_or_skip() {
+        std::os::unix::fs::chown(&file, Some(1), None).unwrap();
+        assert_eq!(reads(0o644, 0o755), refused);
+    }
+}
+
+#[test]
+fn nothing_comes_in_place_of_a_device_that_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let cdi = Cdi::new(CdiConfig {
+        dirs: vec![dir.path().to_owned()],
+        auto_allowed: Vec::new(),
+    });
+    let class = "annotations: {org.mobyproject.buildkit.device.class: gone}";
+    let text = spec("v.com/c", &[("a", "1")]).replace("{name: a,", &format!("{{name: a, {class},"));
+    write(&dir.path().join("v.yaml"), &text);
+    assert_eq!(env(&cdi, &["v.com/c=a"]).unwrap(), ["ALL=1", "D=1"]);
+    for name in ["v.com/c=gone", "v.com/c=*", "v.com/c"] {
+        assert!(env(&cdi, &[name]).unwrap_err().contains("is not registered"), "{name}");
+        let optional = CdiDevice {
+            name: name.to_owned(),
+            optional: true,
+        };
+        assert_eq!(cdi.edits(&[optional]).unwrap(), Edits::default());
+    }
 }
