@@ -38,6 +38,8 @@ mod token;
 
 pub use docker_config::{DockerConfig, DockerConfigError};
 pub use provider::serve;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use token::read_answer;
 
 const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 const FETCH_TOKEN: &str = "/moby.filesync.v1.Auth/FetchToken";

@@ -9,6 +9,10 @@ mod remote;
 mod write;
 
 pub use layout::{LayoutDir, serve};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use receive::answer_writes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use remote::take_piece;
 pub use remote::{BlobStream, RemoteContent};
 pub use write::BlobWriter;
 

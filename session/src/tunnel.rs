@@ -2,7 +2,7 @@
 //!
 //! The client of the outer call is the *server* inside it: [`connect`] is the daemon's half, [`serve`] the
 //! client's. Message boundaries carry no meaning, but some clients trip over messages that they do not wait for any more:
-//! see [`Opening`].
+//! see `Opening`.
 
 use std::io;
 use std::pin::Pin;

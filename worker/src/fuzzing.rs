@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("layer", layer),
     ("records", records),
     ("signature", crate::signature::fuzzing::signature),
+    ("token_answer", crate::registry::fuzzing::token_answer),
 ];
 
 /// Runs the one of this name.
@@ -278,6 +279,10 @@ mod tests {
                 let seed = include_str!("signature/seed.txt").replace('\n', "");
                 vec![base64::engine::general_purpose::STANDARD.decode(seed).unwrap()]
             }
+            "token_answer" => texts(&[
+                r#"{"token":"","access_token":"abc","expires_in":18446744073709551615,"issued_at":"2001-09-09T01:46:40Z"}"#,
+                r#"{"token":"abc","expires_in":3.5}"#,
+            ]),
             "records" => texts(&[
                 r#"{"describe":{"description":"a","record_type":"regular"},"unpacked":true,"created":"2001-09-09T01:46:40Z","last_used":"2001-09-09T01:46:40Z","usage_count":1}"#,
             ]),

@@ -22,7 +22,10 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("config", config),
     ("failure", failure),
+    ("frontend_result", crate::gateway::check_result),
     ("history_filter", history_filter),
+    ("operation", crate::gateway::check_op),
+    ("policy", crate::policy::check),
     ("requests", requests),
     ("spans", spans),
 ];
@@ -94,6 +97,7 @@ mod damaged;
 
 #[cfg(test)]
 mod tests {
+    use cairn_proto::{pb, sourcepolicy};
 
     use super::*;
 
@@ -114,6 +118,9 @@ mod tests {
                 }
                 .encode_to_vec(),
             ],
+            "frontend_result" => vec![returned().encode_to_vec()],
+            "operation" => operations().iter().map(pb::Op::encode_to_vec).collect(),
+            "policy" => vec![policy().encode_to_vec()],
             "history_filter" => texts(&[
                 "status==completed,ref~=a.*,startedAt>2001-09-09T01:46:40Z",
                 "duration>=1h2m,repository==\"x\"",
@@ -139,6 +146,106 @@ mod tests {
                 vec![cairn_proto::otlp::ExportTraceServiceRequest { resource_spans }.encode_to_vec()]
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// A result for two platforms, with statements.
+    fn returned() -> gateway::Result {
+        let reference = |id: &str| gateway::Ref {
+            id: id.to_owned(),
+            def: None,
+        };
+        let statement = gateway::Attestation {
+            r#ref: Some(reference("b")),
+            path: "/sbom.json".to_owned(),
+            in_toto_predicate_type: "https://spdx.dev/Document".to_owned(),
+            in_toto_subjects: vec![gateway::InTotoSubject {
+                kind: gateway::InTotoSubjectKind::Raw.into(),
+                digest: vec!["sha256:00".to_owned()],
+                name: "app".to_owned(),
+            }],
+            ..gateway::Attestation::default()
+        };
+        let refs = ["linux/amd64", "linux/arm64"].map(|platform| (platform.to_owned(), reference("a")));
+        gateway::Result {
+            result: Some(gateway::result::Result::Refs(gateway::RefMap { refs: refs.into() })),
+            metadata: [("containerimage.config".to_owned(), "{}".into())].into(),
+            attestations: [(
+                "linux/amd64".to_owned(),
+                gateway::Attestations {
+                    attestation: vec![statement],
+                },
+            )]
+            .into(),
+        }
+    }
+
+    /// A source and a process.
+    fn operations() -> [pb::Op; 2] {
+        let source = pb::SourceOp {
+            identifier: "git://github.com/a/b.git#main:dir".to_owned(),
+            attrs: [("git.keepgitdir".to_owned(), "true".to_owned())].into(),
+        };
+        let mount = |dest: &str, kind: pb::MountType| pb::Mount {
+            dest: dest.to_owned(),
+            mount_type: kind.into(),
+            cache_opt: Some(pb::CacheOpt {
+                id: "id".to_owned(),
+                ..pb::CacheOpt::default()
+            }),
+            ..pb::Mount::default()
+        };
+        let exec = pb::ExecOp {
+            meta: Some(pb::Meta {
+                args: vec!["/bin/sh".to_owned()],
+                env: vec!["A=b".to_owned()],
+                cwd: "/".to_owned(),
+                ..pb::Meta::default()
+            }),
+            mounts: vec![mount("/", pb::MountType::Bind), mount("/cache", pb::MountType::Cache)],
+            ..pb::ExecOp::default()
+        };
+        let op = |op| pb::Op {
+            op: Some(op),
+            inputs: vec![pb::Input::default()],
+            ..pb::Op::default()
+        };
+        [op(pb::op::Op::Source(source)), op(pb::op::Op::Exec(exec))]
+    }
+
+    /// A rule of each kind.
+    fn policy() -> sourcepolicy::Policy {
+        use sourcepolicy::{AttrConstraint, AttrMatch, MatchType, PolicyAction, Rule, Selector, Update};
+        let rule = |action: PolicyAction, kind: MatchType, identifier: &str, into: Option<&str>| Rule {
+            action: action.into(),
+            selector: Some(Selector {
+                identifier: identifier.to_owned(),
+                match_type: kind.into(),
+                constraints: vec![AttrConstraint {
+                    key: "image.resolvemode".to_owned(),
+                    value: "^p".to_owned(),
+                    condition: AttrMatch::Matches.into(),
+                }],
+            }),
+            updates: into.map(|into| Update {
+                identifier: into.to_owned(),
+                attrs: [("http.checksum".to_owned(), "x".to_owned())].into(),
+            }),
+        };
+        let into = "docker-image://mirror/$1:${2}$$";
+        sourcepolicy::Policy {
+            version: 1,
+            rules: vec![
+                rule(PolicyAction::Deny, MatchType::Exact, "docker-image://x", None),
+                rule(PolicyAction::Allow, MatchType::Wildcard, "docker-image://*", None),
+                rule(
+                    PolicyAction::Convert,
+                    MatchType::Wildcard,
+                    "docker-image://docker.io/*:*",
+                    Some(into),
+                ),
+                rule(PolicyAction::Convert, MatchType::Regex, "library/(.+)$", Some("own/$1")),
+            ],
         }
     }
 

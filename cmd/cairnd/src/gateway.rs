@@ -11,6 +11,9 @@ pub(crate) mod meta;
 mod ops;
 mod result;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::{ops::check as check_op, result::check as check_result};
+
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -160,7 +163,7 @@ impl LlbBridge for GatewayService {
         let request = request.into_inner();
         let outcome = match (request.error, request.result) {
             (Some(error), _) => Err(Failure::from(error)),
-            (None, Some(result)) => Ok(result_from_wire(&caller, result)?),
+            (None, Some(result)) => Ok(result_from_wire(|id| caller.find(id), result)?),
             (None, None) => return Err(Status::unknown("gateway return must be either result or err")),
         };
         caller.answer(outcome)?;

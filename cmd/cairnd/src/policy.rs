@@ -81,6 +81,25 @@ fn rule(rule: wire::Rule) -> Result<Rule, Failure> {
     })
 }
 
+/// Policies of clients: what they make of a source is bounded, and is not made into something else by them.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check(data: &[u8]) {
+    use cairn_solver::RawSource;
+    use cairn_solver::policy::MAX_TEXT;
+    use prost::Message as _;
+
+    let Ok(wire) = wire::Policy::decode(data) else { return };
+    let Ok(policy) = policy(wire) else { return };
+    let source = RawSource {
+        identifier: "docker-image://docker.io/library/alpine:latest".to_owned(),
+        attrs: [("image.resolvemode".to_owned(), "pull".to_owned())].into(),
+    };
+    let policies = [policy];
+    if let Ok(Some(changed)) = Policy::apply_all(&policies, &source) {
+        assert!(changed.identifier.len() <= MAX_TEXT, "an identifier without bounds");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

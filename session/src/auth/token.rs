@@ -293,26 +293,7 @@ impl<'a> Question<'a> {
 
     async fn token(&self, response: Response) -> Result<Token, TokenError> {
         let body = self.read(response).await?;
-        // The parser's message could quote a token.
-        let answer: Answer = serde_json::from_slice(&body).map_err(|_| self.garbled("it is not understood"))?;
-        let token = [answer.token, answer.access_token]
-            .into_iter()
-            .flatten()
-            .find(|token| !token.is_empty())
-            .ok_or_else(|| self.garbled("it has no token"))?;
-        if token.len() > MAX_TOKEN {
-            return Err(self.garbled("its token is too long"));
-        }
-        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(self.garbled("its token is not one word"));
-        }
-        let seconds = answer.expires_in.and_then(|seconds| seconds.as_u64());
-        let issued_at = answer.issued_at.and_then(|time| time.parse::<jiff::Timestamp>().ok());
-        Ok(Token {
-            token: Secret::new(token),
-            expires_in: seconds.filter(|secs| *secs > 0).map(Duration::from_secs),
-            issued_at: issued_at.map_or(0, jiff::Timestamp::as_second),
-        })
+        read_answer(&body).map_err(|problem| self.garbled(problem))
     }
 
     async fn read(&self, mut response: Response) -> Result<Vec<u8>, TokenError> {
@@ -340,6 +321,27 @@ impl<'a> Question<'a> {
             problem,
         }
     }
+}
+
+/// The token in a server's answer, or what is wrong with that.
+pub(crate) fn read_answer(body: &[u8]) -> Result<Token, &'static str> {
+    // The parser's message could quote a token.
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| "it is not understood")?;
+    let mut tokens = [answer.token, answer.access_token].into_iter().flatten();
+    let token = tokens.find(|token| !token.is_empty()).ok_or("it has no token")?;
+    if token.len() > MAX_TOKEN {
+        return Err("its token is too long");
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("its token is not one word");
+    }
+    let seconds = answer.expires_in.and_then(|seconds| seconds.as_u64());
+    let issued_at = answer.issued_at.and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    Ok(Token {
+        token: Secret::new(token),
+        expires_in: seconds.filter(|secs| *secs > 0).map(Duration::from_secs),
+        issued_at: issued_at.map_or(0, jiff::Timestamp::as_second),
+    })
 }
 
 fn is_loopback(host: &Host<&str>) -> bool {

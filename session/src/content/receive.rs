@@ -4,11 +4,12 @@ use std::io;
 use std::path::Path;
 
 use cairn_proto::content::{WriteAction, WriteContentRequest, WriteContentResponse};
+use futures_util::{Stream, StreamExt as _};
 use ring::digest::{Context, SHA256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::layout::LayoutDir;
 
@@ -34,13 +35,14 @@ impl Arriving {
 }
 
 /// Answers every message of one Write call.
-pub(super) async fn answer_writes(
+pub(crate) async fn answer_writes(
     store: LayoutDir,
-    mut messages: Streaming<WriteContentRequest>,
+    mut messages: impl Stream<Item = Result<WriteContentRequest, Status>> + Unpin,
     answers: mpsc::Sender<WriteContentResponse>,
 ) -> Result<(), Status> {
     let mut arriving: Option<Arriving> = None;
-    while let Some(message) = messages.message().await? {
+    while let Some(message) = messages.next().await {
+        let message = message?;
         let target = store
             .blob(&message.expected)
             .filter(|_| message.expected.starts_with("sha256:"));

@@ -113,11 +113,17 @@ impl BlobStream {
         let Some(message) = message.transpose().map_err(|status| SessionError::call(READ, status))? else {
             return Ok(None);
         };
-        if u64::try_from(message.offset) != Ok(self.next) {
-            let text = format!("got bytes from {}, not from {}", message.offset, self.next);
-            return Err(SessionError::call(READ, Status::data_loss(text)));
-        }
-        self.next += message.data.len() as u64;
-        Ok(Some(message.data))
+        let taken = take_piece(&mut self.next, message);
+        taken.map(Some).map_err(|status| SessionError::call(READ, status))
     }
+}
+
+/// Takes the piece of a blob that begins at `next`, and no other.
+pub(crate) fn take_piece(next: &mut u64, piece: ReadContentResponse) -> Result<Bytes, Status> {
+    if u64::try_from(piece.offset) != Ok(*next) {
+        let text = format!("got bytes from {}, not from {next}", piece.offset);
+        return Err(Status::data_loss(text));
+    }
+    *next += piece.data.len() as u64;
+    Ok(piece.data)
 }

@@ -112,6 +112,20 @@ type Key = (String, String);
 /// A slot is locked while its token is being got, so that it is got once.
 type Slot = Arc<tokio::sync::Mutex<Option<Authorization>>>;
 
+impl Token {
+    /// What is sent with it, and until when; `None` if it cannot be sent.
+    pub(super) fn authorization(&self) -> Option<Authorization> {
+        let lifetime = if self.expires_in.is_zero() {
+            DEFAULT_LIFETIME
+        } else {
+            self.expires_in
+        };
+        // What is good for longer than clocks go does not expire.
+        let refresh_at = Instant::now().checked_add(lifetime / 10 * 9);
+        Authorization::new(&format!("Bearer {}", self.secret.expose()), refresh_at)
+    }
+}
+
 /// What was sent to a host with success, or is about to be.
 #[derive(Default)]
 pub(super) struct TokenCache {
@@ -227,16 +241,7 @@ impl Registry {
             Some(token) => token,
             None => self.request_token(endpoint, realm, &request).await?,
         };
-        let lifetime = if token.expires_in.is_zero() {
-            DEFAULT_LIFETIME
-        } else {
-            token.expires_in
-        };
-        let refresh_at = Instant::now().checked_add(lifetime * 9 / 10);
-        Ok(Authorization::new(
-            &format!("Bearer {}", token.secret.expose()),
-            refresh_at,
-        ))
+        Ok(token.authorization())
     }
 
     /// Asks the token server. Its answer is not followed anywhere else.
@@ -305,17 +310,7 @@ impl Registry {
                 message: format!("token server answered {status}"),
             });
         }
-        let answer: TokenAnswer = serde_json::from_slice(&body)
-            .map_err(|_| protocol(endpoint, "token server's answer is not understood".to_owned()))?;
-        let secret = [answer.token, answer.access_token]
-            .into_iter()
-            .flatten()
-            .find(|text| !text.is_empty());
-        let secret = secret.ok_or_else(|| protocol(endpoint, "token server's answer has no token".to_owned()))?;
-        Ok(Token {
-            secret: Secret::new(secret),
-            expires_in: Duration::from_secs(answer.expires_in.unwrap_or(0)),
-        })
+        read_answer(&body).map_err(|problem| protocol(endpoint, format!("token server's answer {problem}")))
     }
 }
 
@@ -323,7 +318,19 @@ impl Registry {
 struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    expires_in: Option<serde_json::Number>,
+}
+
+/// The token in the answer of a token server, or what is wrong with that; not in the parser's words, which could quote one.
+pub(super) fn read_answer(body: &[u8]) -> Result<Token, &'static str> {
+    let answer: TokenAnswer = serde_json::from_slice(body).map_err(|_| "is not understood")?;
+    let mut tokens = [answer.token, answer.access_token].into_iter().flatten();
+    let secret = tokens.find(|text| !text.is_empty()).ok_or("has no token")?;
+    let seconds = answer.expires_in.and_then(|seconds| seconds.as_u64());
+    Ok(Token {
+        secret: Secret::new(secret),
+        expires_in: Duration::from_secs(seconds.unwrap_or(0)),
+    })
 }
 
 fn protocol(endpoint: &Endpoint, problem: String) -> RegistryError {

@@ -70,3 +70,14 @@ fn decode(op: pb::Op, before: &[Vec<u8>]) -> Result<Op, Failure> {
     let graph = graph.ok_or_else(|| Failure::unknown("there is nothing to decode"))?;
     Ok(graph.vertex(graph.target().vertex).op.clone())
 }
+
+/// Sources and processes of drivers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check(data: &[u8]) {
+    let Ok(op) = pb::Op::decode(data) else { return };
+    match op.op {
+        Some(pb::op::Op::Source(op_source)) => drop(source(op_source, op.platform)),
+        Some(pb::op::Op::Exec(op_exec)) => drop(exec(op_exec, op.inputs.len())),
+        _ => {}
+    }
+}

@@ -6,7 +6,6 @@ use cairn_proto::pb;
 use cairn_solver::{BridgeRef, FrontendRefs, FrontendResult};
 use tonic::Status;
 
-use super::forwarder::Forwarder;
 use super::wire;
 
 fn ref_to_wire(reference: Option<&BridgeRef>) -> wire::Ref {
@@ -42,9 +41,12 @@ pub(super) fn result_to_wire(result: &FrontendResult) -> wire::Result {
     }
 }
 
-/// The result that `forwarder` returns.
-pub(super) fn result_from_wire(forwarder: &Forwarder, result: wire::Result) -> Result<FrontendResult, Status> {
-    let find = |id: &str| match forwarder.find(id) {
+/// The result that a driver returns; `known` finds what it names.
+pub(super) fn result_from_wire(
+    known: impl Fn(&str) -> Result<Option<BridgeRef>, Status>,
+    result: wire::Result,
+) -> Result<FrontendResult, Status> {
+    let find = |id: &str| match known(id) {
         Ok(found) => Ok(found),
         Err(_) => Err(Status::unknown(format!("return reference {id} not found"))),
     };
@@ -70,6 +72,33 @@ pub(super) fn result_from_wire(forwarder: &Forwarder, result: wire::Result) -> R
         metadata: result.metadata,
         attestations: attestations::from_wire(result.attestations, find)?,
     })
+}
+
+/// Results of drivers: one that is read says the same when it is passed on.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check(data: &[u8]) {
+    use std::sync::Arc;
+
+    use cairn_solver::llb::Definition;
+    use prost::Message as _;
+
+    let Ok(wire) = wire::Result::decode(data) else { return };
+    let definition = Arc::new(Definition::default());
+    let known = |id: &str| match id {
+        "" => Ok(None),
+        "missing" => Err(Status::not_found("missing")),
+        id => Ok(Some(BridgeRef {
+            id: id.to_owned(),
+            definition: definition.clone(),
+        })),
+    };
+    let Ok(read) = result_from_wire(known, wire) else {
+        return;
+    };
+    let again = result_from_wire(known, result_to_wire(&read)).expect("what was written is read");
+    assert_eq!(again.refs, read.refs);
+    assert_eq!(again.metadata, read.metadata);
+    assert_eq!(again.attestations, read.attestations);
 }
 
 #[cfg(test)]

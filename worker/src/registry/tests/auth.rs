@@ -258,3 +258,24 @@ async fn the_registrys_own_words_are_in_the_error() {
         )
     );
 }
+
+#[test]
+fn tokens_are_good_for_as_long_as_is_said() {
+    use super::super::auth::read_answer;
+    for (expires_in, want) in [
+        ("300", 300),
+        ("18446744073709551615", u64::MAX),
+        ("0", 0),
+        ("-1", 0),
+        ("3.5", 0),
+        ("null", 0),
+    ] {
+        let token = read_answer(format!(r#"{{"token":"t","expires_in":{expires_in}}}"#).as_bytes()).unwrap();
+        assert_eq!(token.expires_in, Duration::from_secs(want), "{expires_in}");
+        assert!(token.authorization().is_some(), "{expires_in}");
+    }
+    assert_eq!(read_answer(b"{}").unwrap_err(), "has no token");
+    assert_eq!(read_answer(b"<html>").unwrap_err(), "is not understood");
+    let two_lines = read_answer(br#"{"token":"a\r\nb"}"#).unwrap();
+    assert!(two_lines.authorization().is_none());
+}
