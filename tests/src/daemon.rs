@@ -44,8 +44,15 @@ impl Daemon {
     /// # Errors
     /// If it does not become ready.
     pub fn start(lab: &Lab) -> anyhow::Result<Self> {
-        let config = lab::base_registry().map(|registry| lab::mirror_config(&registry));
-        Self::start_with(lab, &lab.path("root"), &config.unwrap_or_default())
+        Self::start_configured(lab, "")
+    }
+
+    /// Starts a daemon as [`Daemon::start`] does, with more configuration.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn start_configured(lab: &Lab, config: &str) -> anyhow::Result<Self> {
+        Self::start_with(lab, &lab.path("root"), &beside_mirrors(config))
     }
 
     /// Starts a daemon with its state in `root` and this configuration.
@@ -69,7 +76,7 @@ impl Daemon {
         Self::start_in(lab, root, config, more)
     }
 
-    /// Starts a daemon as [`Daemon::start_roomy`] does, with these variables in its environment.
+    /// Starts a daemon as [`Daemon::start`] does, with these variables in its environment.
     ///
     /// # Errors
     /// If it does not become ready.
@@ -79,20 +86,7 @@ impl Daemon {
             variables,
             ..More::default()
         };
-        Self::start_in(lab, &lab.path("root"), &Self::roomy_config(), more)
-    }
-
-    /// Starts a daemon as [`Daemon::start`] does, that runs many steps at a time however few processors there are.
-    ///
-    /// # Errors
-    /// If it does not become ready.
-    pub fn start_roomy(lab: &Lab) -> anyhow::Result<Self> {
-        Self::start_in(lab, &lab.path("root"), &Self::roomy_config(), More::default())
-    }
-
-    fn roomy_config() -> String {
-        let mirrors = lab::base_registry().map(|registry| lab::mirror_config(&registry));
-        format!("{}\n[worker.oci]\nmax-parallelism = 16\n", mirrors.unwrap_or_default())
+        Self::start_in(lab, &lab.path("root"), &beside_mirrors(""), more)
     }
 
     fn start_in(lab: &Lab, root: &Path, config: &str, more: More) -> anyhow::Result<Self> {
@@ -225,6 +219,13 @@ impl Daemon {
     pub fn leftovers(&self) -> Leftovers {
         Leftovers::below(&self.root)
     }
+}
+
+/// A configuration, and that the base registry stands for others if there is one.
+fn beside_mirrors(config: &str) -> String {
+    let mirrors = lab::base_registry().map(|registry| lab::mirror_config(&registry));
+    // Tables go last: keys before them are in none.
+    format!("{config}\n{}", mirrors.unwrap_or_default())
 }
 
 /// Opens an HTTP/2 connection and waits for the first frame of the other side.

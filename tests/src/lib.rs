@@ -22,6 +22,7 @@ pub mod llb;
 mod process;
 mod progress;
 mod registry;
+mod solve;
 mod web;
 
 pub use buildx::Buildx;
@@ -35,4 +36,5 @@ pub use lab::{Lab, Need};
 pub use process::{Finished, Program, wait_for_exit};
 pub use progress::{Interval, Progress, Vertex};
 pub use registry::Registry;
+pub use solve::{fetch, solve, to_dir};
 pub use web::{FixedAnswer, WebReply, WebRequest, WebServer};

@@ -6,8 +6,6 @@ use cairn_proto::pb;
 use cairn_tests::llb::{Graph, digest, image, input, run};
 use cairn_tests::{Daemon, Lab, Need};
 use prost::Message as _;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// Operations that would be good if the last one were right.
 fn good_start() -> (Graph, String) {
@@ -107,14 +105,11 @@ fn unknown_source() -> pb::Definition {
 }
 
 async fn solve(client: &Client, definition: pb::Definition) -> Result<Solved, ClientError> {
-    let (events, mut news) = mpsc::channel(16);
     let options = SolveOptions {
         definition: Some(definition),
         ..SolveOptions::default()
     };
-    let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
-    solved
+    cairn_tests::solve(client, options).await
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
-use cairn_tests::{Buildx, Daemon, Finished, Image, Lab, Need, Progress, Registry, lab};
+use cairn_tests::{Buildx, Daemon, Finished, Image, Lab, Need, Progress, Registry};
 use serde_json::Value;
 
 const NEEDS: &[Need] = &[Need::Containers, Need::Bases, Need::Sid];
@@ -20,9 +20,7 @@ impl Bench {
         let Some(lab) = Lab::open(needs)? else {
             return Ok(None);
         };
-        let config = lab::mirror_config(&lab::base_registry()?);
-        let config = format!("{more_config}\n{config}");
-        let daemon = Daemon::start_with(&lab, &lab.path("root"), &config)?;
+        let daemon = Daemon::start_configured(&lab, more_config)?;
         Ok(Some(Self {
             buildx: Buildx::remote(&lab, &daemon)?,
             daemon,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
-use cairn_tests::{Buildx, Cairn, Daemon, Finished, Lab, Need, Progress, lab};
+use cairn_tests::{Buildx, Cairn, Daemon, Finished, Lab, Need, Progress};
 
 const NEEDS: &[Need] = &[Need::Containers, Need::Bases, Need::Sid];
 
@@ -41,9 +41,8 @@ impl Bench {
         let shared = lab.files("shared", &[("library", "of the host\n")])?;
         let spec = SPEC.replace("@SHARED@", &shared.display().to_string());
         let specs = lab.files("cdi", &[("null.yaml", &spec)])?;
-        let mirror = lab::mirror_config(&lab::base_registry()?);
         let cdi = format!("[cdi]\nspecDirs = [\"{}\"]\n{cdi}", specs.display());
-        let daemon = Daemon::start_with(&lab, &lab.path("root"), &format!("{config}\n{cdi}\n{mirror}"))?;
+        let daemon = Daemon::start_configured(&lab, &format!("{config}\n{cdi}"))?;
         Ok(Some(Self {
             buildx: Buildx::remote(&lab, &daemon)?,
             daemon,

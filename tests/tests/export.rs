@@ -187,8 +187,7 @@ fn images_are_pushed_under_all_their_names() -> anyhow::Result<()> {
     let mut daemon = bench._daemon;
     daemon.stop()?;
     drop(daemon);
-    let config = cairn_tests::lab::mirror_config(&cairn_tests::lab::base_registry()?) + &registry.config();
-    let daemon = Daemon::start_with(&bench.lab, &bench.lab.path("root"), &config)?;
+    let daemon = Daemon::start_configured(&bench.lab, &registry.config())?;
     let cairn = Cairn::with(&bench.lab, &daemon);
     let (one, two) = (
         format!("{}/greet:1", registry.address()),

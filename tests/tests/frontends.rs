@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use cairn_client::{Client, ClientError, LocalDir, OutputTarget, ReceiveMode, SolveOptions, SolveOutput};
 use cairn_tests::llb::{Graph, make_file};
-use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need, Outcome, Program, Registry, lab};
+use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need, Outcome, Program, Registry};
 use serde_json::Value;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 const NEEDS: &[Need] = &[Need::Containers, Need::Bases, Need::Registry];
@@ -30,8 +28,7 @@ impl Stage {
             return Ok(None);
         };
         let registry = Registry::start(&lab)?;
-        let config = lab::mirror_config(&lab::base_registry()?) + &registry.config();
-        let daemon = Daemon::start_with(&lab, &lab.path("root"), &config)?;
+        let daemon = Daemon::start_configured(&lab, &registry.config())?;
         let stage = Self {
             cairn: Cairn::with(&lab, &daemon),
             image: format!("{}/test/frontend:1", registry.address()),
@@ -252,10 +249,7 @@ async fn ask(stage: &Stage, word: &str, options: &[(&str, &str)], has_input: boo
         }],
         ..SolveOptions::default()
     };
-    let (events, mut news) = mpsc::channel(16);
-    let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
-    solved.map(drop)
+    cairn_tests::solve(&client, options).await.map(drop)
 }
 
 #[tokio::test]

@@ -4,11 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use cairn_client::{Client, ClientError, LocalDir, OutputTarget, ReceiveMode, SolveOptions, SolveOutput, Solved};
-use cairn_tests::Need;
 use cairn_tests::abuse::Victim;
 use cairn_tests::llb::{Graph, make_file};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use cairn_tests::{Need, solve};
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY file /\n";
 /// Stands in a file beside what is offered.
@@ -48,10 +46,7 @@ impl Bench {
             local_dirs: [("context".to_owned(), dir.clone()), ("dockerfile".to_owned(), dir)].into(),
             ..options
         };
-        let (events, mut news) = mpsc::channel(16);
-        let drain = async { while news.recv().await.is_some() {} };
-        let (solved, ()) = tokio::join!(self.client.solve(options, events, CancellationToken::new()), drain);
-        solved
+        solve(&self.client, options).await
     }
 }
 

@@ -16,8 +16,6 @@ use pb::file_action::Action;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 const PATHS: [&str; 8] = ["/a", "/a/b", "/a/b/c", "/d", "/d/e", "/d/e/f", "/l", "/a/l"];
 const TARGETS: [&str; 5] = ["b", "/a", "../d", "/nowhere", "c"];
@@ -309,10 +307,7 @@ async fn solve(client: &Client, definition: &pb::Definition, target: &Path) -> a
         outputs: vec![output],
         ..SolveOptions::default()
     };
-    let (events, mut news) = mpsc::channel(16);
-    let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
-    match solved {
+    match cairn_tests::solve(client, options).await {
         Ok(_) => contents(target).map(Ok),
         Err(ClientError::Build(failure)) => Ok(Err(failure.message.clone())),
         Err(error) => Err(error.into()),

@@ -31,12 +31,7 @@ impl Bench {
             return Ok(None);
         };
         let registry = Registry::start(&lab)?;
-        let base = cairn_tests::lab::mirror_config(&cairn_tests::lab::base_registry()?);
-        let daemon = Daemon::start_with(
-            &lab,
-            &lab.path("root"),
-            &format!("{settings}\n{base}{}", registry.config()),
-        )?;
+        let daemon = Daemon::start_configured(&lab, &format!("{settings}\n{}", registry.config()))?;
         let server = WebServer::start(|_| WebReply::file("from the web"))?;
         let dockerfile = format!(
             "FROM alpine AS base\n\

@@ -55,8 +55,7 @@ impl Bench {
             return Ok(None);
         };
         let registry = Registry::start(&lab)?;
-        let config = cairn_tests::lab::mirror_config(&cairn_tests::lab::base_registry()?) + &registry.config();
-        let daemon = Daemon::start_with(&lab, &lab.path("root"), &config)?;
+        let daemon = Daemon::start_configured(&lab, &registry.config())?;
         let files = [
             ("Dockerfile", DOCKERFILE),
             ("app", "app"),

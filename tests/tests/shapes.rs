@@ -20,12 +20,10 @@ use cairn_proto::gateway::{
 use cairn_proto::pb;
 use cairn_tests::abuse::Solving;
 use cairn_tests::llb::{Graph, image, input, run};
-use cairn_tests::{Daemon, Lab, Need, lab};
+use cairn_tests::{Daemon, Lab, Need, lab, solve};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Streaming};
 
@@ -130,7 +128,6 @@ async fn build(
         path: context.to_owned(),
         keeps_owner: false,
     };
-    let (events, mut news) = mpsc::channel(16);
     let options = SolveOptions {
         frontend: "dockerfile.v0".to_owned(),
         frontend_attrs: frontend,
@@ -139,9 +136,7 @@ async fn build(
         cache_exports: caches,
         ..SolveOptions::default()
     };
-    let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
-    solved
+    solve(client, options).await
 }
 
 async fn builds(lab: &Lab, client: &Client, answers: &mut Answers) -> anyhow::Result<()> {

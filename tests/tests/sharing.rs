@@ -74,7 +74,7 @@ fn a_failure_is_told_once_and_other_builds_go_on() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers, Need::Bases])? else {
         return Ok(());
     };
-    let daemon = Daemon::start_roomy(&lab)?;
+    let daemon = Daemon::start(&lab)?;
     let cairn = Cairn::with(&lab, &daemon);
     let marker = marker(&lab);
     let gate = format!("--mount=type=cache,id={marker},target=/gate");

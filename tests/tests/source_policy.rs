@@ -1,23 +1,18 @@
 //! Rules about sources: what they let through, what they refuse, and what they put in place.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, ensure};
-use cairn_client::{
-    Answer, Client, ClientError, Decide, LocalDir, OutputTarget, ReceiveMode, SolveOptions, SolveOutput,
-};
+use cairn_client::{Answer, Decide, LocalDir, SolveOptions};
 use cairn_proto::gateway::{ResolveSourceImageRequest, ResolveSourceMetaRequest};
 use cairn_proto::pb;
 use cairn_proto::policysession::{CheckPolicyRequest, DecisionResponse, DenyMessage};
 use cairn_proto::sourcepolicy::PolicyAction;
 use cairn_tests::lab::{base_registry, mirror_config};
 use cairn_tests::llb::{Graph, source};
-use cairn_tests::{Buildx, Cairn, Daemon, Engine, Lab, Need, Program, WebReply, WebServer};
+use cairn_tests::{Buildx, Cairn, Daemon, Engine, Lab, Need, Program, WebReply, WebServer, to_dir};
 use serde_json::json;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// Names the policy's file to clients.
 const VARIABLE: &str = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY";
@@ -342,25 +337,14 @@ impl Decide for Judge {
     }
 }
 
-async fn solve(daemon: &Daemon, judge: &Arc<Judge>, options: SolveOptions, out: &Path) -> Result<(), ClientError> {
+async fn solve(daemon: &Daemon, judge: &Arc<Judge>, options: SolveOptions, out: &Path) -> anyhow::Result<()> {
     let options = SolveOptions {
         source_judge: Some(judge.clone()),
-        outputs: vec![SolveOutput {
-            kind: "local".to_owned(),
-            attrs: BTreeMap::new(),
-            target: Some(OutputTarget::Directory {
-                path: out.to_owned(),
-                mode: ReceiveMode::Merge,
-            }),
-        }],
+        outputs: vec![to_dir(out)],
         ..options
     };
-    let address = daemon.address();
-    let client = Client::connect(&address.parse().map_err(|_| ClientError::Cancelled)?).await?;
-    let (events, mut news) = mpsc::channel(16);
-    let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
-    solved.map(|_| ())
+    cairn_tests::solve(&daemon.connect().await?, options).await?;
+    Ok(())
 }
 
 #[tokio::test]

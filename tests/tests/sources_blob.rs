@@ -2,44 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
-use cairn_client::{Client, OutputTarget, ReceiveMode, SolveOptions, SolveOutput};
-use cairn_tests::llb::{Graph, digest, source};
-use cairn_tests::{Daemon, Lab, Need, Registry};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use cairn_client::SolveOptions;
+use cairn_tests::llb::{digest, source};
+use cairn_tests::{Daemon, Lab, Need, Registry, fetch};
 
-/// Asks for a blob, with its file in `dir`.
-async fn fetch(
-    daemon: &Daemon,
-    identifier: &str,
-    attrs: &[(&str, &str)],
-    layouts: BTreeMap<String, PathBuf>,
-    dir: &Path,
-) -> anyhow::Result<()> {
-    let mut graph = Graph::default();
-    let target = graph.add(&source(identifier, attrs));
-    let options = SolveOptions {
-        definition: Some(graph.asking_for(&target, 0)),
+/// Options of a client with these layouts.
+fn offering(layouts: BTreeMap<String, PathBuf>) -> SolveOptions {
+    SolveOptions {
         layouts,
-        outputs: vec![SolveOutput {
-            kind: "local".to_owned(),
-            attrs: BTreeMap::new(),
-            target: Some(OutputTarget::Directory {
-                path: dir.to_owned(),
-                mode: ReceiveMode::Merge,
-            }),
-        }],
         ..SolveOptions::default()
-    };
-    let client = Client::connect(&daemon.address().parse()?).await?;
-    let (events, mut news) = mpsc::channel(16);
-    let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
-    solved?;
-    Ok(())
+    }
 }
 
 #[tokio::test]
@@ -56,8 +31,7 @@ async fn blobs_of_registries_are_files() -> anyhow::Result<()> {
     let daemon = Daemon::start_with(&lab, &lab.path("state"), &registry.config())?;
     let name = |digest: &str| format!("docker-image+blob://{}/library/alpine@{digest}", registry.address());
     let out = lab.path("out");
-    let none = BTreeMap::new;
-    fetch(&daemon, &name(&layer), &[], none(), &out).await?;
+    fetch(&daemon, &source(&name(&layer), &[]), &out, SolveOptions::default()).await?;
     let plain = out.join(layer.trim_start_matches("sha256:"));
     ensure!(std::fs::read(&plain)? == want);
     let metadata = plain.metadata()?;
@@ -70,15 +44,15 @@ async fn blobs_of_registries_are_files() -> anyhow::Result<()> {
         ("http.perm", "0644"),
         ("http.uid", "12"),
     ];
-    let again = fetch(&daemon, &name(&layer), &[], none(), &out).await;
+    let again = fetch(&daemon, &source(&name(&layer), &[]), &out, SolveOptions::default()).await;
     ensure!(again.is_ok(), "{again:?}");
     let zeros = format!("sha256:{}", "0".repeat(64));
-    let missing = fetch(&daemon, &name(&zeros), &attrs, none(), &out).await;
+    let missing = fetch(&daemon, &source(&name(&zeros), &attrs), &out, SolveOptions::default()).await;
     let missing = format!("{:#}", missing.err().context("it was built")?);
     ensure!(missing.contains("not found"), "{missing}");
 
     std::fs::write(&stored, &want)?;
-    fetch(&daemon, &name(&layer), &attrs, none(), &out).await?;
+    fetch(&daemon, &source(&name(&layer), &attrs), &out, SolveOptions::default()).await?;
     let named = out.join("layer.tgz");
     ensure!(std::fs::read(&named)? == want && named.metadata()?.mode() & 0o7777 == 0o644);
     Ok(())
@@ -104,10 +78,10 @@ async fn blobs_of_layouts_are_files_and_verified() -> anyhow::Result<()> {
     let name = format!("oci-layout+blob://any/name@{digest}");
     let layouts = || BTreeMap::from([("s".to_owned(), layout.clone())]);
     let attrs = [("oci.store", "s"), ("http.filename", "it")];
-    let damaged = fetch(&daemon, &name, &attrs, layouts(), &out).await;
+    let damaged = fetch(&daemon, &source(&name, &attrs), &out, offering(layouts())).await;
     ensure!(damaged.is_err() && !out.join("it").exists());
     std::fs::write(layout.join("blobs/sha256").join(&hex), "a blob")?;
-    fetch(&daemon, &name, &attrs, layouts(), &out).await?;
+    fetch(&daemon, &source(&name, &attrs), &out, offering(layouts())).await?;
     ensure!(std::fs::read_to_string(out.join("it"))? == "a blob");
     Ok(())
 }

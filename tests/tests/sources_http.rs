@@ -1,54 +1,22 @@
 //! Files behind URLs, and files that clients upload.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, ensure};
-use cairn_client::{Client, ClientError, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput, Solved};
+use cairn_client::{SecretSource, SolveOptions};
 use cairn_proto::gateway::{ChecksumRequest, ResolveSourceHttpRequest, ResolveSourceMetaRequest};
 use cairn_proto::pb;
 use cairn_tests::driven::Driven;
-use cairn_tests::llb::{Graph, digest, source};
-use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need, WebReply, WebServer};
+use cairn_tests::llb::{digest, source};
+use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need, WebReply, WebServer, fetch};
 use sha2::{Digest as _, Sha384, Sha512};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-
-/// Asks for one source, with its files in `dir`.
-async fn fetch(
-    daemon: &Daemon,
-    identifier: &str,
-    attrs: &[(&str, &str)],
-    dir: &Path,
-    options: SolveOptions,
-) -> Result<Solved, ClientError> {
-    let mut graph = Graph::default();
-    let digest = graph.add(&source(identifier, attrs));
-    let options = SolveOptions {
-        definition: Some(graph.asking_for(&digest, 0)),
-        outputs: vec![SolveOutput {
-            kind: "local".to_owned(),
-            attrs: BTreeMap::new(),
-            target: Some(OutputTarget::Directory {
-                path: dir.to_owned(),
-                mode: ReceiveMode::Merge,
-            }),
-        }],
-        ..options
-    };
-    let address = daemon.address();
-    let client = Client::connect(&address.parse().map_err(|_| ClientError::Cancelled)?).await?;
-    let (events, mut news) = mpsc::channel(16);
-    let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
-    solved
-}
 
 async fn refused(daemon: &Daemon, identifier: &str, attrs: &[(&str, &str)], dir: &Path) -> anyhow::Result<String> {
-    let failed = fetch(daemon, identifier, attrs, dir, SolveOptions::default()).await;
+    let failed = fetch(daemon, &source(identifier, attrs), dir, SolveOptions::default()).await;
     Ok(failed.err().context("it was built")?.to_string())
 }
 
@@ -93,7 +61,7 @@ async fn files_are_fetched_once_for_as_long_as_they_stay_the_same() -> anyhow::R
             version.store(2, Ordering::SeqCst);
         }
         let dir = lab.path(&format!("out{round}"));
-        fetch(&daemon, &url, &[], &dir, SolveOptions::default()).await?;
+        fetch(&daemon, &source(&url, &[]), &dir, SolveOptions::default()).await?;
         let metadata = dir.join("named.txt").metadata()?;
         ensure!(std::fs::read_to_string(dir.join("named.txt"))? == want, "round {round}");
         ensure!(
@@ -156,7 +124,7 @@ async fn refusals_have_the_words_that_clients_know() -> anyhow::Result<()> {
         ("http.perm", "0644"),
         ("http.checksum", text.as_str()),
     ];
-    fetch(&daemon, &server.url("/secret"), &attrs, &dir, options).await?;
+    fetch(&daemon, &source(&server.url("/secret"), &attrs), &dir, options).await?;
     ensure!(std::fs::read_to_string(dir.join("got"))? == "text");
     ensure!(dir.join("got").metadata()?.mode() & 0o7777 == 0o644);
     ensure!(!daemon.log().contains("t0ken"));
@@ -178,7 +146,7 @@ async fn what_clients_upload_is_a_file_too() -> anyhow::Result<()> {
         ..SolveOptions::default()
     };
     let attrs = [("http.filename", "context")];
-    fetch(&daemon, "http://buildkit-session/it", &attrs, &dir, options).await?;
+    fetch(&daemon, &source("http://buildkit-session/it", &attrs), &dir, options).await?;
     ensure!(std::fs::read_to_string(dir.join("context"))? == big);
     let gone = refused(&daemon, "http://buildkit-session/it", &attrs, &dir).await?;
     ensure!(gone.contains("failed to receive an upload"), "{gone}");

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use cairn_client::{Client, OutputTarget, ReceiveMode, SolveOptions, SolveOutput};
-use cairn_tests::llb::{Graph, source};
+use cairn_client::SolveOptions;
+use cairn_tests::llb::source;
 use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need};
 use serde_json::Value;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// Makes a layout with one image, that has two layers and says where it is at home.
 fn layout(lab: &Lab, cairn: &Cairn, name: &str, text: &str) -> anyhow::Result<PathBuf> {
@@ -49,27 +47,12 @@ async fn fetch(
     layouts: BTreeMap<String, PathBuf>,
     dir: &Path,
 ) -> anyhow::Result<()> {
-    let mut graph = Graph::default();
-    let digest = graph.add(&source(&format!("oci-layout://{reference}"), attrs));
     let options = SolveOptions {
-        definition: Some(graph.asking_for(&digest, 0)),
         layouts,
-        outputs: vec![SolveOutput {
-            kind: "local".to_owned(),
-            attrs: BTreeMap::new(),
-            target: Some(OutputTarget::Directory {
-                path: dir.to_owned(),
-                mode: ReceiveMode::Merge,
-            }),
-        }],
         ..SolveOptions::default()
     };
-    let client = Client::connect(&daemon.address().parse()?).await?;
-    let (events, mut news) = mpsc::channel(16);
-    let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
-    solved?;
-    Ok(())
+    let source = source(&format!("oci-layout://{reference}"), attrs);
+    cairn_tests::fetch(daemon, &source, dir, options).await.map(drop)
 }
 
 #[tokio::test]

@@ -24,9 +24,7 @@ impl Bench {
             return Ok(None);
         };
         let registry = Registry::start(&lab)?;
-        let mirrors = cairn_tests::lab::mirror_config(&cairn_tests::lab::base_registry()?);
-        let config = format!("{mirrors}\n{}", registry.config());
-        let daemon = Daemon::start_with(&lab, &lab.path("root"), &config)?;
+        let daemon = Daemon::start_configured(&lab, &registry.config())?;
         let cairn = Cairn::with(&lab, &daemon);
         let context = lab.files("context", &[("src/main.c", "int main;\n"), ("src/run.sh", "echo\n")])?;
         std::fs::set_permissions(context.join("src/run.sh"), Permissions::from_mode(0o644))?;

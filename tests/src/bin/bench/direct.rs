@@ -7,14 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use cairn_client::{Client, ClientError, Id, LocalDir, SolveOptions, shared_key};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::subject::{Service, Subject};
-
-/// News that may wait to be read.
-const NEWS: usize = 64;
 
 /// Runs the client library.
 pub(crate) struct Direct {
@@ -55,10 +50,7 @@ impl Direct {
 
 async fn solve(client: &Client, options: SolveOptions) -> Result<Duration, ClientError> {
     let started = Instant::now();
-    let (events, mut news) = mpsc::channel(NEWS);
-    let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
-    solved.map(|_| started.elapsed())
+    cairn_tests::solve(client, options).await.map(|_| started.elapsed())
 }
 
 /// What a command line asks for that builds the Dockerfile of `context` at `service` and keeps the result.
