@@ -21,7 +21,9 @@ const NEWS: usize = 64;
 pub async fn solve(client: &Client, options: SolveOptions) -> Result<Solved, ClientError> {
     let (events, mut news) = mpsc::channel(NEWS);
     let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
+    // Boxed: it is large, and so would be every test.
+    let solving = Box::pin(client.solve(options, events, CancellationToken::new()));
+    let (solved, ()) = tokio::join!(solving, drain);
     solved
 }
 

@@ -240,6 +240,7 @@ async fn what_makes_no_sense_is_refused() -> anyhow::Result<()> {
     };
     for (name, messages, code) in [
         ("no id", vec![init("c", "")], Code::InvalidArgument),
+        ("endless id", vec![init("c", &"p".repeat(1000))], Code::InvalidArgument),
         ("no container", vec![init("x", "p")], Code::NotFound),
         ("no process", vec![signal("p", "TERM")], Code::NotFound),
         ("nothing", vec![ExecMessage::default()], Code::InvalidArgument),

@@ -31,6 +31,8 @@ const OUTGOING: usize = 16;
 const INCOMING: usize = 16;
 /// Most processes over the life of one stream.
 const MAX_PROCESSES: usize = 4096;
+/// Longest name of one.
+const MAX_ID: usize = 256;
 
 type ExecStream = Pin<Box<dyn Stream<Item = Result<wire::ExecMessage, Status>> + Send>>;
 
@@ -102,6 +104,10 @@ impl Exec {
         let id = message.process_id;
         if id.is_empty() {
             return Err(Status::invalid_argument("ProcessID required"));
+        }
+        if id.len() > MAX_ID {
+            let length = id.len();
+            return Err(Status::invalid_argument(format!("a process id of {length} bytes")));
         }
         match message.input {
             Some(Input::Init(init)) => self.start(id, init).await,
