@@ -4,6 +4,7 @@
 //! So everything after it, keys and caches above all, knows only what will really be used.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,8 +19,26 @@ use crate::{Platform, SolveError};
 /// How often whoever judges sources is asked about one.
 const MAX_ROUNDS: usize = 10;
 
-/// A source and what it is for.
-type Question = (RawSource, Option<Platform>);
+/// A source, what it is for, and what has to let pass whatever is put in its place.
+type Question = (RawSource, Option<Platform>, Vec<Itself>);
+
+/// A policy, which equals nothing but itself.
+#[derive(Clone)]
+pub(super) struct Itself(Arc<Policy>);
+
+impl PartialEq for Itself {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Itself {}
+
+impl Hash for Itself {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
 
 /// What became of sources that were judged: definitions are loaded more than once.
 pub(super) type Judged = Mutex<HashMap<Question, Arc<OnceCell<RawSource>>>>;
@@ -113,7 +132,8 @@ impl Inner {
         let Some(judge) = &self.options.judge else {
             return Ok(source.clone());
         };
-        let question = (source.clone(), platform.cloned());
+        let under = policies.iter().cloned().map(Itself).collect();
+        let question = (source.clone(), platform.cloned(), under);
         let cell = self.judged.lock().entry(question).or_default().clone();
         let ask = async || {
             let facts = SourceFacts::new(self.clone());

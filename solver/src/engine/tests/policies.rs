@@ -285,3 +285,22 @@ async fn a_judge_has_the_last_word_and_is_asked_once() {
         assert_eq!(error.to_string(), want);
     }
 }
+
+#[tokio::test]
+async fn what_a_judge_puts_in_place_passes_the_policies_of_whoever_asks() {
+    let (engine, _) = engine();
+    let judge = Arc::new(Scripted::default());
+    let build = engine.build(BuildOptions {
+        judge: Some(judge.clone()),
+        ..BuildOptions::default()
+    });
+    let bridge = BuildBridge::new(build, Arc::new(NoFrontends));
+    let found = bridge.resolve_image(query("first"), "").await.unwrap();
+    assert_eq!(found.reference, "second");
+    let strict = bridge.under(&[policy(Action::Deny, "docker-image://second", "")]);
+    let error = strict.resolve_image(query("first"), "").await.unwrap_err();
+    assert!(error.to_string().contains("denied by policy"), "{error}");
+    let other = bridge.under(&[policy(Action::Convert, "docker-image://second", "docker-image://third")]);
+    let found = other.resolve_image(query("first"), "").await.unwrap();
+    assert_eq!(found.reference, "third");
+}
