@@ -57,7 +57,7 @@ impl RawSource {
             "docker-image" => &["image."],
             "oci-layout" => &["oci.", "image."],
             "http" | "https" => &["http."],
-            "git" => &["git."],
+            "git" => &["git.", "oci."],
             "local" => &["local."],
             "docker-image+blob" => &["http.", "image."],
             "oci-layout+blob" => &["http.", "image.", "oci."],

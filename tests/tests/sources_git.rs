@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cairn_client::{Client, ClientError, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput};
 use cairn_tests::git::{Agent, GitHttp, Repository, Sshd};
-use cairn_tests::llb::{Graph, source};
+use cairn_tests::llb::{Graph, digest, source};
 use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ struct Taker {
     lab: Lab,
     secrets: BTreeMap<String, SecretSource>,
     agents: BTreeMap<String, PathBuf>,
+    layouts: BTreeMap<String, PathBuf>,
     taken: usize,
 }
 
@@ -32,6 +33,7 @@ impl Taker {
             lab,
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             taken: 0,
         })
     }
@@ -54,6 +56,7 @@ impl Taker {
             }],
             secrets: self.secrets.clone(),
             ssh_agents: self.agents.clone(),
+            layouts: self.layouts.clone(),
             ..SolveOptions::default()
         };
         let (events, mut news) = mpsc::channel(16);
@@ -348,5 +351,121 @@ fn steps_use_the_clients_agent_while_they_run() -> anyhow::Result<()> {
         failed.remarks
     );
     ensure!(!has_sockets(daemon.root()), "sockets of agents are left");
+    Ok(())
+}
+
+/// An OCI layout with one blob in it; its digest.
+fn layout_of(lab: &Lab, bytes: &[u8]) -> anyhow::Result<(PathBuf, String)> {
+    let name = digest(bytes);
+    let dir = lab.files("layout", &[("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)])?;
+    let blobs = dir.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs)?;
+    std::fs::write(blobs.join(name.trim_start_matches("sha256:")), bytes)?;
+    std::fs::write(dir.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#)?;
+    Ok((dir, name))
+}
+
+#[tokio::test]
+async fn bundles_are_made_and_take_the_place_of_the_remote() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers, Need::Ssh])? else {
+        return Ok(());
+    };
+    let repository = Repository::new(&lab, "served/repo.git", &[("a", "1"), ("sub/b", "2")])?;
+    let first = repository.git(&["rev-parse", "HEAD"])?;
+    repository.git(&["tag", "--annotate", "--message=tag", "v1"])?;
+    let second = repository.commit(&[("a", "2")])?;
+    let server = GitHttp::start(&lab.path("served"), None)?;
+    let daemon = Daemon::start_with(&lab, &lab.path("root"), "")?;
+    let mut taker = Taker::new(lab, &daemon).await?;
+    let (plain, url) = (
+        format!("git://{}/repo.git", server.address()),
+        format!("http://{}/repo.git", server.address()),
+    );
+    let full = ("git.fullurl", url.as_str());
+    let as_bundle = ("git.checkoutbundle", "true");
+    let (made, told) = taker.take(&plain, &[full, as_bundle]).await;
+    let made = made.with_context(|| told)?;
+    ensure!(names(&made)? == ["bundle"]);
+    let bundle = made.join("bundle");
+    let cloned = taker.lab.path("cloned");
+    let (from, into) = (bundle.display().to_string(), cloned.display().to_string());
+    repository.git(&["clone", "--quiet", "--branch=main", &from, &into])?;
+    ensure!(std::fs::read_to_string(cloned.join("a"))? == "2");
+    ensure!(repository.git(&["-C", &into, "rev-list", "--count", "HEAD"])? == "2");
+    // Its name is part of it.
+    let (tagged, _) = taker.take(&format!("{plain}#v1"), &[full, as_bundle]).await;
+    let heads = repository.git(&["bundle", "list-heads", &tagged?.join("bundle").display().to_string()])?;
+    ensure!(heads.ends_with(" refs/tags/v1"), "{heads}");
+
+    // From now on without the remote.
+    drop(server);
+    let (layout, name) = layout_of(&taker.lab, &std::fs::read(&bundle)?)?;
+    taker.layouts.insert("store".to_owned(), layout);
+    let locator = format!("oci-layout+blob://any/name@{name}");
+    let from_bundle = ("git.bundle", locator.as_str());
+    let store = ("oci.store", "store");
+    let mut cases = vec![
+        (plain.clone(), vec![("git.checksum", second.as_str())], "2"),
+        (format!("{plain}#main"), vec![("git.checksum", &second[..10])], "2"),
+        (format!("{plain}#{first}"), vec![("git.checksum", &first)], "1"),
+    ];
+    for (identifier, attrs, text) in &mut cases {
+        attrs.extend([full, from_bundle, store]);
+        let (taken, told) = taker.take(identifier, attrs).await;
+        let taken = taken.with_context(|| format!("{identifier}: {told}"))?;
+        ensure!(std::fs::read_to_string(taken.join("a"))? == *text, "{identifier}");
+    }
+    let kept = [
+        full,
+        from_bundle,
+        store,
+        ("git.checksum", &second),
+        ("git.keepgitdir", "true"),
+    ];
+    let (taken, _) = taker.take(&format!("{plain}#main"), &kept).await;
+    let taken = taken?.display().to_string();
+    let origin = repository.git(&["-C", &taken, "config", "remote.origin.url"])?;
+    ensure!(origin == url, "{origin}");
+
+    let other = format!("oci-layout+blob://any/name@{}", digest(b"no bundle"));
+    let web = format!("https://example.com/bundle@{name}");
+    let refused: [(&[(&str, &str)], &str); 6] = [
+        (&[full, from_bundle, store], "requires git.checksum to be set"),
+        (
+            &[full, ("git.bundle", &web), ("git.checksum", &first)],
+            "git.bundle locator scheme \"https\" is not supported",
+        ),
+        (
+            &[
+                full,
+                ("git.bundle", &other),
+                store,
+                ("git.checksum", &first),
+                ("git.mtime", "commit"),
+            ],
+            "not found",
+        ),
+        (
+            &[full, from_bundle, store, ("git.checksum", &"1".repeat(40))],
+            "does not contain commit 1111",
+        ),
+        (
+            &[full, as_bundle, ("git.keepgitdir", "true")],
+            "git.checkoutbundle is incompatible with git.keepgitdir",
+        ),
+        (
+            &[full, store],
+            "oci.session and oci.store are for a git.bundle in an OCI layout",
+        ),
+    ];
+    for (attrs, want) in refused {
+        let error = taker.error(&plain, attrs).await?;
+        ensure!(error.contains(want), "{error}\nwant {want}");
+    }
+    let error = taker.error(&format!("{plain}#main:sub"), &[full, as_bundle]).await?;
+    ensure!(
+        error.contains("git.checkoutbundle is incompatible with git.subdir"),
+        "{error}"
+    );
     Ok(())
 }

@@ -8,12 +8,14 @@
 //! | [`reference`] | names of commits, and what a remote says they mean |
 //! | [`store`], [`fetch`] | a bare repository per remote, kept between builds |
 //! | [`checkout`] | files of a commit in a directory |
+//! | [`bundle`] | commits out of and into single files |
 //! | [`usage`] | what the repositories take, and removing them |
 //!
 //! Invariants: nothing that a remote or a client names is taken by git for an option, a local path or a program.
 //! Credentials are in memory alone: in no argument, no variable, no file and no log. A repository that something may
 //! have been left in the middle of is thrown away, never repaired.
 
+mod bundle;
 mod checkout;
 mod command;
 mod error;
@@ -28,6 +30,7 @@ mod store;
 mod tests;
 mod usage;
 
+pub(crate) use bundle::{Bundle, OpenBundle};
 pub(crate) use checkout::CheckOut;
 pub(crate) use error::GitError;
 pub(crate) use fetch::Fetched;

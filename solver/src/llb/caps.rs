@@ -41,6 +41,8 @@ pub const SUPPORTED: &[&str] = &[
     "soruce.http.uidgid",
     "source.buildop.llbfilename",
     "source.git",
+    "source.git.bundle",
+    "source.git.checkoutbundle",
     "source.git.checksum",
     "source.git.fetchbycommit",
     "source.git.fullurl",

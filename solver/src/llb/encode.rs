@@ -163,6 +163,13 @@ pub(super) fn source(op: &SourceOp) -> pb::SourceOp {
             if git.mtime == GitMtime::Commit {
                 attr("git.mtime", "commit".to_owned());
             }
+            if let Some(bundle) = &git.bundle {
+                attr("git.bundle", bundle.identifier());
+                let layout = bundle.layout.clone().unwrap_or_default();
+                attr("oci.session", layout.session.unwrap_or_default());
+                attr("oci.store", layout.store);
+            }
+            attr("git.checkoutbundle", flag(git.as_bundle));
             if let Some(signers) = &git.signers {
                 attr("git.sig.pubkey", signers.keys.clone());
                 attr("git.sig.rejectexpired", flag(signers.reject_expired));

@@ -207,6 +207,10 @@ pub struct GitSource {
     pub fetch_by_commit: bool,
     /// Who has to have signed the commit or the tag; `None` for nobody.
     pub signers: Option<GitSigners>,
+    /// A bundle that commits come from, of which only reference and layout count; `None` for the repository itself.
+    pub bundle: Option<BlobSource>,
+    /// Whether the result is a bundle in place of the files.
+    pub as_bundle: bool,
 }
 
 /// Who has to have signed a commit, or the tag that leads to it.

@@ -38,6 +38,17 @@ impl EmbeddedWorker {
         source: &BlobSource,
         context: &CallContext,
     ) -> Result<Option<Ref>, WorkerError> {
+        let digest = self.fetch_named_blob(source, context).await?;
+        let (worker, source) = (self.clone(), source.clone());
+        blocking(move || worker.blob_layer(&source, digest)).await
+    }
+
+    /// Gets a blob, to be found among the contents by its digest.
+    pub(super) async fn fetch_named_blob(
+        &self,
+        source: &BlobSource,
+        context: &CallContext,
+    ) -> Result<Digest, WorkerError> {
         let digest = digest(source)?;
         let status = context.progress.begin(digest.to_string());
         match &source.layout {
@@ -66,8 +77,7 @@ impl EmbeddedWorker {
             }
         }
         drop(status);
-        let (worker, source) = (self.clone(), source.clone());
-        blocking(move || worker.blob_layer(&source, digest)).await
+        Ok(digest)
     }
 
     /// Puts a stored blob into a layer of its own.
@@ -113,7 +123,7 @@ fn file_name(source: &BlobSource, digest: Digest) -> String {
 }
 
 /// The digest in the reference: decoding has seen that there is one.
-fn digest(source: &BlobSource) -> Result<Digest, WorkerError> {
+pub(super) fn digest(source: &BlobSource) -> Result<Digest, WorkerError> {
     let digest = source
         .reference
         .rsplit_once('@')

@@ -1,18 +1,22 @@
 //! Git repositories as sources.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use cairn_solver::llb::{GitMtime, GitSigners, GitSource};
+use async_trait::async_trait;
+use cairn_solver::llb::{BlobSource, GitMtime, GitSigners, GitSource};
 use cairn_solver::worker::{CallContext, GitMeta, Ref, ResolvedSource, SourceMeta, WorkerError};
 
+use super::blob;
 use super::log::LogSink;
 use super::ssh::LentAgent;
 use super::{EmbeddedWorker, blocking, failed};
 use crate::executor::ExecError;
 use crate::git::{
-    Access, Authorization, CheckOut, Fetched, GitError, Protocol, Remote, Resolved, Settings, SshAccess, Wanted,
+    Access, Authorization, Bundle, CheckOut, Fetched, GitError, OpenBundle, Protocol, Remote, Resolved, Settings,
+    SshAccess, Wanted,
 };
 use crate::layer::Describe;
 use crate::signature::{self, Demands};
@@ -28,6 +32,22 @@ struct Way {
     access: Arc<Access>,
     log: Arc<LogSink>,
     _agent: Option<LentAgent>,
+}
+
+/// A bundle in a registry, or in a client's OCI layout.
+struct BundleBlob {
+    worker: EmbeddedWorker,
+    source: BlobSource,
+    context: CallContext,
+}
+
+#[async_trait]
+impl OpenBundle for BundleBlob {
+    async fn open(&self) -> Result<File, WorkerError> {
+        let digest = self.worker.fetch_named_blob(&self.source, &self.context).await?;
+        let contents = self.worker.0.content.clone();
+        blocking(move || contents.reader(&digest).map_err(|error| failed(&error))).await
+    }
 }
 
 impl EmbeddedWorker {
@@ -127,19 +147,23 @@ impl EmbeddedWorker {
             GitMtime::Checkout => None,
             GitMtime::Commit => fetched.meta(&way.access, &context.cancel).await?.committed_at,
         };
-        let how = CheckOut {
-            subdir,
-            keep_git_dir: source.keep_git_dir,
-            submodules: !source.skip_submodules,
-            mtime,
-        };
         let layers = self.0.layers.clone();
         let layer = blocking(move || layers.prepare(&layers.scratch()).map_err(|error| failed(&error))).await?;
         let dir = layer.upper().try_clone().map_err(|error| failed(&error))?;
         let path = layer.path();
-        fetched
-            .check_out(&way.access, dir, &path, &how, &context.cancel)
-            .await?;
+        if source.as_bundle {
+            fetched.bundle(&way.access, dir, &path, mtime, &context.cancel).await?;
+        } else {
+            let how = CheckOut {
+                subdir,
+                keep_git_dir: source.keep_git_dir,
+                submodules: !source.skip_submodules,
+                mtime,
+            };
+            fetched
+                .check_out(&way.access, dir, &path, &how, &context.cancel)
+                .await?;
+        }
         let describe = Describe {
             description: format!("git snapshot for {}", source.identifier()),
             record_type: "source.git.checkout".to_owned(),
@@ -179,11 +203,23 @@ impl EmbeddedWorker {
             }
             Protocol::Git => {}
         }
+        let bundle = match &source.bundle {
+            None => None,
+            Some(bundle) => Some(Bundle {
+                digest: blob::digest(bundle)?,
+                blob: Arc::new(BundleBlob {
+                    worker: self.clone(),
+                    source: bundle.clone(),
+                    context: context.clone(),
+                }),
+            }),
+        };
         let log = Arc::new(LogSink::new(context.progress.clone(), self.0.log_limits));
         Ok(Way {
             access: Arc::new(Access {
                 settings: Settings::new(&remote, authorization.as_ref(), ssh)?,
                 remote,
+                bundle,
                 log: log.clone(),
             }),
             log,
@@ -287,6 +323,9 @@ fn pin(source: &GitSource, url: &str, found: &Resolved) -> String {
     if source.mtime == GitMtime::Commit {
         pin.push_str(" dated");
     }
+    if source.as_bundle {
+        pin.push_str(&format!(" {} as a bundle of {}", found.object, found.bundled_name()));
+    }
     if source.keep_git_dir {
         let name = found.name.as_deref().unwrap_or_default();
         pin.push_str(&format!(" with .git {} {name} of {url}", found.object));
@@ -321,11 +360,12 @@ mod tests {
         };
         assert_eq!(of_parts(&parts(found.clone())), Some(found.clone()));
         let plain = GitSource::default();
-        let changes: [fn(&mut GitSource); 4] = [
+        let changes: [fn(&mut GitSource); 5] = [
             |source| source.subdir = "x".to_owned(),
             |source| source.skip_submodules = true,
             |source| source.mtime = GitMtime::Commit,
             |source| source.keep_git_dir = true,
+            |source| source.as_bundle = true,
         ];
         let mut pins = vec![pin(&plain, "u", &found)];
         for change in changes {

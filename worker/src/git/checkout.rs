@@ -233,7 +233,7 @@ fn paths(root: &Root) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn set_time(root: &Root, path: &Path, seconds: Option<i64>) -> io::Result<()> {
+pub(super) fn set_time(root: &Root, path: &Path, seconds: Option<i64>) -> io::Result<()> {
     match seconds {
         Some(seconds) => {
             let time = Some(Time::from_nanos(seconds.saturating_mul(1_000_000_000)));

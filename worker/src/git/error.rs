@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use cairn_solver::WorkerError;
+use cairn_solver::{Digest, WorkerError};
 
 use crate::causes::with_causes;
 
@@ -70,6 +70,17 @@ pub(crate) enum GitError {
         /// Which commit.
         commit: String,
     },
+    /// A bundle is not to be had.
+    #[error("failed to fetch git bundle {digest}")]
+    NoBundle {
+        /// Which.
+        digest: Digest,
+        /// Why.
+        source: WorkerError,
+    },
+    /// What should be a bundle is none.
+    #[error("failed to import git bundle {0}: it is no bundle of version 2 or 3")]
+    NotABundle(Digest),
     /// What is to become the root is not there, or no directory.
     #[error("invalid subdir {subdir}")]
     Subdir {
@@ -166,12 +177,18 @@ impl From<GitError> for WorkerError {
             GitError::Stopped {
                 why: Stop::Cancelled, ..
             } => Self::Cancelled,
-            GitError::NoReference { .. } | GitError::NoCommit { .. } => Self::NotFound(text),
+            GitError::NoReference { .. }
+            | GitError::NoCommit { .. }
+            | GitError::NoBundle {
+                source: Self::NotFound(_),
+                ..
+            } => Self::NotFound(text),
             GitError::Remote { .. }
             | GitError::Reference { .. }
             | GitError::MalformedChecksum(_)
             | GitError::Credential { .. }
             | GitError::Checksum { .. }
+            | GitError::NotABundle(_)
             | GitError::Subdir { .. } => Self::Invalid(text),
             _ => Self::Failed(text),
         }

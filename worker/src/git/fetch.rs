@@ -13,7 +13,7 @@ use super::reference::{Resolved, Wanted};
 use super::store::{Access, Exclusive, GitStore, Inner, Repository, Shared};
 
 /// Where a fetch puts what it got, until that is known to be what was wanted.
-const INCOMING: &str = "refs/cairn/incoming";
+pub(super) const INCOMING: &str = "refs/cairn/incoming";
 /// What remotes say of things that they do not have or give only in another way.
 const OTHER_WAY: &[&str] = &[
     "couldn't find remote ref",
@@ -43,9 +43,13 @@ impl GitStore {
         cancel: &CancellationToken,
     ) -> Result<Resolved, GitError> {
         wanted.check()?;
-        let found = match wanted.known() {
+        let is_pinned = access.bundle.is_some();
+        let found = match wanted.known(is_pinned) {
             Some(known) => known,
-            None => self.0.ask(access, wanted, cancel).await?,
+            None => match &access.bundle {
+                None => self.0.ask(access, wanted, cancel).await?,
+                Some(bundle) => self.0.ask_bundle(access, bundle, wanted, cancel).await?,
+            },
         };
         wanted.verify(&found)?;
         Ok(found)
@@ -110,16 +114,22 @@ impl Inner {
         let repository = self.repository(access, length, cancel).await?;
         if self.look_up(&repository, access, &kept, cancel).await?.is_none() {
             repository.disturb()?;
-            let fetched = self.fetch_into(&repository, access, &resolved, cancel).await;
+            let fetched = match &access.bundle {
+                None => self.fetch_into(&repository, access, &resolved, cancel).await,
+                Some(bundle) => {
+                    let fetched = self.fetch_from_bundle(&repository, access, bundle, &resolved, cancel);
+                    fetched.await
+                }
+            };
             repository.settle(fetched)?;
         }
         let commit = self.look_up(&repository, access, &kept, cancel).await?;
-        resolved.commit = commit.ok_or_else(|| no_commit(access, &resolved))?;
+        resolved.commit = commit.ok_or_else(|| no_commit(access, &resolved.object))?;
         Ok((repository.share(), resolved))
     }
 
     /// The commit that something leads to, if it is here.
-    async fn look_up<G>(
+    pub(super) async fn look_up<G>(
         &self,
         repository: &Repository<G>,
         access: &Access,
@@ -140,21 +150,16 @@ impl Inner {
         resolved: &Resolved,
         cancel: &CancellationToken,
     ) -> Result<(), GitError> {
-        let from = |source: &str| vec![format!("+{source}:{INCOMING}")];
-        let mut everything = vec![
-            "+refs/heads/*:refs/cairn/all/heads/*".to_owned(),
-            "+refs/tags/*:refs/cairn/all/tags/*".to_owned(),
-        ];
-        everything.extend(resolved.name.iter().flat_map(|name| from(name)));
         let whole = if repository.dir.join("shallow").exists() {
             Some("--unshallow")
         } else {
             None
         };
-        let by_name = resolved.name.iter().map(|name| (from(name), Some("--depth=1")));
-        let others = [(from(&resolved.object), Some("--depth=1")), (everything, whole)];
+        let ways: Vec<_> = ways(resolved).collect();
         let mut failure = None;
-        for (specs, depth) in by_name.chain(others) {
+        for (number, specs) in ways.iter().enumerate() {
+            let is_last = number + 1 == ways.len();
+            let depth = if is_last { whole } else { Some("--depth=1") };
             let mut arguments = vec![
                 "fetch",
                 "--quiet",
@@ -169,12 +174,7 @@ impl Inner {
             let doing = format!("fetch remote {}", access.remote.url());
             let fetched = self.reach(&repository.dir, access, doing, &arguments, cancel).await?;
             if !fetched.is_success() {
-                let has_other_ways = OTHER_WAY.iter().any(|said| fetched.stderr.contains(said));
-                let error = fetched.into_error();
-                if !has_other_ways {
-                    return Err(error);
-                }
-                failure = Some(error);
+                failure = Some(fetched.other_way()?);
                 continue;
             }
             failure = None;
@@ -184,16 +184,27 @@ impl Inner {
                 .await?
                 .is_some()
             {
-                let arguments = ["update-ref", &kept_name(&resolved.object), &resolved.object];
-                self.run(&repository.dir, access, &arguments, cancel).await?.success()?;
-                return Ok(());
+                return self.keep(repository, access, resolved, cancel).await;
             }
         }
-        Err(failure.unwrap_or_else(|| no_commit(access, resolved)))
+        Err(failure.unwrap_or_else(|| no_commit(access, &resolved.object)))
+    }
+
+    /// Gives what is whole its name.
+    pub(super) async fn keep(
+        &self,
+        repository: &Repository<Exclusive>,
+        access: &Access,
+        resolved: &Resolved,
+        cancel: &CancellationToken,
+    ) -> Result<(), GitError> {
+        let arguments = ["update-ref", &kept_name(&resolved.object), &resolved.object];
+        let kept = self.run(&repository.dir, access, &arguments, cancel).await?;
+        kept.success().map(drop)
     }
 
     /// A call that reaches for the remote, when there is a slot for it.
-    async fn reach(
+    pub(super) async fn reach(
         &self,
         dir: &Path,
         access: &Access,
@@ -214,16 +225,40 @@ impl Inner {
     }
 }
 
-fn no_commit(access: &Access, resolved: &Resolved) -> GitError {
+pub(super) fn no_commit(access: &Access, object: &str) -> GitError {
     GitError::NoCommit {
         remote: access.remote.url().to_owned(),
-        commit: resolved.object.clone(),
+        commit: object.to_owned(),
     }
+}
+
+/// What to ask a remote for, what costs least first: the reference, the commit by its hash, and then everything there is.
+pub(super) fn ways(resolved: &Resolved) -> impl Iterator<Item = Vec<String>> {
+    let from = |source: &str| vec![format!("+{source}:{INCOMING}")];
+    let mut everything = vec![
+        "+refs/heads/*:refs/cairn/all/heads/*".to_owned(),
+        "+refs/tags/*:refs/cairn/all/tags/*".to_owned(),
+    ];
+    everything.extend(resolved.name.iter().flat_map(|name| from(name)));
+    let by_name = resolved.name.as_deref().map(from);
+    by_name.into_iter().chain([from(&resolved.object), everything])
 }
 
 /// Under which name a commit or tag is kept.
 pub(super) fn kept_name(object: &str) -> String {
     format!("refs/cairn/at/{object}")
+}
+
+impl Output {
+    /// The error of a fetch that failed, if there are other ways that may lead to what is wanted.
+    ///
+    /// # Errors
+    /// [`GitError::Failed`] if there are none.
+    pub(super) fn other_way(self) -> Result<GitError, GitError> {
+        let has_other_ways = OTHER_WAY.iter().any(|said| self.stderr.contains(said));
+        let error = self.into_error();
+        if has_other_ways { Ok(error) } else { Err(error) }
+    }
 }
 
 impl Fetched {

@@ -66,11 +66,13 @@ impl Wanted {
         Ok(())
     }
 
-    /// What is asked for, if that can be told without asking the remote.
-    pub(super) fn known(&self) -> Option<Resolved> {
+    /// What is asked for, if that can be told without asking the remote; `is_pinned` when there is no default branch but
+    /// what the checksum says.
+    pub(super) fn known(&self, is_pinned: bool) -> Option<Resolved> {
+        let by_commit = self.by_commit || is_pinned && self.is_default_branch();
         let hash = if is_commit_hash(&self.reference) {
             &self.reference
-        } else if self.by_commit && is_commit_hash(&self.checksum) {
+        } else if by_commit && is_commit_hash(&self.checksum) {
             &self.checksum
         } else {
             return None;
@@ -82,7 +84,7 @@ impl Wanted {
         })
     }
 
-    fn is_default_branch(&self) -> bool {
+    pub(super) fn is_default_branch(&self) -> bool {
         matches!(self.reference.as_str(), "" | "HEAD")
     }
 
@@ -114,13 +116,18 @@ impl Wanted {
         })
     }
 
-    fn find_name(&self, said: &str) -> Option<Resolved> {
+    /// What the reference may be a short form of: a branch, a whole name or one without `refs`, and a tag.
+    pub(super) fn names(&self) -> [String; 3] {
         let name = self.reference.as_str();
         let short = |prefix| name.strip_prefix(prefix).unwrap_or(name);
         let branch = format!("refs/heads/{}", short("refs/heads/"));
         let other = format!("refs/{}", short("refs/"));
         let tag = format!("refs/tags/{}", short("refs/tags/"));
-        [branch, other, tag].into_iter().find_map(|name| {
+        [branch, other, tag]
+    }
+
+    fn find_name(&self, said: &str) -> Option<Resolved> {
+        self.names().into_iter().find_map(|name| {
             let object = hash_of(said, &name)?;
             let commit = hash_of(said, &format!("{name}^{{}}")).unwrap_or(object);
             Some(Resolved {
@@ -295,14 +302,22 @@ mod tests {
     #[test]
     fn hashes_need_no_remote() {
         let hash = "0123456789abcdef0123456789abcdef01234567";
-        assert_eq!(wanted(hash).known().unwrap().commit, hash);
-        assert_eq!(wanted(&hash[1..]).known(), None);
+        assert_eq!(wanted(hash).known(false).unwrap().commit, hash);
+        assert_eq!(wanted(&hash[1..]).known(true), None);
         let by_commit = Wanted {
             reference: "v1".to_owned(),
             checksum: hash.to_owned(),
             by_commit: true,
         };
-        assert_eq!(by_commit.known().unwrap().object, hash);
+        assert_eq!(by_commit.known(false).unwrap().object, hash);
+        let pinned = Wanted {
+            checksum: hash.to_owned(),
+            ..Wanted::default()
+        };
+        assert_eq!(
+            (pinned.known(true).unwrap().object.as_str(), pinned.known(false)),
+            (hash, None)
+        );
     }
 
     proptest! {

@@ -183,7 +183,7 @@ fn in_memory(name: &str, text: &str) -> Result<File, GitError> {
 }
 
 /// Where another process of this user finds an open file.
-fn path_of(file: &File) -> String {
+pub(super) fn path_of(file: &File) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
 }
 

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::bundle::Bundle;
 use super::command::{Call, Git, Output};
 use super::error::GitError;
 use super::remote::Remote;
@@ -38,6 +39,8 @@ pub(super) const SHORT: usize = 1 << 20;
 pub(crate) struct Access {
     /// The remote.
     pub(crate) remote: Remote,
+    /// What commits come from instead of the remote.
+    pub(crate) bundle: Option<Bundle>,
     /// What git goes by.
     pub(crate) settings: Settings,
     /// What takes git's own words.
@@ -106,7 +109,7 @@ impl Inner {
         hash_length: usize,
         cancel: &CancellationToken,
     ) -> Result<Option<Repository<Shared>>, GitError> {
-        let name = repository_name(access.remote.url(), hash_length);
+        let name = repository_name(access, hash_length);
         let guard = tokio::select! {
             guard = self.lock(&name).read_owned() => guard,
             () = cancel.cancelled() => return Err(GitError::cancelled()),
@@ -126,7 +129,7 @@ impl Inner {
         hash_length: usize,
         cancel: &CancellationToken,
     ) -> Result<Repository<Exclusive>, GitError> {
-        let name = repository_name(access.remote.url(), hash_length);
+        let name = repository_name(access, hash_length);
         let guard = tokio::select! {
             guard = self.lock(&name).write_owned() => guard,
             () = cancel.cancelled() => return Err(GitError::cancelled()),
@@ -282,7 +285,10 @@ pub(super) fn notes(dir: &Path) -> io::Result<Notes> {
 }
 
 /// A name that fits to be a directory, whatever the remote is called.
-fn repository_name(url: &str, hash_length: usize) -> String {
-    let digest = Digest::sha256(format!("{hash_length} {url}").as_bytes());
-    digest.hex()
+fn repository_name(access: &Access, hash_length: usize) -> String {
+    let source = match &access.bundle {
+        None => access.remote.url().to_owned(),
+        Some(bundle) => format!("bundle {}", bundle.digest),
+    };
+    Digest::sha256(format!("{hash_length} {source}").as_bytes()).hex()
 }

@@ -129,6 +129,7 @@ impl Fixture {
         Arc::new(Access {
             settings: Settings::new(&remote, None, SshAccess::default()).unwrap(),
             remote,
+            bundle: None,
             log: Arc::new(Quiet),
         })
     }
@@ -370,6 +371,7 @@ async fn a_remote_that_never_answers_can_be_left() {
     let access = Access {
         settings: Settings::new(&remote, None, SshAccess::default()).unwrap(),
         remote,
+        bundle: None,
         log: Arc::new(Quiet),
     };
     let cancel = CancellationToken::new();
@@ -396,4 +398,204 @@ async fn a_remote_that_never_answers_can_be_left() {
         ),
         "{error}"
     );
+}
+
+/// A bundle in a file, and how often it was opened.
+#[derive(Default)]
+struct FileBundle {
+    path: std::path::PathBuf,
+    opened: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl OpenBundle for FileBundle {
+    async fn open(&self) -> Result<std::fs::File, cairn_solver::WorkerError> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        std::fs::File::open(&self.path).map_err(|error| cairn_solver::WorkerError::NotFound(error.to_string()))
+    }
+}
+
+impl Fixture {
+    /// The remote `name` as a bundle has it.
+    fn bundled(&self, name: &str, path: &Path) -> (Arc<Access>, Arc<FileBundle>) {
+        let blob = Arc::new(FileBundle {
+            path: path.to_owned(),
+            ..FileBundle::default()
+        });
+        let bytes = std::fs::read(path).unwrap_or_default();
+        let mut access = self.access(name);
+        Arc::get_mut(&mut access).unwrap().bundle = Some(Bundle {
+            digest: cairn_solver::Digest::sha256(&bytes),
+            blob: blob.clone(),
+        });
+        (access, blob)
+    }
+
+    async fn fetch_bundled(&self, access: &Arc<Access>, reference: &str, sum: &str) -> Result<Fetched, GitError> {
+        let wanted = Wanted {
+            reference: reference.to_owned(),
+            checksum: sum.to_owned(),
+            ..Wanted::default()
+        };
+        let cancel = CancellationToken::new();
+        let found = self.store.resolve(access, &wanted, &cancel).await?;
+        self.store.fetch(access.clone(), found, &cancel).await
+    }
+
+    /// Makes a bundle of what was fetched.
+    async fn make_bundle(&self, access: &Access, fetched: &Fetched) -> Result<tempfile::TempDir, GitError> {
+        let dir = tempfile::tempdir_in(self.dir.path()).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let cancel = CancellationToken::new();
+        let time = Some(1_700_000_000);
+        fetched.bundle(access, root, dir.path(), time, &cancel).await?;
+        Ok(dir)
+    }
+}
+
+#[tokio::test]
+async fn bundles_hold_all_that_led_to_a_commit_under_its_name() {
+    let f = Fixture::new();
+    let first = run(&f.repo(), &["rev-parse", "HEAD"]);
+    for text in ["2", "3"] {
+        std::fs::write(f.repo().join("a"), text).unwrap();
+        run(&f.repo(), &["commit", "-q", "-a", "-m", text]);
+    }
+    run(&f.repo(), &["tag", "-a", "v3", "-m", "a tag"]);
+    run(&f.repo(), &["update-ref", "refs/pull/1/head", "HEAD"]);
+    let last = run(&f.repo(), &["rev-parse", "HEAD"]);
+    let access = f.access("repo");
+    for (reference, name, count) in [
+        ("", "refs/heads/main", "3"),
+        ("main", "refs/heads/main", "3"),
+        ("v3", "refs/tags/v3", "3"),
+        ("v1", "refs/tags/v1", "1"),
+        ("pull/1/head", "refs/pull/1/head", "3"),
+        (&first, "refs/heads/main", "1"),
+    ] {
+        let fetched = f.fetch(reference).await.unwrap();
+        let dir = f.make_bundle(&access, &fetched).await.unwrap();
+        assert_eq!(names(dir.path()), ["bundle"], "{reference}");
+        let file = dir.path().join("bundle");
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o644);
+        let age = metadata.modified().unwrap().duration_since(std::time::UNIX_EPOCH);
+        assert_eq!(age.unwrap().as_secs(), 1_700_000_000);
+        let bundle = file.display().to_string();
+        assert_eq!(
+            run(&f.repo(), &["bundle", "list-heads", &bundle]).split(' ').nth(1),
+            Some(name),
+            "{reference}"
+        );
+        let into = tempfile::tempdir_in(f.dir.path()).unwrap();
+        run(into.path(), &["init", "-q", "--bare"]);
+        run(into.path(), &["fetch", "-q", &bundle, "+refs/*:refs/*"]);
+        assert_eq!(run(into.path(), &["rev-list", "--count", name]), count, "{reference}");
+        run(into.path(), &["fsck", "--strict"]);
+
+        // And back again, as if it were the remote.
+        let sum = run(into.path(), &["rev-parse", &format!("{name}^{{commit}}")]);
+        let (bundled, blob) = f.bundled("nowhere", &file);
+        for reference in ["", name, &sum] {
+            let fetched = f.fetch_bundled(&bundled, reference, &sum).await.unwrap();
+            let dir = f.check_out(&fetched, &CheckOut::default()).await.unwrap();
+            let text = std::fs::read_to_string(dir.path().join("a")).unwrap();
+            assert_eq!(text, if sum == last { "3" } else { "one" }, "{reference}");
+        }
+        // It is needed once, and not even then if it was taken over by an earlier build.
+        assert!(blob.opened.load(Ordering::SeqCst) <= 1, "{reference}");
+        let again = f.fetch_bundled(&bundled, name, &sum).await.unwrap();
+        f.make_bundle(&bundled, &again).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn bundles_of_others_give_what_was_asked_for_or_nothing() {
+    let f = Fixture::new();
+    let first = run(&f.repo(), &["rev-parse", "HEAD"]);
+    std::fs::write(f.repo().join("a"), "2").unwrap();
+    run(&f.repo(), &["commit", "-q", "-a", "-m", "second"]);
+    let second = run(&f.repo(), &["rev-parse", "HEAD"]);
+    let file = f.dir.path().join("made");
+    let bundle = file.display().to_string();
+    // References that look like those that we make ourselves.
+    run(&f.repo(), &["update-ref", &format!("refs/cairn/at/{first}"), &second]);
+    run(
+        &f.repo(),
+        &[
+            "bundle",
+            "create",
+            "-q",
+            &bundle,
+            "main",
+            &format!("refs/cairn/at/{first}"),
+        ],
+    );
+    let (access, _) = f.bundled("repo", &file);
+    let fetched = f.fetch_bundled(&access, "", &first).await.unwrap();
+    let dir = f.check_out(&fetched, &CheckOut::default()).await.unwrap();
+    assert_eq!(std::fs::read_to_string(dir.path().join("a")).unwrap(), "one");
+    // Whoever has one commit keeps others from being taken over.
+    drop(fetched);
+    let part = f.fetch_bundled(&access, "", &first[..12]).await.unwrap();
+    assert_eq!(part.resolved.commit, first);
+    drop(part);
+
+    let wrong = f.fetch_bundled(&access, "main", &first).await.err().unwrap();
+    assert!(matches!(wrong, GitError::Checksum { .. }), "{wrong}");
+    for (reference, sum) in [("", &"1".repeat(40)), ("", &"1".repeat(12)), ("", &"1".repeat(64))] {
+        let missing = f.fetch_bundled(&access, reference, sum).await.err().unwrap();
+        assert!(matches!(missing, GitError::NoCommit { .. }), "{missing}");
+    }
+    let missing = f.fetch_bundled(&access, "v1", &first).await.err().unwrap();
+    assert!(matches!(missing, GitError::NoReference { .. }), "{missing}");
+
+    // Only the change, without what it changes.
+    run(
+        &f.repo(),
+        &["bundle", "create", "-q", &bundle, "main", &format!("^{first}")],
+    );
+    let (access, _) = f.bundled("repo", &file);
+    let incomplete = f.fetch_bundled(&access, "main", &second).await.err().unwrap();
+    assert!(matches!(incomplete, GitError::Failed { .. }), "{incomplete}");
+
+    std::fs::write(&file, "# v4 git bundle\n\n").unwrap();
+    let (access, _) = f.bundled("repo", &file);
+    let other = f.fetch_bundled(&access, "main", &second).await.err().unwrap();
+    assert!(matches!(other, GitError::NotABundle(_)), "{other}");
+    let (access, _) = f.bundled("repo", &f.dir.path().join("missing"));
+    let gone = f.fetch_bundled(&access, "main", &second).await.err().unwrap();
+    assert!(matches!(gone, GitError::NoBundle { .. }), "{gone}");
+    // One for each bundle and length of hashes, and none for the remote itself.
+    assert_eq!(f.store.usage().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn bundles_with_long_hashes_are_bundles_too() {
+    let f = Fixture::new();
+    let repo = f.dir.path().join("served/long");
+    std::fs::create_dir(&repo).unwrap();
+    run(&repo, &["init", "-q", "-b", "main", "--object-format=sha256"]);
+    std::fs::write(repo.join("a"), "long").unwrap();
+    run(&repo, &["add", "."]);
+    run(&repo, &["commit", "-q", "-m", "first"]);
+    let commit = run(&repo, &["rev-parse", "HEAD"]);
+    let file = f.dir.path().join("made");
+    run(&repo, &["bundle", "create", "-q", &file.display().to_string(), "main"]);
+    let (access, _) = f.bundled("long", &file);
+    for reference in ["", "main"] {
+        let fetched = f.fetch_bundled(&access, reference, &commit).await.unwrap();
+        let dir = f.check_out(&fetched, &CheckOut::default()).await.unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("a")).unwrap(), "long");
+        let made = f.make_bundle(&access, &fetched).await.unwrap();
+        let heads = run(
+            &repo,
+            &[
+                "bundle",
+                "list-heads",
+                &made.path().join("bundle").display().to_string(),
+            ],
+        );
+        assert_eq!(heads, format!("{commit} refs/heads/main"));
+    }
 }

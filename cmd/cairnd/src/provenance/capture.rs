@@ -78,6 +78,16 @@ impl Capture {
         if let Some(commit) = commit {
             self.git.insert(git_address(git), commit.clone());
         }
+        // A blob, which says by itself what is in it.
+        let bundle = git
+            .bundle
+            .as_ref()
+            .map(|bundle| (bundle, bundle.reference.rsplit_once('@')));
+        if let Some((bundle, Some((_, digest)))) = bundle
+            && let Ok(digest) = Digest::parse(digest)
+        {
+            self.http.insert(bundle.identifier(), digest);
+        }
         for id in [&git.auth_token_secret, &git.auth_header_secret] {
             lend(&mut self.secrets, id, true);
         }

@@ -145,6 +145,7 @@ fn git(vertex: VertexDigest, rest: &str, wire: &pb::SourceOp) -> Result<GitSourc
         ..GitSource::default()
     };
     let mut signers = GitSigners::default();
+    let mut layout = BlobLayout::default();
     for (key, value) in &wire.attrs {
         match key.as_str() {
             "git.fullurl" => git.full_url = value.clone(),
@@ -163,6 +164,10 @@ fn git(vertex: VertexDigest, rest: &str, wire: &pb::SourceOp) -> Result<GitSourc
                     other => return Err(bad_attribute(vertex, key, other)),
                 }
             }
+            "git.bundle" => git.bundle = Some(bundle(vertex, value)?),
+            "git.checkoutbundle" => git.as_bundle = flag(vertex, key, value)?,
+            "oci.session" => layout.session = (!value.is_empty()).then(|| value.clone()),
+            "oci.store" => layout.store = value.clone(),
             "git.sig.pubkey" => signers.keys = signed(vertex, key, value)?,
             "git.sig.rejectexpired" => signers.reject_expired = flag(vertex, key, value)?,
             "git.sig.requiresignedtag" => signers.require_tag = flag(vertex, key, value)?,
@@ -183,6 +188,30 @@ fn git(vertex: VertexDigest, rest: &str, wire: &pb::SourceOp) -> Result<GitSourc
         }
         git.signers = Some(signers);
     }
+    match &mut git.bundle {
+        Some(bundle) if git.checksum.is_empty() => {
+            let message = format!("git.bundle {} requires git.checksum to be set", bundle.reference);
+            return Err(invalid("source", vertex, message));
+        }
+        Some(BlobSource {
+            layout: Some(stored), ..
+        }) => *stored = layout,
+        _ if layout != BlobLayout::default() => {
+            let message = "oci.session and oci.store are for a git.bundle in an OCI layout";
+            return Err(invalid("source", vertex, message));
+        }
+        _ => {}
+    }
+    if git.as_bundle {
+        let others = [
+            (git.keep_git_dir, "git.keepgitdir"),
+            (!git.subdir.is_empty(), "git.subdir"),
+        ];
+        if let Some((_, other)) = others.iter().find(|(is_set, _)| *is_set) {
+            let message = format!("git.checkoutbundle is incompatible with {other}");
+            return Err(invalid("source", vertex, message));
+        }
+    }
     let texts = [&git.repository, &git.full_url, &git.reference, &git.subdir];
     if texts
         .iter()
@@ -195,6 +224,28 @@ fn git(vertex: VertexDigest, rest: &str, wire: &pb::SourceOp) -> Result<GitSourc
         ));
     }
     Ok(git)
+}
+
+/// A bundle, as a URL of the blob that it is.
+fn bundle(vertex: VertexDigest, url: &str) -> Result<BlobSource, DecodeError> {
+    let (scheme, reference) = url.split_once("://").unwrap_or_default();
+    let layout = match scheme {
+        "docker-image+blob" => None,
+        "oci-layout+blob" => Some(BlobLayout::default()),
+        other => {
+            let message = format!("git.bundle locator scheme {other:?} is not supported");
+            return Err(invalid("source", vertex, message));
+        }
+    };
+    if reference.len() > MAX_URL_BYTES {
+        return Err(invalid("source", vertex, "too long a git.bundle"));
+    }
+    blob_reference(vertex, reference)?;
+    Ok(BlobSource {
+        reference: reference.to_owned(),
+        layout,
+        ..BlobSource::default()
+    })
 }
 
 fn http(vertex: VertexDigest, wire: &pb::SourceOp) -> Result<HttpSource, DecodeError> {
@@ -241,14 +292,7 @@ fn blob(
     wire: &pb::SourceOp,
     layout: Option<BlobLayout>,
 ) -> Result<BlobSource, DecodeError> {
-    let digest = reference.rsplit_once('@').map(|(_, digest)| Digest::parse(digest));
-    if !matches!(digest, Some(Ok(_))) {
-        return Err(invalid(
-            "source",
-            vertex,
-            format!("no digest of a blob in {reference:?}"),
-        ));
-    }
+    blob_reference(vertex, reference)?;
     let mut blob = BlobSource {
         reference: reference.to_owned(),
         layout,
@@ -269,6 +313,17 @@ fn blob(
     }
     check_filename(vertex, &blob.filename)?;
     Ok(blob)
+}
+
+/// Checks that a reference names a blob by its digest.
+fn blob_reference(vertex: VertexDigest, reference: &str) -> Result<(), DecodeError> {
+    match reference.rsplit_once('@').map(|(_, digest)| Digest::parse(digest)) {
+        Some(Ok(_)) => Ok(()),
+        _ => {
+            let message = format!("no digest of a blob in {reference:?}");
+            Err(invalid("source", vertex, message))
+        }
+    }
 }
 
 /// Keys or a signature, as text.

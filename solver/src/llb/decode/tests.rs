@@ -117,6 +117,7 @@ fn what_go_clients_emit_is_read_and_written_to_the_same_digests() {
 #[test]
 fn sources_are_written_to_the_bytes_they_were_read_from() {
     let digest = format!("sha256:{}", "5e".repeat(32));
+    let bundle = format!("oci-layout+blob://a/b@{digest}");
     for (identifier, attributes, want) in [
         (
             "https://example.com/d/file.txt?x=1",
@@ -138,6 +139,40 @@ fn sources_are_written_to_the_bytes_they_were_read_from() {
                 auth_header_secret: String::new(),
                 headers: [("accept".to_owned(), "text/plain".to_owned())].into(),
                 signature: None,
+            }),
+        ),
+        (
+            "git://example.com/r.git#v1",
+            vec![
+                ("git.bundle", bundle.as_str()),
+                ("git.checkoutbundle", "true"),
+                ("git.checksum", "0123"),
+                ("git.sig.ignoresignedtag", "true"),
+                ("git.sig.pubkey", "key"),
+                ("git.sig.rejectexpired", "true"),
+                ("oci.session", "s"),
+                ("oci.store", "store"),
+            ],
+            SourceOp::Git(super::super::GitSource {
+                repository: "example.com/r.git".to_owned(),
+                reference: "v1".to_owned(),
+                checksum: "0123".to_owned(),
+                signers: Some(super::super::GitSigners {
+                    keys: "key".to_owned(),
+                    reject_expired: true,
+                    require_tag: false,
+                    ignore_tag: true,
+                }),
+                bundle: Some(super::super::BlobSource {
+                    reference: format!("a/b@{digest}"),
+                    layout: Some(super::super::BlobLayout {
+                        session: Some("s".to_owned()),
+                        store: "store".to_owned(),
+                    }),
+                    ..super::super::BlobSource::default()
+                }),
+                as_bundle: true,
+                ..super::super::GitSource::default()
             }),
         ),
         (

@@ -525,6 +525,50 @@ fn sources() {
         &git(&[("git.sig.pubkey", &"k".repeat((256 << 10) + 1))]),
         "invalid source op %: attribute git.sig.pubkey of more than 262144 bytes",
     );
+    let (bundle, sum) = (
+        format!("oci-layout+blob://a/b@sha256:{}", "0".repeat(64)),
+        ("git.checksum", "0123"),
+    );
+    let stored = ("oci.store", "s");
+    let in_registry = bundle.replace("oci-layout", "docker-image");
+    let bundles: [(&[(&str, &str)], &str); 8] = [
+        (&[("git.bundle", &bundle), stored], "requires git.checksum to be set"),
+        (
+            &[("git.bundle", "https://a/b"), sum],
+            "git.bundle locator scheme \"https\" is not supported",
+        ),
+        (
+            &[("git.bundle", "a"), sum],
+            "git.bundle locator scheme \"\" is not supported",
+        ),
+        (
+            &[("git.bundle", "docker-image+blob://a"), sum],
+            "no digest of a blob in \"a\"",
+        ),
+        (
+            &[stored],
+            "oci.session and oci.store are for a git.bundle in an OCI layout",
+        ),
+        (
+            &[("git.bundle", &in_registry), stored, sum],
+            "oci.session and oci.store are for a git.bundle in an OCI layout",
+        ),
+        (
+            &[("git.checkoutbundle", "true"), ("git.keepgitdir", "true")],
+            "git.checkoutbundle is incompatible with git.keepgitdir",
+        ),
+        (
+            &[("git.checkoutbundle", "yes")],
+            "attribute git.checkoutbundle is \"yes\"",
+        ),
+    ];
+    for (attrs, want) in bundles {
+        let want = match want.starts_with("requires") {
+            true => format!("git.bundle {} {want}", &bundle[18..]),
+            false => want.to_owned(),
+        };
+        refused(&git(attrs), &format!("invalid source op %: {want}"));
+    }
     for key in ["http.sig.pubkey", "http.sig.signature"] {
         refused(
             &source("http://h/f", &[(key, "k")]),
