@@ -204,6 +204,47 @@ pub struct ResolvedImage {
     pub config: Bytes,
 }
 
+/// What is stated of an image where it is, and what signs that, as far as there is any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttestationChain {
+    /// What the image's reference stands for.
+    pub root: Digest,
+    /// The manifest for the platform.
+    pub image_manifest: Option<Digest>,
+    /// The manifest of the statements about that.
+    pub attestation_manifest: Option<Digest>,
+    /// Manifests of signatures of the manifest of the statements.
+    pub signature_manifests: Vec<Digest>,
+    /// Of all these but the image's own, the bytes; and of signatures and of the statements that were asked for.
+    pub blobs: Vec<AttestationBlob>,
+}
+
+impl AttestationChain {
+    /// One of which nothing but the beginning is known.
+    pub fn of(root: Digest) -> Self {
+        Self {
+            root,
+            image_manifest: None,
+            attestation_manifest: None,
+            signature_manifests: Vec::new(),
+            blobs: Vec::new(),
+        }
+    }
+}
+
+/// Something in an [`AttestationChain`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttestationBlob {
+    /// What it is.
+    pub media_type: String,
+    /// Of its bytes.
+    pub digest: Digest,
+    /// What was noted where it is referred to.
+    pub annotations: BTreeMap<String, String>,
+    /// All of it.
+    pub data: Bytes,
+}
+
 /// What there is to know about a source besides its contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceMeta {
@@ -434,6 +475,22 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Resolves an image reference and fetches its config.
     async fn resolve_image(&self, query: &ImageQuery, context: &CallContext) -> Result<ResolvedImage, WorkerError>;
+
+    /// Finds out what is stated of an image whose reference stands for `root`, and what signs that; of the statements
+    /// themselves, those of the predicate types.
+    async fn attestations(
+        &self,
+        query: &ImageQuery,
+        root: Digest,
+        predicates: &[String],
+        context: &CallContext,
+    ) -> Result<AttestationChain, WorkerError> {
+        let (_, _, _) = (root, predicates, context);
+        Err(WorkerError::Unsupported(format!(
+            "attestations of {} cannot be looked for",
+            query.reference
+        )))
+    }
 
     /// Finds out about a git or http source what its contents do not tell. Other kinds of sources are an error.
     async fn source_meta(&self, source: &SourceOp, context: &CallContext) -> Result<SourceMeta, WorkerError>;

@@ -4,6 +4,7 @@
 //! a content store ([`crate::content`]), processes by an OCI runtime ([`crate::executor`]). A result is either a list
 //! of layers or a tree; [`results`] knows which.
 
+mod attestations;
 mod blob;
 mod cache;
 mod container;
@@ -39,8 +40,8 @@ use bytes::Bytes;
 use cairn_session::SessionManager;
 use cairn_solver::llb::{HttpSource, Op, SourceOp};
 use cairn_solver::worker::{
-    CallContext, ChecksumRequest, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref, ResolvedImage,
-    ResolvedSource, ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
+    AttestationChain, CallContext, ChecksumRequest, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref,
+    ResolvedImage, ResolvedSource, ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
 };
 use cairn_solver::{Device, Digest, Platform};
 use tokio::sync::Notify;
@@ -421,6 +422,16 @@ impl Worker for EmbeddedWorker {
 
     async fn resolve_image(&self, query: &ImageQuery, context: &CallContext) -> Result<ResolvedImage, WorkerError> {
         self.resolve_image_config(query, context).await
+    }
+
+    async fn attestations(
+        &self,
+        query: &ImageQuery,
+        root: Digest,
+        predicates: &[String],
+        context: &CallContext,
+    ) -> Result<AttestationChain, WorkerError> {
+        self.resolve_attestations(query, root, predicates, context).await
     }
 
     async fn source_meta(&self, source: &SourceOp, context: &CallContext) -> Result<SourceMeta, WorkerError> {

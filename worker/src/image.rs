@@ -20,6 +20,7 @@ mod tree;
 mod tests;
 
 pub use assemble::{AssembleError, AssembledImage, ImageParts, Manifest, assemble_image, assemble_index};
+pub(crate) use attestation::{ATTESTATION_MANIFEST, PREDICATE_TYPE, REFERENCE_DIGEST, REFERENCE_TYPE};
 pub use attestation::{AttestationForm, STATEMENT_TYPE, Statement, Subject, assemble_attestations};
 pub use config::{ConfigError, ConfigOptions, ImageLayer, complete_config, diff_ids};
 pub use descriptor::Descriptor;

@@ -22,6 +22,7 @@ mod fetch;
 pub(crate) mod fuzzing;
 mod hosts;
 mod push;
+mod referrers;
 mod resolve;
 mod sources;
 #[cfg(test)]

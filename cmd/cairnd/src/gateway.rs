@@ -63,6 +63,7 @@ const CAPS: &[&str] = &[
     "solve.inlinereturn",
     "source.metaresolver",
     "source.metaresolver.http.checksumrequest",
+    "source.metaresolver.image.attestations",
     "statfile",
 ];
 /// What exporters and the history of builds offer; announced among the capabilities of the graph language.

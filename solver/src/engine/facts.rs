@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::build::Inner;
-use crate::SolveError;
 use crate::llb::{HttpSource, Op, SourceOp};
-use crate::worker::{ChecksumRequest, ImageQuery, ResolvedImage, SourceMeta, WorkerError};
+use crate::worker::{AttestationChain, ChecksumRequest, ImageQuery, ResolvedImage, SourceMeta, WorkerError};
+use crate::{Digest, SolveError};
 
 /// What is known already, by what was asked.
 #[derive(Default)]
@@ -59,6 +59,29 @@ impl SourceFacts {
             step.finish(outcome)
         };
         cell.get_or_try_init(ask).await.cloned()
+    }
+
+    /// Finds out what is stated of an image that was resolved to `root`; shown to users as a step of its own.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub async fn attestations(
+        &self,
+        query: &ImageQuery,
+        root: Digest,
+        predicates: &[String],
+    ) -> Result<AttestationChain, SolveError> {
+        let key = format!("attestations {query:?} {root} {predicates:?}");
+        let step = self
+            .inner
+            .step(&key, &format!("resolve attestations of {}", query.reference));
+        let context = step.context();
+        let worker = self.inner.engine.worker();
+        let outcome = tokio::select! {
+            outcome = worker.attestations(query, root, predicates, &context) => outcome,
+            () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
+        };
+        step.finish(outcome)
     }
 
     /// Finds out about a git or http source what its contents do not tell; shown to users as an image is.

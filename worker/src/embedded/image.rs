@@ -30,7 +30,7 @@ impl EmbeddedWorker {
         self.0.registries.of(&context.sessions)
     }
 
-    fn platform(&self, platform: Option<&Platform>) -> Platform {
+    pub(super) fn platform(&self, platform: Option<&Platform>) -> Platform {
         platform.cloned().unwrap_or_else(Platform::host)
     }
 
@@ -218,7 +218,7 @@ impl EmbeddedWorker {
         self.unpack_image(wanted, Origin::Layout(layout), context).await
     }
 
-    fn layout(&self, store: &LayoutStore, context: &CallContext) -> Layout {
+    pub(super) fn layout(&self, store: &LayoutStore, context: &CallContext) -> Layout {
         Layout::new(&self.0.sessions, store, &self.0.content, context)
     }
 

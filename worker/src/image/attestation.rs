@@ -26,11 +26,13 @@ const EMPTY_CONFIG: &[u8] = b"{}";
 /// The same in base64.
 const EMPTY_CONFIG_DATA: &str = "e30=";
 /// Annotation of a statement: what it states.
-const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
+pub(crate) const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 /// Annotation of a manifest in an index: what it is.
-const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+pub(crate) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// Annotation of a manifest in an index: which other one it is about.
-const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+pub(crate) const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+/// Value of [`REFERENCE_TYPE`] for a manifest of statements.
+pub(crate) const ATTESTATION_MANIFEST: &str = "attestation-manifest";
 /// Stands where an image has an operating system and an architecture.
 const UNKNOWN: &str = "unknown";
 
@@ -180,7 +182,7 @@ pub fn assemble_attestations(
         }),
         annotations: BTreeMap::from([
             (REFERENCE_DIGEST.to_owned(), image.digest.to_string()),
-            (REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned()),
+            (REFERENCE_TYPE.to_owned(), ATTESTATION_MANIFEST.to_owned()),
         ]),
         ..descriptor
     })

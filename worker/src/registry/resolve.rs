@@ -18,11 +18,11 @@ use crate::content::{ContentError, ContentStore};
 use crate::image::{Content, Descriptor, Document, select};
 
 /// The largest manifest or index (as the specification lets registries have it).
-const MAX_DOCUMENT: u64 = 4 << 20;
+pub(super) const MAX_DOCUMENT: u64 = 4 << 20;
 /// The largest image config.
 const MAX_CONFIG: u64 = 16 << 20;
 /// For a manifest to arrive.
-const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// An index may point to an index, but not for ever.
 const MAX_NESTED_INDEXES: usize = 3;
 

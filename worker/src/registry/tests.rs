@@ -1,6 +1,7 @@
 mod auth;
 pub(crate) mod fake;
 mod real;
+mod referrers;
 pub(crate) mod server;
 
 use std::sync::Arc;

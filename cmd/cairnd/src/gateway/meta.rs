@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cairn_proto::pb;
 use cairn_solver::engine::SourceFacts;
 use cairn_solver::llb::{HttpSource, ImageSource, OciLayoutSource, ResolveMode, SourceOp};
-use cairn_solver::worker::{ChecksumAlgorithm, ChecksumRequest, ImageQuery, LayoutStore, SourceMeta};
+use cairn_solver::worker::{AttestationChain, ChecksumAlgorithm, ChecksumRequest, ImageQuery, LayoutStore, SourceMeta};
 use cairn_solver::{Bridge as _, Digest, RawSource};
 
 use super::forwarder::Forwarder;
@@ -16,6 +16,8 @@ use crate::{convert, policy};
 const REGISTRY: i32 = 0;
 /// The image is in an OCI layout of a client.
 const OCI_LAYOUT: i32 = 1;
+/// Most kinds of statements that are asked for.
+const MAX_PREDICATES: usize = 64;
 /// Most bytes that may follow a file that is hashed.
 const MAX_SUFFIX: usize = 64 << 10;
 
@@ -113,14 +115,25 @@ pub(crate) async fn resolve(
     };
     if let Some(query) = query {
         let options = request.image.unwrap_or_default();
-        if options.attestation_chain || !options.resolve_attestations.is_empty() {
-            return Err(unimplemented("attestations are not supported by this daemon"));
+        let predicates = options.resolve_attestations;
+        if predicates.len() > MAX_PREDICATES {
+            let message = format!(
+                "{} types of attestations: at most {MAX_PREDICATES} are accepted",
+                predicates.len()
+            );
+            return Err(invalid(message));
         }
         let image = facts.image(&query, &request.log_name).await?;
+        let attestation_chain = if options.attestation_chain || !predicates.is_empty() {
+            let chain = facts.attestations(&query, image.digest, &predicates).await?;
+            Some(chain_to_wire(chain))
+        } else {
+            None
+        };
         response.image = Some(wire::ResolveSourceImageResponse {
             digest: image.digest.to_string(),
             config: if options.no_config { Bytes::new() } else { image.config },
-            attestation_chain: None,
+            attestation_chain,
         });
         return Ok((response, Some((query, image.digest))));
     }
@@ -165,6 +178,32 @@ pub(crate) async fn resolve(
     Ok((response, None))
 }
 
+fn chain_to_wire(chain: AttestationChain) -> wire::AttestationChain {
+    let text = |digest: Option<Digest>| digest.map(|digest| digest.to_string()).unwrap_or_default();
+    let blobs = chain.blobs.into_iter().map(|blob| {
+        let digest = blob.digest.to_string();
+        let descriptor = wire::Descriptor {
+            media_type: blob.media_type,
+            digest: digest.clone(),
+            // It is here, so its size is far below the limits of either number.
+            size: i64::try_from(blob.data.len()).unwrap_or(i64::MAX),
+            annotations: blob.annotations.into_iter().collect(),
+        };
+        let blob = wire::Blob {
+            descriptor: Some(descriptor),
+            data: blob.data,
+        };
+        (digest, blob)
+    });
+    wire::AttestationChain {
+        root: chain.root.to_string(),
+        image_manifest: text(chain.image_manifest),
+        attestation_manifest: text(chain.attestation_manifest),
+        signature_manifests: chain.signature_manifests.iter().map(ToString::to_string).collect(),
+        blobs: blobs.collect(),
+    }
+}
+
 fn checksum_request(request: wire::ChecksumRequest) -> Result<ChecksumRequest, Failure> {
     use wire::checksum_request::ChecksumAlgo;
     let algorithm = match ChecksumAlgo::try_from(request.algo) {
@@ -188,10 +227,6 @@ fn checksum_request(request: wire::ChecksumRequest) -> Result<ChecksumRequest, F
 
 fn invalid(message: impl Into<String>) -> Failure {
     Failure::new(tonic::Code::InvalidArgument, message)
-}
-
-fn unimplemented(message: &str) -> Failure {
-    Failure::new(tonic::Code::Unimplemented, message)
 }
 
 fn resolve_mode(text: &str) -> Result<ResolveMode, Failure> {
