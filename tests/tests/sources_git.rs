@@ -167,19 +167,19 @@ async fn commits_come_by_http_by_every_name() -> anyhow::Result<()> {
             "it begins like an option".to_owned(),
         ),
         (
-            "git://x/y".to_owned(),
+            "git:///etc".to_owned(),
             &[("git.fullurl", "file:///etc")],
             "protocol \"file\" is not allowed".to_owned(),
         ),
         (
             "git://x/y".to_owned(),
             &[("git.fullurl", "ext::sh -c id")],
-            "invalid git remote".to_owned(),
+            "git.fullurl is not a URL of".to_owned(),
         ),
         (
             "git://x/y".to_owned(),
             &[("git.fullurl", "--upload-pack=id")],
-            "invalid git remote".to_owned(),
+            "git.fullurl is not a URL of".to_owned(),
         ),
     ] {
         let error = taker.error(&identifier, attrs).await?;

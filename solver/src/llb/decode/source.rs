@@ -1,6 +1,7 @@
 //! Decoding of sources.
 
 use cairn_proto::pb;
+use percent_encoding::percent_decode_str;
 
 use super::super::graph::VertexDigest;
 use super::super::op::{
@@ -223,7 +224,40 @@ fn git(vertex: VertexDigest, rest: &str, wire: &pb::SourceOp) -> Result<GitSourc
             "a git source with a name that is too long or holds a NUL byte",
         ));
     }
+    if !git.full_url.is_empty() && !is_url_of(&git.full_url, &git.repository) {
+        let message = format!("git.fullurl is not a URL of {repository:?}, as which the source is known");
+        return Err(invalid("source", vertex, message));
+    }
     Ok(git)
+}
+
+/// Whether a URL, or `user@host:path`, is one of the repository that is called `host/path`. Source policies go by this
+/// name, so that nothing else may be fetched under it.
+fn is_url_of(url: &str, repository: &str) -> bool {
+    let (place, is_url) = match url.split_once("://") {
+        Some((_, place)) => (place, true),
+        None => (url, false),
+    };
+    let place = place.split(['#', '?']).next().unwrap_or_default();
+    let (authority, path) = match place.split_once(if is_url { '/' } else { ':' }) {
+        Some((authority, path)) => (authority, path),
+        None => (place, ""),
+    };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (named_host, named_path) = repository.split_once('/').unwrap_or((repository, ""));
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    // Some take backslashes for slashes, and all take `..` for what is above.
+    let is_plain = !url.contains('\\') && elements(&decoded).all(|element| element != "..");
+    is_plain
+        && host.eq_ignore_ascii_case(named_host)
+        && [path, &*decoded]
+            .into_iter()
+            .any(|path| elements(path).eq(elements(named_path)))
+}
+
+/// The elements of a path, without those that say nothing.
+fn elements(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|element| !matches!(*element, "" | "."))
 }
 
 /// A bundle, as a URL of the blob that it is.
@@ -369,5 +403,45 @@ fn flag(vertex: VertexDigest, key: &str, value: &str) -> Result<bool, DecodeErro
         "true" => Ok(true),
         "false" | "" => Ok(false),
         other => Err(bad_attribute(vertex, key, other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_url_of;
+
+    #[test]
+    fn a_url_is_one_of_the_repository_that_it_names() {
+        for (url, repository) in [
+            ("https://example.com/a/b.git", "example.com/a/b.git"),
+            ("https://user:pass%40@EXAMPLE.com/a/b.git", "example.com/a/b.git"),
+            ("ssh://git@example.com:22/a", "example.com:22/a"),
+            ("ssh://git@example.com/~/a", "example.com/~/a"),
+            ("git@example.com:a/b.git", "example.com/a/b.git"),
+            ("git@example.com:/a/b.git", "example.com/a/b.git"),
+            ("https://example.com//a/./b/", "example.com/a/b"),
+            ("https://example.com/a%20b", "example.com/a b"),
+            ("https://example.com/a%20b", "example.com/a%20b"),
+            ("https://example.com/a?x=1#main", "example.com/a"),
+            ("https://[::1]:80/a", "[::1]:80/a"),
+        ] {
+            assert!(is_url_of(url, repository), "{url} {repository}");
+        }
+        for (url, repository) in [
+            ("https://example.com/a", "example.org/a"),
+            ("https://example.com/a", "example.com/b"),
+            ("https://example.com/a/../b", "example.com/b"),
+            ("https://example.com:8080/a", "example.com/a"),
+            ("https://example.org@evil.com/a", "example.org/a"),
+            ("https://evil.com#@example.org/a", "example.org/a"),
+            ("https://evil.com?@example.org/a", "example.org/a"),
+            ("evil.com:x@example.org:a", "example.org/a"),
+            ("example.org/a", "example.org/a"),
+            ("https://evil.com\\@example.org/a", "example.org/a"),
+            ("https://example.org/a/%2e%2e/b", "example.org/a/%2e%2e/b"),
+            ("", "example.org/a"),
+        ] {
+            assert!(!is_url_of(url, repository), "{url} {repository}");
+        }
     }
 }
