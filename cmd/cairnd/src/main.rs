@@ -8,10 +8,6 @@ use cairnd::{DaemonServer, systemd, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A build allocates much and small on many threads, which glibc's allocator is slow at.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let outcome = match config::configure(std::env::args_os()) {
         // Help and version are asked for in the same way.
