@@ -180,6 +180,7 @@ impl Control for ControlService {
         &self,
         request: Request<BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
+        self.daemon.history.settled().await;
         timestamped(self.daemon.history.listen(request.get_ref())?)
     }
 
@@ -187,6 +188,7 @@ impl Control for ControlService {
         &self,
         request: Request<UpdateBuildHistoryRequest>,
     ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
+        self.daemon.history.settled().await;
         self.daemon.history.update(request.into_inner()).await?;
         Ok(Response::new(UpdateBuildHistoryResponse {}))
     }

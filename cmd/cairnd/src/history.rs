@@ -34,7 +34,7 @@ use cairn_proto::control::{BuildHistoryEvent, BuildHistoryEventType, BuildHistor
 use cairn_worker::content::{ContentError, ContentStore};
 use futures_util::Stream;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -91,8 +91,10 @@ struct Shared {
     written: Arc<Notify>,
     /// Fires when nobody is told anything any more.
     closing: CancellationToken,
-    /// Records of builds that nobody waits for.
+    /// Records that are being written.
     late: TaskTracker,
+    /// Read-locked while the record of a build that has ended is written.
+    completing: Arc<RwLock<()>>,
     _sync: AbortOnDropHandle<()>,
 }
 
@@ -145,6 +147,7 @@ impl History {
             written,
             closing: CancellationToken::new(),
             late: TaskTracker::new(),
+            completing: Arc::default(),
             _sync: AbortOnDropHandle::new(sync),
         }));
         history.expire().await;
@@ -171,6 +174,11 @@ impl History {
         if let Err(error) = task.await {
             tracing::error!(%error, "failed to remove old records of builds");
         }
+    }
+
+    /// Waits until the builds are written down that have ended by now: who has the answer of one finds its record.
+    pub(crate) async fn settled(&self) {
+        drop(self.0.completing.write().await);
     }
 
     /// Lets nobody listen any more.

@@ -92,7 +92,6 @@ pub(crate) async fn solve(
     let outcome = work_through(daemon, job, work, inputs, answer, &mut outputs, &request).await;
     memory.ended(outcome.as_ref().err().map(Failure::message));
     drop(memory);
-    // Who has the answer can read the record.
     recorder.finish(&outcome).await;
     drop(handle);
     Ok(SolveResponse {

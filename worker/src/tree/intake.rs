@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -30,6 +30,9 @@ enum Job {
     End(u32, Box<FileMeta>),
 }
 
+/// How many processors there are. Finding out reads several files.
+static PROCESSORS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+
 /// The workers of one transfer. Dropping it stops them.
 pub(super) struct Intake {
     queues: Vec<mpsc::Sender<Job>>,
@@ -38,9 +41,7 @@ pub(super) struct Intake {
 
 impl Intake {
     pub(super) fn start(store: &TreeStore, arriving: &Arc<Arriving>) -> Self {
-        let count = std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(MAX_WORKERS);
+        let count = (*PROCESSORS).min(MAX_WORKERS);
         let mut workers = JoinSet::new();
         let queues = (0..count).map(|_| {
             let (queue, jobs) = mpsc::channel(QUEUE);

@@ -84,8 +84,10 @@ impl Recorder {
         }
     }
 
-    /// Records how the build ended. Nothing is told of it from now on.
+    /// Has it recorded how the build ended, which [`History::settled`] waits for. Nothing is told of it from now on.
     pub(crate) async fn finish(mut self, outcome: &Result<Made, Failure>) {
+        // The only wait, before anything is taken: a build that is given up meanwhile is recorded all the same.
+        let completing = self.history.0.completing.clone().read_owned().await;
         self.build.close();
         let Some(mut record) = self.record.take() else { return };
         let error = match outcome {
@@ -103,11 +105,13 @@ impl Recorder {
             ..Ended::new(self.build.clone(), record, error, self.trace.take())
         };
         let history = self.history.clone();
-        // Goes on when this is dropped while waiting.
-        let task = self.history.0.late.spawn_blocking(move || history.complete(ended));
-        if let Err(error) = task.await {
-            tracing::error!(%error, "a build is not remembered");
-        }
+        self.history.0.late.spawn(async move {
+            let task = tokio::task::spawn_blocking(move || history.complete(ended));
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a build is not remembered");
+            }
+            drop(completing);
+        });
     }
 }
 
