@@ -194,6 +194,7 @@ async fn credentials_reach_their_host_and_nothing_else() -> anyhow::Result<()> {
         return Ok(());
     };
     Repository::new(&lab, "served/repo.git", &[("a", "1")])?;
+    Repository::new(&lab, "served/other.git", &[("b", "2")])?;
     let basic = format!("basic {}", STANDARD.encode(format!("x-access-token:{TOKEN}")));
     let by_token = GitHttp::start(&lab.path("served"), Some(basic))?;
     let by_header = GitHttp::start(&lab.path("served"), Some(format!("Bearer {TOKEN}")))?;
@@ -214,7 +215,8 @@ async fn credentials_reach_their_host_and_nothing_else() -> anyhow::Result<()> {
     let [token_attrs, header_attrs, redirect_attrs] = [&token_url, &header_url, &redirect_url]
         .map(|url| [("git.fullurl", url.as_str()), by_secrets[0], by_secrets[1]]);
 
-    let refused = taker.error("git://one/repo.git", &token_attrs).await?;
+    let name = |url: &str| url.replace("http://", "git://");
+    let refused = taker.error(&name(&token_url), &token_attrs).await?;
     ensure!(refused.contains("the remote wants credentials"), "{refused}");
 
     taker.secrets = [
@@ -225,15 +227,15 @@ async fn credentials_reach_their_host_and_nothing_else() -> anyhow::Result<()> {
         ("GIT_AUTH_TOKEN".to_owned(), SecretSource::File(token.join("token"))),
     ]
     .into();
-    for attrs in [&token_attrs, &header_attrs] {
+    for (url, attrs) in [(&token_url, &token_attrs), (&header_url, &header_attrs)] {
         let mut attrs = attrs.to_vec();
         attrs.push(("git.keepgitdir", "true"));
-        let (dir, told) = taker.take("git://one/repo.git", &attrs).await;
+        let (dir, told) = taker.take(&name(url), &attrs).await;
         let dir = dir?;
         ensure!(names(&dir)? == [".git", "a"], "{:?}", names(&dir)?);
         ensure!(!told.contains(TOKEN) && !is_on_disk(&dir, TOKEN), "the token is told");
     }
-    let redirected = taker.error("git://two/repo.git", &redirect_attrs).await?;
+    let redirected = taker.error(&name(&redirect_url), &redirect_attrs).await?;
     ensure!(redirected.contains("credentials are not carried there"), "{redirected}");
     ensure!(elsewhere.seen().is_empty(), "{:?}", elsewhere.seen());
     ensure!(
@@ -244,13 +246,14 @@ async fn credentials_reach_their_host_and_nothing_else() -> anyhow::Result<()> {
 
     // Without credentials the way may be longer.
     taker.secrets.clear();
-    let files = taker.files("git://two/repo.git", &redirect_attrs).await?;
+    let files = taker.files(&name(&redirect_url), &redirect_attrs).await?;
     ensure!(files == ["a"], "{files:?}");
     // In the URL, where they should not be.
-    let in_url = token_url.replace("http://", &format!("http://x-access-token:{TOKEN}@"));
+    let other_url = token_url.replace("repo.git", "other.git");
+    let in_url = other_url.replace("http://", &format!("http://x-access-token:{TOKEN}@"));
     let (dir, told) = taker
         .take(
-            "git://three/repo.git",
+            &name(&other_url),
             &[("git.fullurl", &in_url), ("git.keepgitdir", "true")],
         )
         .await;
@@ -290,13 +293,10 @@ async fn repositories_come_by_ssh_with_the_clients_keys() -> anyhow::Result<()> 
     let host = known.split(' ').next().unwrap_or_default();
     let wrong = format!("{host} ssh-ed25519 {}", agent.key());
     let impostor = taker
-        .error(
-            "git://impostor/repo",
-            &[attrs[0], attrs[1], ("git.knownsshhosts", &wrong)],
-        )
+        .error(&identifier, &[attrs[0], attrs[1], ("git.knownsshhosts", &wrong)])
         .await?;
     ensure!(impostor.contains("Host key verification failed"), "{impostor}");
-    let without = taker.error("git://without/repo", &[attrs[0], attrs[2]]).await?;
+    let without = taker.error(&identifier, &[attrs[0], attrs[2]]).await?;
     ensure!(
         without.contains("Permission denied"),
         "the daemon's own keys are used: {without}"
