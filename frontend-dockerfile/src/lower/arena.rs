@@ -161,7 +161,7 @@ impl Arena {
         }
         let wanted = self.wanted(targets.into_iter().collect());
         let mut encoded = Encoded {
-            builder: Builder::new(),
+            builder: Builder::with_capacity(self.nodes.len()),
             outputs: vec![None; self.nodes.len()],
         };
         let file = encoded.builder.add_source_file(file.clone());

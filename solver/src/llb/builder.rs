@@ -1,6 +1,5 @@
 //! Making definitions: what frontends use.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -40,16 +39,36 @@ impl Output {
 /// Inputs come first by construction: an op can only name outputs that exist.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
-    order: Vec<VertexDigest>,
-    ops: HashMap<VertexDigest, (Bytes, Vec<VertexDigest>, Arc<OpMetadata>)>,
+    ops: Vec<Encoded>,
+    /// Where each is among them.
+    places: HashMap<VertexDigest, usize>,
     files: Vec<SourceFile>,
     locations: BTreeMap<VertexDigest, Vec<SourceLocation>>,
+}
+
+/// An op, encoded.
+#[derive(Clone, Debug)]
+struct Encoded {
+    digest: VertexDigest,
+    bytes: Bytes,
+    /// The places of what it uses, which come before it.
+    inputs: Vec<usize>,
+    metadata: Arc<OpMetadata>,
 }
 
 impl Builder {
     /// An empty builder.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty builder with room for so many ops.
+    pub fn with_capacity(ops: usize) -> Self {
+        Self {
+            ops: Vec::with_capacity(ops),
+            places: HashMap::with_capacity(ops),
+            ..Self::default()
+        }
     }
 
     /// Adds a source. `platform` is for images; other sources leave it out.
@@ -90,8 +109,12 @@ impl Builder {
         let wire = encode::op(op, inputs.iter().map(|input| (input.digest, input.index)), platform);
         let bytes = Bytes::from(canonical::encode_op(&wire));
         let digest = Digest::sha256(&bytes);
-        let inputs = inputs.iter().map(|input| input.digest).collect();
-        self.insert(digest, bytes, inputs, Arc::new(metadata));
+        self.insert(
+            digest,
+            bytes,
+            inputs.iter().map(|input| input.digest),
+            Arc::new(metadata),
+        );
         Output { digest, index: 0 }
     }
 
@@ -115,7 +138,7 @@ impl Builder {
             let vertex = graph.vertex(index);
             let inputs = vertex.inputs.iter().map(|edge| graph.vertex(edge.vertex).digest);
             let bytes = received[&vertex.digest].clone();
-            self.insert(vertex.digest, bytes, inputs.collect(), vertex.metadata.clone());
+            self.insert(vertex.digest, bytes, inputs, vertex.metadata.clone());
         }
         let taken: HashSet<VertexDigest> = graph.topological().map(|index| graph.vertex(index).digest).collect();
         let map = graph.source_map();
@@ -139,14 +162,24 @@ impl Builder {
         }))
     }
 
-    fn insert(&mut self, digest: VertexDigest, bytes: Bytes, inputs: Vec<VertexDigest>, metadata: Arc<OpMetadata>) {
-        match self.ops.entry(digest) {
-            Entry::Occupied(mut known) => Arc::make_mut(&mut known.get_mut().2).merge(&metadata),
-            Entry::Vacant(vacant) => {
-                vacant.insert((bytes, inputs, metadata));
-                self.order.push(digest);
-            }
+    fn insert(
+        &mut self,
+        digest: VertexDigest,
+        bytes: Bytes,
+        inputs: impl Iterator<Item = VertexDigest>,
+        metadata: Arc<OpMetadata>,
+    ) {
+        if let Some(&known) = self.places.get(&digest) {
+            return Arc::make_mut(&mut self.ops[known].metadata).merge(&metadata);
         }
+        let inputs = inputs.filter_map(|input| self.places.get(&input).copied()).collect();
+        self.places.insert(digest, self.ops.len());
+        self.ops.push(Encoded {
+            digest,
+            bytes,
+            inputs,
+            metadata,
+        });
     }
 
     /// Adds a file that locations can refer to, and returns its index.
@@ -176,17 +209,16 @@ impl Builder {
     pub fn finish(&self, target: Output) -> Definition {
         let wanted = self.reachable(target.digest);
         let mut wire = pb::Definition::default();
-        wire.def.reserve_exact(wanted.len() + 1);
-        let mut known = HashMap::with_capacity(wanted.len() + 1);
+        wire.def.reserve_exact(self.ops.len() + 1);
+        let mut known = HashMap::with_capacity(self.ops.len() + 1);
         let mut source = encode::source_files(&self.files);
-        for digest in self.order.iter().filter(|digest| wanted.contains(*digest)) {
-            let (bytes, _, metadata) = &self.ops[digest];
-            wire.def.push(bytes.clone());
-            known.insert(*digest, metadata.clone());
-            if let Some(locations) = self.locations.get(digest) {
+        for (op, _) in self.ops.iter().zip(wanted).filter(|(_, is_wanted)| *is_wanted) {
+            wire.def.push(op.bytes.clone());
+            known.insert(op.digest, op.metadata.clone());
+            if let Some(locations) = self.locations.get(&op.digest) {
                 source
                     .locations
-                    .insert(digest.to_string(), encode::locations(locations));
+                    .insert(op.digest.to_string(), encode::locations(locations));
             }
         }
         let terminal = canonical::encode_op(&pb::Op {
@@ -199,14 +231,15 @@ impl Builder {
         Definition::new(wire, known)
     }
 
-    fn reachable(&self, target: VertexDigest) -> HashSet<VertexDigest> {
-        let mut wanted = HashSet::with_capacity(self.order.len());
-        let mut pending = vec![target];
-        while let Some(digest) = pending.pop() {
-            if wanted.insert(digest)
-                && let Some((_, inputs, _)) = self.ops.get(&digest)
-            {
-                pending.extend(inputs);
+    /// Of each op, whether `target` is it or needs it.
+    fn reachable(&self, target: VertexDigest) -> Vec<bool> {
+        let mut wanted = vec![false; self.ops.len()];
+        if let Some(&target) = self.places.get(&target) {
+            wanted[target] = true;
+            for place in (0..=target).rev() {
+                if wanted[place] {
+                    self.ops[place].inputs.iter().for_each(|input| wanted[*input] = true);
+                }
             }
         }
         wanted
