@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cairn_client::{Client, ClientError, OutputTarget, ReceiveMode, SecretSource, SolveOptions, SolveOutput};
+use cairn_client::{Client, ClientError, SecretSource, SolveOptions};
 use cairn_tests::git::{Agent, GitHttp, Repository, Sshd};
 use cairn_tests::llb::{Graph, digest, source};
-use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need};
+use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need, to_dir};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -46,14 +46,7 @@ impl Taker {
         let digest = graph.add(&source(identifier, attrs));
         let options = SolveOptions {
             definition: Some(graph.asking_for(&digest, 0)),
-            outputs: vec![SolveOutput {
-                kind: "local".to_owned(),
-                attrs: BTreeMap::new(),
-                target: Some(OutputTarget::Directory {
-                    path: dir.clone(),
-                    mode: ReceiveMode::Merge,
-                }),
-            }],
+            outputs: vec![to_dir(&dir)],
             secrets: self.secrets.clone(),
             ssh_agents: self.agents.clone(),
             layouts: self.layouts.clone(),

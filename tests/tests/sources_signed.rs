@@ -1,21 +1,18 @@
 //! Commits, tags and files that somebody has to have signed.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, ensure};
-use cairn_client::{Client, OutputTarget, ReceiveMode, SolveOptions, SolveOutput};
+use cairn_client::SolveOptions;
 use cairn_proto::gateway::{ResolveSourceGitRequest, ResolveSourceMetaRequest};
 use cairn_proto::pb;
 use cairn_tests::driven::Driven;
 use cairn_tests::git::{GitHttp, Repository};
-use cairn_tests::llb::{Graph, digest, source};
-use cairn_tests::{Buildx, Daemon, Lab, Need, Program, WebReply, WebServer};
+use cairn_tests::llb::{digest, source};
+use cairn_tests::{Buildx, Daemon, Lab, Need, Program, WebReply, WebServer, fetch};
 use serde_json::json;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 type Attrs<'a> = &'a [(&'a str, &'a str)];
 
@@ -30,28 +27,8 @@ async fn take(
     if taken.exists() {
         std::fs::remove_dir_all(&taken)?;
     }
-    let mut graph = Graph::default();
-    let digest = graph.add(&source(identifier, attrs));
-    let options = SolveOptions {
-        definition: Some(graph.asking_for(&digest, 0)),
-        outputs: vec![SolveOutput {
-            kind: "local".to_owned(),
-            attrs: BTreeMap::new(),
-            target: Some(OutputTarget::Directory {
-                path: taken.clone(),
-                mode: ReceiveMode::Merge,
-            }),
-        }],
-        ..SolveOptions::default()
-    };
-    let client = Client::connect(&daemon.address().parse()?).await?;
-    let (events, mut news) = mpsc::channel(16);
-    let drain = async { while news.recv().await.is_some() {} };
-    let (solved, ()) = tokio::join!(client.solve(options, events, CancellationToken::new()), drain);
-    Ok(match solved {
-        Ok(_) => Ok(taken),
-        Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
-    })
+    let fetched = fetch(daemon, &source(identifier, attrs), &taken, SolveOptions::default()).await;
+    Ok(fetched.map(|_| taken).map_err(|error| format!("{error:#}")))
 }
 
 /// Makes an ssh key; its path, and its public part.

@@ -348,17 +348,23 @@ async fn a_missing_path_is_the_error_of_the_step_that_reads_it() {
     assert!(states(&build)["docker-image://base"].error.is_empty());
 }
 
+/// The process run that a definition asks for.
+fn exec_of(definition: &crate::llb::Definition) -> crate::llb::ExecOp {
+    let graph = crate::llb::decode(definition).unwrap().unwrap();
+    match &graph.vertex(graph.target().vertex).op {
+        crate::llb::Op::Exec(exec) => exec.clone(),
+        other => panic!("{other:?} is no process run"),
+    }
+}
+
 #[tokio::test]
 async fn entitlements_are_checked_before_anything_runs() {
-    use crate::llb::{NetMode, Op, SecurityMode};
+    use crate::llb::{NetMode, SecurityMode};
     let (engine, script) = engine();
     let mut write = Write::default();
     let plain = write.run("plain", &[]);
     let definition = write.finish(plain);
-    let graph = crate::llb::decode(&definition).unwrap().unwrap();
-    let Op::Exec(exec) = graph.vertex(graph.target().vertex).op.clone() else {
-        panic!("no exec")
-    };
+    let exec = exec_of(&definition);
     for (network, security, name) in [
         (NetMode::Host, SecurityMode::Sandbox, "network.host"),
         (NetMode::Sandbox, SecurityMode::Insecure, "security.insecure"),
@@ -389,16 +395,13 @@ async fn entitlements_are_checked_before_anything_runs() {
 
 #[tokio::test]
 async fn a_step_is_identified_by_the_devices_it_gets() {
-    use crate::llb::{CdiDevice, Op};
+    use crate::llb::CdiDevice;
     use crate::{Device, DeviceGrants};
     let (engine, script) = engine();
     let mut write = Write::default();
     let plain = write.run("plain", &[]);
     let definition = write.finish(plain);
-    let graph = crate::llb::decode(&definition).unwrap().unwrap();
-    let Op::Exec(exec) = graph.vertex(graph.target().vertex).op.clone() else {
-        panic!("no exec")
-    };
+    let exec = exec_of(&definition);
     let asks = |name: &str, optional| {
         let mut write = Write::default();
         let mut exec = exec.clone();
