@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cairn_dockerfile::{Dockerfile, DockerfileFrontend};
 use cairn_patterns::PatternSet;
 use cairn_solver::frontend::{Bridge, BridgeRef, Frontend, FrontendError, FrontendRequest, FrontendResult};
-use cairn_solver::llb::{Definition, SourceOp};
+use cairn_solver::llb::{Definition, GitSource, SourceOp};
 use cairn_solver::progress::Warning;
 use cairn_solver::worker::{FileStat, ImageQuery, ResolvedImage, SourceMeta, WorkerInfo};
 use cairn_solver::{Digest, Platform, SolveError, WorkerError};
@@ -196,6 +196,10 @@ impl Bridge for OneFile {
 
     async fn source_meta(&self, _: SourceOp, name: &str) -> Result<SourceMeta, SolveError> {
         Err(missing(name))
+    }
+
+    async fn host_keys(&self, _: &GitSource) -> String {
+        String::new()
     }
 
     async fn solve_frontend(self: Arc<Self>, name: &str, _: FrontendRequest) -> Result<FrontendResult, FrontendError> {

@@ -6,6 +6,7 @@
 mod context;
 mod epoch;
 mod forward;
+mod host_keys;
 mod inputs;
 mod metadata;
 mod requests;
@@ -17,11 +18,11 @@ use async_trait::async_trait;
 use cairn_solver::frontend::{
     Bridge, BridgeRef, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult,
 };
-use cairn_solver::llb::{SourceFile, SourceLocation};
+use cairn_solver::llb::{SourceFile, SourceLocation, SourceOp};
 use cairn_solver::progress::Warning;
 use cairn_solver::worker::{ImageQuery, LayoutStore};
 use cairn_solver::{Attestation, Platform, SolveError, WorkerError};
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::{join_all, try_join, try_join_all};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::checks::{self, CheckConfig, Finding, Findings};
@@ -29,11 +30,12 @@ use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
 use crate::lower::{self, Lowered, Surroundings};
 use crate::options::{Options, is_labs};
-use crate::plan::{Plan, Resolved, Wanted};
+use crate::plan::{GraphBase, Plan, Resolved, Wanted};
 use crate::sbom::{self, Scanned, Scanner};
 use crate::suggest::suggestion;
 use crate::syntax;
 
+pub(crate) use host_keys::HostKeys;
 use inputs::Inputs;
 
 /// How often policies may put something else in the place of one named context.
@@ -56,7 +58,8 @@ impl Frontend for DockerfileFrontend {
         options.inputs = inputs
             .map(|(name, input)| (name.clone(), Arc::new(input.clone())))
             .collect();
-        let inputs = Inputs::read(bridge.as_ref(), &options).await?;
+        let host_keys = HostKeys::default();
+        let inputs = Inputs::read(bridge.as_ref(), &options, &host_keys).await?;
         if let Some(forwarded) = forward::forward(&bridge, &options, &inputs, &request).await {
             return forwarded;
         }
@@ -73,6 +76,7 @@ impl Frontend for DockerfileFrontend {
             options: &options,
             inputs: &inputs,
             host,
+            host_keys: &host_keys,
             images: Mutex::default(),
         }
         .run()
@@ -86,6 +90,7 @@ struct Build<'a> {
     options: &'a Options,
     inputs: &'a Inputs,
     host: Platform,
+    host_keys: &'a HostKeys,
     images: Mutex<HashMap<ImageKey, Arc<OnceCell<Found>>>>,
 }
 
@@ -215,7 +220,7 @@ impl Build<'_> {
             } else {
                 &mut Findings::default()
             };
-            let lowered = self.lower(file, &mut planned, ignore.clone(), found)?;
+            let lowered = self.lower(file, &mut planned, ignore.clone(), found).await?;
             built.push(Built {
                 platform: described(platform, &lowered.platform),
                 plan: planned.plan,
@@ -297,6 +302,9 @@ impl Build<'_> {
             }
             plan.settle().map_err(|error| self.located(error))?;
         }
+        for graph in plan.graphs_mut() {
+            self.name_host_keys(graph).await?;
+        }
         let context_ignores = Inputs::context_ignores(self.bridge, self.options, &plan).await?;
         Ok(Planned {
             plan,
@@ -305,7 +313,22 @@ impl Build<'_> {
         })
     }
 
-    fn lower(
+    /// Has a named context say which keys its ssh host presents, if it is a repository there.
+    async fn name_host_keys(&self, graph: &mut GraphBase) -> Result<(), FrontendError> {
+        let Some(SourceOp::Git(git)) = graph.source.as_deref_mut() else {
+            return Ok(());
+        };
+        self.host_keys.ask(self.bridge, git).await;
+        let before = git.clone();
+        self.host_keys.fill(git);
+        if *git != before {
+            let source = SourceOp::Git(git.clone());
+            graph.definition = Arc::new(context::with_source(&graph.definition, source).map_err(SolveError::from)?);
+        }
+        Ok(())
+    }
+
+    async fn lower(
         &self,
         file: &Dockerfile,
         planned: &mut Planned,
@@ -322,8 +345,21 @@ impl Build<'_> {
             escape: file.directives.escape_char(),
             is_labs: self.is_labs(),
             epoch: planned.epoch,
+            host_keys: self.host_keys,
         };
-        lower::lower(&planned.plan, &surroundings, found).map_err(|error| self.located(error))
+        let lower = |found: &mut Findings| {
+            lower::lower(&planned.plan, &surroundings, found).map_err(|error| self.located(error))
+        };
+        let before = found.clone();
+        let lowered = lower(found)?;
+        if lowered.unknown_hosts.is_empty() {
+            return Ok(lowered);
+        }
+        // Only lowering tells which repositories `ADD` means.
+        let unknown = lowered.unknown_hosts.iter();
+        join_all(unknown.map(|source| self.host_keys.ask(self.bridge, source))).await;
+        *found = before;
+        lower(found)
     }
 
     /// Looks an image up; once, however many stages and platforms want it.

@@ -30,11 +30,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_patterns::PatternSet;
 use cairn_solver::Platform;
-use cairn_solver::llb::{Definition, LocalSource, OpMetadata, SourceFile};
+use cairn_solver::llb::{Definition, GitSource, LocalSource, OpMetadata, SourceFile};
 
 use crate::budget::Budget;
 use crate::checks::{Findings, Rule};
 use crate::error::DockerfileError;
+use crate::frontend::HostKeys;
 use crate::location::Lines;
 use crate::options::Options;
 use crate::plan::{Base, Plan};
@@ -65,6 +66,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) is_labs: bool,
     /// `SOURCE_DATE_EPOCH` in seconds.
     pub(crate) epoch: Option<i64>,
+    /// Keys of the ssh hosts that were asked for them.
+    pub(crate) host_keys: &'a HostKeys,
 }
 
 /// What a plan was lowered to.
@@ -82,6 +85,8 @@ pub(crate) struct Lowered {
     pub(crate) notes: Vec<StageNotes>,
     /// What is scanned, if that was asked for.
     pub(crate) scan: Option<Scan>,
+    /// Repositories of hosts that are yet to be asked for their keys.
+    pub(crate) unknown_hosts: Vec<GitSource>,
 }
 
 /// Lowers `plan`, whose images have all been resolved. What checks find on the way joins `findings`, also if it fails.
@@ -103,6 +108,8 @@ pub(crate) fn lower(
         notes: vec![StageNotes::default(); plan.stages.len()],
         created: created(surroundings.epoch),
         switches: vec![Switches::default(); plan.declared],
+        unknown_hosts: Vec::new(),
+        git_words: Vec::new(),
     };
     // Stages that stand for images come last in the plan, but everyone may use them.
     for index in (plan.declared..plan.stages.len()).chain(0..plan.declared) {
@@ -138,7 +145,14 @@ struct Lowering<'a> {
     created: Option<Arc<str>>,
     /// What each stage of the file wants to be scanned.
     switches: Vec<Switches>,
+    /// Repositories of hosts that are yet to be asked for their keys.
+    unknown_hosts: Vec<GitSource>,
+    /// Words of `ADD` that name repositories in another way than as files of a web server.
+    git_words: Vec<String>,
 }
+
+/// What the build context is called among the ops.
+const CONTEXT: &str = "context";
 
 /// How many are yet to go on from what each stage comes to: stages based on it, and for the target whoever asked for it.
 /// The last of them gets it as it is, the others copies.
@@ -176,6 +190,7 @@ impl Lowering<'_> {
         }
         let base_config = self.base_config(target);
         let scan = self.scan();
+        self.use_git_words();
         let targets = state.root.into_iter().chain(scan.iter().flat_map(ScanRoots::roots));
         let encoded = self.arena.encode(targets, &self.around.file);
         let encoded = encoded
@@ -188,7 +203,17 @@ impl Lowering<'_> {
             base_config,
             notes: self.notes,
             scan: scan.map(|scan| scan.encoded(core, encoded)),
+            unknown_hosts: self.unknown_hosts,
         })
+    }
+
+    /// Clients are asked for what is called like a repository, as far as they are asked for anything.
+    fn use_git_words(&mut self) {
+        if let Some(context) = self.arena.known(CONTEXT) {
+            for word in std::mem::take(&mut self.git_words) {
+                self.arena.use_path(context, &path::source(&word));
+            }
+        }
     }
 
     fn find(&mut self, rule: &'static Rule, lines: Lines, message: impl Into<String>) {
@@ -208,12 +233,11 @@ impl Lowering<'_> {
 
     /// The build context; `None` if it is empty.
     fn context(&mut self) -> Option<NodeId> {
-        const KEY: &str = "context";
         let around = self.around;
         if let Some(definition) = &around.context {
-            return self.arena.graph(KEY, definition, None);
+            return self.arena.graph(CONTEXT, definition, None);
         }
-        let node = self.arena.local(KEY, || {
+        let node = self.arena.local(CONTEXT, || {
             let source = LocalSource {
                 name: "context".to_owned(),
                 session: Some(session_of(around, "context")),

@@ -209,6 +209,15 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The bases that are graphs of their own, as far as they are needed.
+    pub(crate) fn graphs_mut(&mut self) -> impl Iterator<Item = &mut GraphBase> {
+        let reachable = self.stages.iter_mut().filter(|stage| stage.reachable);
+        reachable.filter_map(|stage| match &mut stage.base {
+            Base::Graph(graph) => Some(graph),
+            _ => None,
+        })
+    }
+
     fn find_target(&self, target: &str) -> Result<usize, DockerfileError> {
         let last = self
             .stages

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cairn_solver::frontend::{
     Bridge, BridgeRef, Frontend, FrontendError, FrontendRefs, FrontendRequest, FrontendResult,
 };
-use cairn_solver::llb::{Definition, FileActionKind, Graph, NodeIndex, Op, SourceOp, decode};
+use cairn_solver::llb::{Definition, FileActionKind, GitSource, Graph, NodeIndex, Op, SourceOp, decode};
 use cairn_solver::progress::Warning;
 use cairn_solver::worker::{FileStat, GitMeta, HttpMeta, ImageQuery, ResolvedImage, SourceMeta, WorkerInfo};
 use cairn_solver::{Digest, Platform, SolveError, VertexError, WorkerError};
@@ -32,6 +32,8 @@ pub(crate) struct FakeBridge {
     policies: BTreeMap<String, String>,
     /// Times of remote sources, by how [`place`] calls them, in seconds.
     times: BTreeMap<String, Option<i64>>,
+    /// Whether ssh hosts do not tell their keys.
+    silent_hosts: bool,
     /// Names under which images were looked up, and directories that were asked for.
     pub(crate) log: Mutex<Vec<String>>,
 }
@@ -94,6 +96,14 @@ impl FakeBridge {
     pub(crate) fn time(mut self, place: &str, seconds: Option<i64>) -> Self {
         self.times.insert(place.to_owned(), seconds);
         self
+    }
+
+    /// Keeps ssh hosts from telling their keys.
+    pub(crate) fn silent_hosts(self) -> Self {
+        Self {
+            silent_hosts: true,
+            ..self
+        }
     }
 
     fn note(&self, what: String) {
@@ -219,6 +229,16 @@ impl Bridge for FakeBridge {
                 last_modified: time,
             }),
         })
+    }
+
+    async fn host_keys(&self, source: &GitSource) -> String {
+        let host = source.repository.split('/').next().unwrap_or_default();
+        self.note(format!("keys of {host}"));
+        if self.silent_hosts {
+            String::new()
+        } else {
+            format!("{host} ssh-ed25519 KEY")
+        }
     }
 
     async fn solve_frontend(self: Arc<Self>, name: &str, _: FrontendRequest) -> Result<FrontendResult, FrontendError> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::llb::{Definition, SourceFile, SourceLocation, SourceOp};
+use crate::llb::{Definition, GitSource, SourceFile, SourceLocation, SourceOp};
 use crate::progress::Warning;
 use crate::worker::{FileStat, ImageQuery, ResolvedImage, SourceMeta, WorkerInfo};
 use crate::{Attestation, Digest, SolveError};
@@ -122,6 +122,10 @@ pub trait Bridge: Send + Sync + 'static {
 
     /// Finds out about a git or http source what its contents do not tell; shown to users as a step named `log_name`.
     async fn source_meta(&self, source: SourceOp, log_name: &str) -> Result<SourceMeta, SolveError>;
+
+    /// The keys that the ssh host of a git source presents, in the form of `known_hosts`; empty if it does not tell, or
+    /// is not to be asked.
+    async fn host_keys(&self, source: &GitSource) -> String;
 
     /// Has another frontend, known to the daemon as `name`, carry out a request as a part of this build.
     async fn solve_frontend(

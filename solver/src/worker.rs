@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::llb::{HttpSource, ResolveMode, SourceOp, Vertex};
+use crate::llb::{GitSource, HttpSource, ResolveMode, SourceOp, Vertex};
 use crate::progress::VertexProgress;
 use crate::session::SessionGroup;
 use crate::usage::Meter;
@@ -494,6 +494,12 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Finds out about a git or http source what its contents do not tell. Other kinds of sources are an error.
     async fn source_meta(&self, source: &SourceOp, context: &CallContext) -> Result<SourceMeta, WorkerError>;
+
+    /// The keys that the ssh host of a git source presents, in the form of `known_hosts`; empty if it does not tell. One
+    /// that cannot ask says nothing, as this does.
+    async fn host_keys(&self, _source: &GitSource) -> String {
+        String::new()
+    }
 
     /// Hashes the file behind a URL, and more; as a digest with the algorithm before the digits.
     async fn source_checksum(

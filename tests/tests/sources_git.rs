@@ -347,6 +347,51 @@ fn steps_use_the_clients_agent_while_they_run() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn hosts_are_asked_for_their_keys_where_a_dockerfile_names_them() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers, Need::Sid, Need::Ssh])? else {
+        return Ok(());
+    };
+    let repository = Repository::new(&lab, "repo", &[("a", "1")])?;
+    let agent = Agent::start(&lab)?;
+    let server = Sshd::start(&lab, &agent)?;
+    let daemon = Daemon::start(&lab)?;
+    let url = format!("ssh://root@{}{}", server.address(), repository.dir().display());
+    let dockerfile = format!("FROM scratch\nADD {url} /\n");
+    let context = lab.files("context", &[("Dockerfile", &dockerfile)])?;
+
+    let buildx = Buildx::remote(&lab, &daemon)?;
+    let asked = buildx.command(["build", "--call", "convertllb,format=json"])?;
+    let graph = asked.args([&context]).output()?;
+    let known = server.known_host();
+    let known: Vec<&str> = known.split_whitespace().take(3).collect();
+    let known = format!("\"git.knownsshhosts\": \"{}\"", known.join(" "));
+    ensure!(graph.contains(&known), "no {known} in {graph}");
+
+    let out = lab.path("out");
+    let (lent, dest) = (
+        format!("default={}", agent.socket().display()),
+        out.display().to_string(),
+    );
+    let built = buildx
+        .command(["build", "--ssh", &lent, "-o", &dest])?
+        .args([&context])
+        .run()?;
+    built.success()?;
+    ensure!(std::fs::read_to_string(out.join("a"))? == "1");
+
+    // Nobody answers there: it is the step that says so.
+    let dockerfile = "FROM scratch\nADD ssh://root@127.0.0.1:1/repo /\n";
+    let context = lab.files("nobody", &[("Dockerfile", dockerfile)])?;
+    let failed = buildx.command(["build", "--ssh", &lent])?.args([&context]).run()?;
+    ensure!(
+        !failed.status.success() && failed.stderr.contains("Connection refused"),
+        "{}",
+        failed.stderr
+    );
+    Ok(())
+}
+
 /// An OCI layout with one blob in it; its digest.
 fn layout_of(lab: &Lab, bytes: &[u8]) -> anyhow::Result<(PathBuf, String)> {
     let name = digest(bytes);

@@ -38,7 +38,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_session::SessionManager;
-use cairn_solver::llb::{HttpSource, Op, SourceOp};
+use cairn_solver::llb::{GitSource, HttpSource, Op, SourceOp};
 use cairn_solver::worker::{
     AttestationChain, CallContext, ChecksumRequest, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref,
     ResolvedImage, ResolvedSource, ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
@@ -440,6 +440,10 @@ impl Worker for EmbeddedWorker {
             SourceOp::Http(source) => self.0.http.meta(source, context).await.map(SourceMeta::Http),
             _ => Err(unsupported(source)),
         }
+    }
+
+    async fn host_keys(&self, source: &GitSource) -> String {
+        self.git_host_keys(source).await
     }
 
     async fn source_checksum(

@@ -5,6 +5,7 @@
 //! | [`remote`] | where to fetch from: parsed, and free of credentials |
 //! | [`settings`] | what git is told: all of its configuration, and nobody else's |
 //! | [`command`] | running git within limits |
+//! | [`host_keys`] | the keys that an ssh host presents |
 //! | [`reference`] | names of commits, and what a remote says they mean |
 //! | [`store`], [`fetch`] | a bare repository per remote, kept between builds |
 //! | [`checkout`] | files of a commit in a directory |
@@ -22,6 +23,7 @@ mod error;
 mod fetch;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod host_keys;
 mod reference;
 mod remote;
 mod settings;
@@ -34,6 +36,7 @@ pub(crate) use bundle::{Bundle, OpenBundle};
 pub(crate) use checkout::CheckOut;
 pub(crate) use error::GitError;
 pub(crate) use fetch::Fetched;
+pub(crate) use host_keys::host_keys;
 pub(crate) use reference::{Resolved, Wanted};
 pub(crate) use remote::{Protocol, Remote};
 pub(crate) use settings::{Authorization, Settings, SshAccess};

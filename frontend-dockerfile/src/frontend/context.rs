@@ -6,13 +6,15 @@ use bytes::Bytes;
 use cairn_solver::Digest;
 use cairn_solver::frontend::{Bridge, FrontendError};
 use cairn_solver::llb::{
-    ActionInput, Builder, CopyAction, Definition, FileAction, FileActionKind, FileOp, GitMtime, HttpSource, OpMetadata,
-    Output, SourceOp, decode,
+    ActionInput, Builder, CopyAction, DecodeError, Definition, FileAction, FileActionKind, FileOp, GitMtime, GitSource,
+    HttpSource, OpMetadata, Output, SourceOp, decode,
 };
 
 use crate::gofmt;
 use crate::options::Options;
 use crate::remote::{self, GitRef};
+
+use super::HostKeys;
 
 /// Name of the file that comes from a URL.
 const DOWNLOADED: &str = "context";
@@ -32,9 +34,18 @@ pub(super) struct MainContext {
 
 impl MainContext {
     /// Finds out what `options` mean; a file that could be an archive is downloaded for that.
-    pub(super) async fn find(bridge: &dyn Bridge, options: &Options) -> Result<Self, FrontendError> {
+    pub(super) async fn find(
+        bridge: &dyn Bridge,
+        options: &Options,
+        host_keys: &HostKeys,
+    ) -> Result<Self, FrontendError> {
         let mut context = match GitRef::parse_context(&options.context) {
-            Some(reference) => Self::git(options, &reference.map_err(FrontendError::Option)?),
+            Some(reference) => {
+                let mut source = git_source(options, &reference.map_err(FrontendError::Option)?);
+                host_keys.ask(bridge, &source).await;
+                host_keys.fill(&mut source);
+                Self::git(options, source)
+            }
             None if remote::is_url(&options.context) => Self::url(bridge, &options.context).await?,
             None => Self::inputs(options)?,
         };
@@ -47,17 +58,7 @@ impl MainContext {
         Ok(context)
     }
 
-    fn git(options: &Options, reference: &GitRef) -> Self {
-        let mut source = reference.source();
-        let arg = |name: &str| options.build_args.get(name).map(String::as_str).unwrap_or_default();
-        source.keep_git_dir |= gofmt::parse_bool(arg("BUILDKIT_CONTEXT_KEEP_GIT_DIR")) == Some(true);
-        let is_dated = !arg("SOURCE_DATE_EPOCH").is_empty();
-        let usual = if is_dated {
-            GitMtime::Commit
-        } else {
-            GitMtime::default()
-        };
-        source.mtime = reference.mtime.unwrap_or(usual);
+    fn git(options: &Options, source: GitSource) -> Self {
         let source = SourceOp::Git(source);
         let title = format!("[internal] load git source {}", options.context);
         let files = Arc::new(only(source.clone(), &title));
@@ -98,6 +99,21 @@ impl MainContext {
     }
 }
 
+/// The source that a reference to a repository means as a context.
+fn git_source(options: &Options, reference: &GitRef) -> GitSource {
+    let mut source = reference.source();
+    let arg = |name: &str| options.build_args.get(name).map(String::as_str).unwrap_or_default();
+    source.keep_git_dir |= gofmt::parse_bool(arg("BUILDKIT_CONTEXT_KEEP_GIT_DIR")) == Some(true);
+    let is_dated = !arg("SOURCE_DATE_EPOCH").is_empty();
+    let usual = if is_dated {
+        GitMtime::Commit
+    } else {
+        GitMtime::default()
+    };
+    source.mtime = reference.mtime.unwrap_or(usual);
+    source
+}
+
 fn malformed(input: &str, error: &dyn std::fmt::Display) -> FrontendError {
     FrontendError::Option(format!("failed to load LLB of frontend input {input}: {error}"))
 }
@@ -106,6 +122,17 @@ fn malformed(input: &str, error: &dyn std::fmt::Display) -> FrontendError {
 pub(super) fn target(definition: &Definition) -> Option<Digest> {
     let graph = decode(definition).ok()??;
     Some(graph.vertex(graph.target().vertex).digest)
+}
+
+/// A definition of nothing but a source, with that source changed.
+pub(super) fn with_source(definition: &Definition, source: SourceOp) -> Result<Definition, DecodeError> {
+    let Some(graph) = decode(definition)? else {
+        return Ok(definition.clone());
+    };
+    let metadata = graph.vertex(graph.target().vertex).metadata.clone();
+    let mut builder = Builder::new();
+    let output = builder.source(source, None, (*metadata).clone());
+    Ok(builder.finish(output))
 }
 
 fn download(url: &str) -> HttpSource {
@@ -144,7 +171,7 @@ pub(super) fn unpacked(source: &HttpSource) -> Definition {
 }
 
 /// The contents of a directory of what `files` makes.
-fn subdirectory(files: &Definition, directory: &str) -> Result<Arc<Definition>, cairn_solver::llb::DecodeError> {
+fn subdirectory(files: &Definition, directory: &str) -> Result<Arc<Definition>, DecodeError> {
     let mut builder = Builder::new();
     let Some(whole) = builder.import(files)? else {
         return Ok(Arc::new(files.clone()));

@@ -13,6 +13,7 @@ use crate::location::Lines;
 use crate::options::Options;
 use crate::plan::{Base, Plan};
 
+use super::HostKeys;
 use super::context::{self, MainContext};
 
 /// Largest Dockerfile.
@@ -33,8 +34,12 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    pub(super) async fn read(bridge: &dyn Bridge, options: &Options) -> Result<Self, FrontendError> {
-        let context = MainContext::find(bridge, options).await?;
+    pub(super) async fn read(
+        bridge: &dyn Bridge,
+        options: &Options,
+        host_keys: &HostKeys,
+    ) -> Result<Self, FrontendError> {
+        let context = MainContext::find(bridge, options, host_keys).await?;
         let filename = context.filename.unwrap_or(options.filename.as_str());
         let path = in_root(filename);
         let (source, vertex) = Self::dockerfile_source(bridge, options, &context, filename).await?;

@@ -1,5 +1,6 @@
 mod conformance;
 mod contexts;
+mod host_keys;
 mod hostile;
 mod policies;
 
@@ -559,6 +560,48 @@ fn windows_has_another_shell_and_no_path() {
     assert_eq!(config["config"]["Env"], serde_json::json!(["Path=x", "PATH=y"]));
     assert_eq!(config["config"]["Cmd"], serde_json::json!(["cmd", "/S", "/C", "dir"]));
     assert_eq!(config["config"]["WorkingDir"], "\\");
+}
+
+#[test]
+fn windows_copies_between_paths_with_backslashes() {
+    let options = [("platform", "windows/amd64")];
+    let copied = |instruction: &str| {
+        let text = format!("# escape=`\nFROM scratch\nWORKDIR C:\\app\n{instruction}");
+        render(&build(FakeBridge::new(&text), &options))
+    };
+    for (instruction, want) in [
+        ("COPY a b\\c", "/a => /app/b/c "),
+        ("COPY a .\\", "/a => /app/ "),
+        ("COPY a c:z", "/a => /app/z "),
+        ("COPY a \\abs\\.", "/a => /abs/ "),
+        ("COPY a C:/fwd/", "/a => /fwd/ "),
+        ("COPY a C:\\", "/a => / "),
+        ("COPY a ..\\..\\q", "/a => /q "),
+        ("ADD d\\e C:\\x\\", "/d/e => /x/ "),
+        ("COPY --parents d\\.\\s\\u x", "/d => /app/x/ "),
+        ("COPY <<E C:\\here\\\nx\nE", "/E => /here/ "),
+    ] {
+        let text = copied(instruction);
+        assert!(text.contains(want), "{instruction}: {text}");
+    }
+    assert!(
+        copied("COPY d\\e x").contains("follow=[\"d/e\"]"),
+        "{}",
+        copied("COPY d\\e x")
+    );
+    for (instruction, want) in [
+        ("COPY a d:\\x", "The specified path is not on the system drive (C:)"),
+        ("COPY d:a x", "The specified path is not on the system drive (C:)"),
+        ("COPY a C:", "no relative path specified in \"C:\""),
+        ("ADD a \\\\host\\share", "UNC paths are not supported"),
+    ] {
+        let text = copied(instruction);
+        let want = format!("error: removing drive letter: {want}");
+        assert!(text.starts_with(&want), "{instruction}: {text}");
+    }
+    // What is no Windows has names with backslashes.
+    let linux = lowered("# escape=`\nFROM scratch\nCOPY a\\b c\\d\\", &[]);
+    assert!(linux.contains("/a\\b => /c\\d\\ "), "{linux}");
 }
 
 #[test]

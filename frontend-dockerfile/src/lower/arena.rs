@@ -131,6 +131,11 @@ impl Arena {
         node
     }
 
+    /// What many instructions use under this name, if any does so far.
+    pub(super) fn known(&self, key: &str) -> Option<NodeId> {
+        self.named.get(key).copied()
+    }
+
     /// Notes that `path` of `node` is used; of interest only if it is a client's directory.
     pub(super) fn use_path(&mut self, node: NodeId, path: &str) {
         if let Some(used) = self.used.get_mut(&node) {

@@ -54,14 +54,20 @@ impl Lowering<'_> {
             None => None,
         };
         let mut op = CopyOp::new(root);
-        let template = template(&said.dest, &state.cwd, copy, owner, mode.as_ref());
+        let is_windows = state.image.os() == "windows";
+        let dest = path::slashed(&said.dest, is_windows).map_err(fail)?;
+        let template = template(&dest, &state.cwd, copy, owner, mode.as_ref());
         for (source, fetched) in said.sources.iter().zip(fetched) {
             if let Some(fetched) = fetched {
                 self.budget.charge(name.len(), lines)?;
                 let (node, action) = self.fetch(fetched, &name, lines, copy, &template);
                 op.push(Source::Node(node), action);
+                if !crate::remote::is_url(source) {
+                    self.git_words.push(source.clone());
+                }
                 continue;
             }
+            let source = &*path::slashed(source, is_windows).map_err(fail)?;
             if from.is_none() {
                 self.check_ignored(source, is_add, lines);
             }

@@ -1,5 +1,7 @@
 //! Paths inside of images.
 
+use std::borrow::Cow;
+
 use cairn_patterns::clean;
 
 use crate::gofmt::quote;
@@ -25,8 +27,19 @@ pub(super) fn without_drive(path: &str) -> Result<String, String> {
             Err("The specified path is not on the system drive (C:)".to_owned())
         }
         Some((_, "")) => Err(format!("no relative path specified in {}", quote(path))),
-        // There is one working directory, not one per drive.
-        Some((_, rest)) => Ok(absolute("/", rest)),
+        // There is one working directory, not one per drive: what is relative on it is relative to that.
+        Some((_, rest)) => Ok(rest.to_owned()),
+    }
+}
+
+/// A path that `COPY` or `ADD` names, with slashes, whatever the target calls its files.
+pub(super) fn slashed(path: &str, is_windows: bool) -> Result<Cow<'_, str>, String> {
+    if !is_windows {
+        return Ok(Cow::Borrowed(path));
+    }
+    match without_drive(path) {
+        Ok(path) => Ok(Cow::Owned(path)),
+        Err(cause) => Err(format!("removing drive letter: {cause}")),
     }
 }
 
@@ -50,7 +63,7 @@ mod tests {
     fn windows_has_one_drive() {
         for (path, want) in [
             ("c:\\a\\b", Ok("/a/b")),
-            ("C:a", Ok("/a")),
+            ("C:a", Ok("a")),
             ("a\\b", Ok("a/b")),
             ("\\a", Ok("/a")),
             ("", Ok("")),
@@ -61,6 +74,14 @@ mod tests {
             let found = without_drive(path);
             assert_eq!(found.as_deref().map_err(String::as_str), want, "{path}");
         }
+    }
+
+    #[test]
+    fn backslashes_are_for_windows_alone() {
+        assert_eq!(slashed("a\\b:", false).as_deref(), Ok("a\\b:"));
+        assert_eq!(slashed("C:\\a\\b\\", true).as_deref(), Ok("/a/b/"));
+        let refused = "removing drive letter: The specified path is not on the system drive (C:)";
+        assert_eq!(slashed("d:\\a", true), Err(refused.to_owned()));
     }
 
     #[test]

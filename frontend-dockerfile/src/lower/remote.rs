@@ -69,12 +69,17 @@ impl Lowering<'_> {
     /// Adds the source that a step named `name` fetches, and says how what came is copied.
     pub(super) fn fetch(
         &mut self,
-        source: SourceOp,
+        mut source: SourceOp,
         name: &str,
         lines: Lines,
         copy: &Copy,
         template: &CopyAction,
     ) -> (NodeId, CopyAction) {
+        if let SourceOp::Git(git) = &mut source
+            && !self.around.host_keys.fill(git)
+        {
+            self.unknown_hosts.push(git.clone());
+        }
         let mut metadata = OpMetadata::named(name);
         let action = match &source {
             SourceOp::Http(file) => {

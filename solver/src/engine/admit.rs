@@ -106,6 +106,16 @@ impl Inner {
         }
     }
 
+    /// Whether policies let a source pass as it is, and nobody else has a say in that.
+    pub(super) async fn lets_pass(self: &Arc<Self>, source: &RawSource, more: &[Arc<Policy>]) -> bool {
+        let policies = self.policies(more);
+        self.options.judge.is_none()
+            && self
+                .apply(&policies, source)
+                .await
+                .is_ok_and(|passed| passed == *source)
+    }
+
     fn policies(&self, more: &[Arc<Policy>]) -> Vec<Arc<Policy>> {
         self.options.policies.iter().chain(more).cloned().collect()
     }

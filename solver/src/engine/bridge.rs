@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use super::build::{Build, Entitlement};
 use super::trace::{FrontendCall, Trace};
 use crate::frontend::{Bridge, BridgeRef, FrontendError, FrontendRequest, FrontendResult};
-use crate::llb::{Definition, ImageSource, OciLayoutSource, SourceOp};
+use crate::llb::{Definition, GitSource, ImageSource, OciLayoutSource, SourceOp};
 use crate::policy::{Policy, RawSource};
 use crate::progress::{Event, Warning};
 use crate::worker::{FileStat, ImageQuery, Ref, ResolvedImage, SourceMeta, Worker, WorkerError, WorkerInfo};
@@ -363,6 +363,14 @@ impl Bridge for BuildBridge {
             SourceOp::from_raw(&self.admit_source(&source.to_raw(), None).await?)?
         };
         self.common.build.facts().meta(&source, log_name).await
+    }
+
+    async fn host_keys(&self, source: &GitSource) -> String {
+        let asked = SourceOp::Git(source.clone()).to_raw();
+        if !self.common.build.inner.lets_pass(&asked, &self.policies).await {
+            return String::new();
+        }
+        self.worker().host_keys(source).await
     }
 
     async fn solve_frontend(

@@ -16,7 +16,7 @@ use super::{EmbeddedWorker, blocking, failed};
 use crate::executor::ExecError;
 use crate::git::{
     Access, Authorization, Bundle, CheckOut, Fetched, GitError, OpenBundle, Protocol, Remote, Resolved, Settings,
-    SshAccess, Wanted,
+    SshAccess, Wanted, host_keys,
 };
 use crate::layer::Describe;
 use crate::signature::{self, Demands};
@@ -106,6 +106,15 @@ impl EmbeddedWorker {
         let meta = meta.await;
         way.log.finish(meta.is_err());
         Ok(SourceMeta::Git(meta?))
+    }
+
+    /// The keys that the ssh host of a git source presents; empty if it does not tell.
+    pub(super) async fn git_host_keys(&self, source: &GitSource) -> String {
+        match Remote::parse(&source.full_url) {
+            Ok(remote) => host_keys(&remote).await,
+            // Whoever fetches from it says what is wrong with it.
+            Err(_) => String::new(),
+        }
     }
 
     async fn fetch(
