@@ -48,7 +48,6 @@ pub use sweep::{SweepError, Swept};
 pub use trace::{FrontendCall, ResolvedName, Trace};
 
 use self::slots::{SlotRequest, Slots};
-use crate::Digest;
 use crate::cache_key::CacheKey;
 use crate::count::Counter;
 use crate::flight::Flight;
@@ -58,6 +57,7 @@ use crate::progress::{EventLog, Spools};
 use crate::session::SessionGroup;
 use crate::usage::Meter;
 use crate::worker::{Ref, ResolvedSource, Worker, WorkerError};
+use crate::{Digest, TraceContext};
 
 /// What builds that wait for the same work share.
 #[derive(Clone)]
@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     slot: Option<Arc<SlotRequest>>,
     /// What it uses of the machine, if whoever began it wants to know.
     meter: Option<Arc<Meter>>,
+    /// Where its spans belong: into the trace of whoever began it.
+    trace: Option<TraceContext>,
 }
 
 /// The results of an execution, one per output.

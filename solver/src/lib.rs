@@ -17,6 +17,7 @@
 //! | [`progress`] | what clients are told |
 //! | [`session`] | which clients may be asked for private things |
 //! | [`usage`] | what steps use of the machine |
+//! | [`TraceContext`] | places in traces, for what steps tell themselves |
 
 pub mod attestation;
 pub mod cache_key;
@@ -34,6 +35,7 @@ mod platform;
 pub mod policy;
 pub mod progress;
 pub mod session;
+mod trace_context;
 pub mod usage;
 pub mod worker;
 
@@ -48,4 +50,5 @@ pub use frontend::{
 pub use platform::{Platform, PlatformError};
 pub use policy::{Policy, PolicyError, RawSource, SourceJudge};
 pub use session::SessionGroup;
+pub use trace_context::TraceContext;
 pub use worker::{Ref, ResultId, Worker, WorkerError};

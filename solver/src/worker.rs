@@ -15,7 +15,7 @@ use crate::llb::{GitSource, HttpSource, ResolveMode, SourceOp, Vertex};
 use crate::progress::VertexProgress;
 use crate::session::SessionGroup;
 use crate::usage::Meter;
-use crate::{Device, Digest, Platform};
+use crate::{Device, Digest, Platform, TraceContext};
 
 /// Names a result inside its worker, across restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -114,6 +114,8 @@ pub struct CallContext {
     pub sessions: SessionGroup,
     /// Fires when nobody waits any more: the worker stops, cleans up and returns [`WorkerError::Cancelled`].
     pub cancel: CancellationToken,
+    /// Where spans of what it starts belong; `None` if nobody collects them.
+    pub trace: Option<TraceContext>,
 }
 
 /// One vertex to execute.

@@ -23,6 +23,7 @@ mod process;
 mod progress;
 mod registry;
 mod solve;
+pub mod traces;
 mod web;
 
 pub use buildx::Buildx;

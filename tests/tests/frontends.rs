@@ -133,6 +133,27 @@ fn a_frontend_is_told_everything_and_drives_the_build() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_frontend_adds_spans_to_the_trace_of_its_build() -> anyhow::Result<()> {
+    let needs: Vec<Need> = NEEDS.iter().copied().chain([Need::Sid]).collect();
+    let Some(stage) = Stage::set(&needs)? else {
+        return Ok(());
+    };
+    ensure!(stage.word("span", &[])? == "sent");
+    let buildx = Buildx::remote(&stage.lab, &stage.daemon)?;
+    let bundle = stage.lab.path("bundle.dockerbuild");
+    let export = buildx.command(["history", "export", "--finalize", "-o"])?;
+    export.args([&bundle]).output()?;
+    let trace = cairn_tests::traces::exported(&stage.lab, &bundle)?;
+    let sent = trace.iter().find(|span| span["Name"] == "of-a-frontend");
+    let sent = sent.with_context(|| format!("the span is not in {trace:?}"))?;
+    let mut spans = trace.iter();
+    let build = spans.find(|span| span["Name"] == "moby.buildkit.v1.Control/Solve" && span["SpanKind"] == 2);
+    let build = build.context("no build")?;
+    ensure!(sent["Parent"]["SpanID"] == cairn_tests::traces::id(build), "{sent}");
+    Ok(())
+}
+
+#[test]
 fn failing_frontends_are_told_apart() -> anyhow::Result<()> {
     let Some(stage) = Stage::set(NEEDS)? else {
         return Ok(());

@@ -1,7 +1,6 @@
 //! Traces of builds: through Docker's own client, which sends its spans and reads them back, and call by call.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use cairn_proto::content::content_client::ContentClient;
@@ -11,53 +10,20 @@ use cairn_proto::control::{BuildHistoryRecord, BuildHistoryRequest, SolveRequest
 use cairn_proto::otlp::ExportTraceServiceRequest;
 use cairn_proto::otlp::trace_service_client::TraceServiceClient;
 use cairn_proto::otlp_trace::{ResourceSpans, ScopeSpans, Span};
+use cairn_tests::traces::{MEDIA_TYPE, attribute, exported, id, spans};
 use cairn_tests::{Buildx, Daemon, Lab, Need, Program, llb};
 use prost::Message as _;
 use serde_json::Value;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-const MEDIA_TYPE: &str = "application/vnd.buildkit.otlp.json.v0";
 const SOLVE: &str = "moby.buildkit.v1.Control/Solve";
 /// The trace of a client, and its span in which it builds.
 const TRACE: &str = "10240e55e84e8579da5166cc86e32e6e";
 const PARENT: &str = "98da9b3d93b1c0fb";
 
-fn spans(text: &[u8]) -> anyhow::Result<Vec<Value>> {
-    let spans = serde_json::Deserializer::from_slice(text).into_iter();
-    spans.collect::<Result<_, _>>().context("the trace is not JSON")
-}
-
-fn id(span: &Value) -> &str {
-    span["SpanContext"]["SpanID"].as_str().unwrap_or_default()
-}
-
-fn attribute<'a>(list: &'a Value, key: &str) -> &'a Value {
-    let attributes = list.as_array().into_iter().flatten();
-    let found = attributes.into_iter().find(|attribute| attribute["Key"] == key);
-    found.map_or(&Value::Null, |attribute| &attribute["Value"]["Value"])
-}
-
 fn service(span: &Value) -> &Value {
     attribute(&span["Resource"], "service.name")
-}
-
-/// The trace in what `history export` wrote: the client has decoded it, and encoded it again.
-fn exported(lab: &Lab, bundle: &Path) -> anyhow::Result<Vec<Value>> {
-    let dir = lab.path("bundle");
-    std::fs::create_dir_all(&dir)?;
-    Program::new("tar").args(["-xzf"]).args([bundle]).dir(&dir).output()?;
-    let blob = |digest: &Value| {
-        let name = digest.as_str().unwrap_or_default().replace(':', "/");
-        std::fs::read(dir.join("blobs").join(name))
-    };
-    let index: Value = serde_json::from_slice(&std::fs::read(dir.join("index.json"))?)?;
-    let manifest: Value = serde_json::from_slice(&blob(&index["manifests"][0]["digest"])?)?;
-    let layers = manifest["layers"].as_array().context("no layers")?;
-    let trace = layers.iter().find(|layer| layer["mediaType"] == MEDIA_TYPE);
-    spans(&blob(
-        &trace.with_context(|| format!("no trace: {manifest}"))?["digest"],
-    )?)
 }
 
 #[test]
@@ -104,6 +70,109 @@ fn docker_s_client_sends_its_spans_and_reads_the_whole_trace() -> anyhow::Result
     let error = lost["Status"]["Description"].as_str().unwrap_or_default();
     ensure!(lost["Status"]["Code"] == 1 && error.contains("exit code: 7"), "{lost}");
     ensure!(solve["Status"]["Code"] == 1, "{solve}");
+    Ok(())
+}
+
+/// The part of this one's trace that its steps sent.
+const STEPS: &str = r#"FROM debian AS tools
+COPY frontend /bin/frontend
+FROM tools AS made
+RUN /bin/frontend span of-a-step && env > /env
+USER nobody
+RUN --network=none /bin/frontend span of-nobody
+RUN /bin/frontend span-of-another-trace
+ENV OTEL_TRACES_EXPORTER=none TRACEPARENT=mine
+RUN test "$(env | grep -c ^OTEL_)" = 1 && test "$TRACEPARENT" = mine
+FROM scratch
+COPY --from=made /env /env
+COPY --from=made /dev /dev
+"#;
+
+#[test]
+fn steps_add_spans_to_the_trace_of_their_build_and_to_no_other() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers, Need::Bases, Need::Sid])? else {
+        return Ok(());
+    };
+    let mut daemon = Daemon::start(&lab)?;
+    let buildx = Buildx::remote(&lab, &daemon)?;
+    let context = lab.files("context", &[("Dockerfile", STEPS)])?;
+    let program = context.join("frontend");
+    std::fs::copy(env!("CARGO_BIN_EXE_cairn-test-frontend"), &program)?;
+    Program::new("strip").args([&program]).output()?;
+    let build = |number: usize| {
+        let out = lab.path(&format!("out{number}"));
+        let output = format!("type=local,dest={}", out.display());
+        buildx
+            .command(["build", "-o", &output])?
+            .args([&context])
+            .run()?
+            .success()?;
+        let bundle = lab.path(&format!("{number}.dockerbuild"));
+        let export = buildx.command(["history", "export", "--finalize", "-o"])?;
+        export.args([&bundle]).output()?;
+        Ok::<_, anyhow::Error>((out, exported(&lab, &bundle)?))
+    };
+    let (out, trace) = build(1)?;
+    let step = |name: &str| {
+        let mut own = trace.iter().filter(|span| service(span) == "cairnd");
+        let found = own.find(|span| span["Name"].as_str().is_some_and(|known| known.contains(name)));
+        found.with_context(|| format!("no step {name} in {trace:?}"))
+    };
+    for (name, command) in [
+        ("of-a-step", "RUN /bin/frontend span of-a-step"),
+        ("of-nobody", "RUN --network=none /bin/frontend span of-nobody"),
+    ] {
+        let sent = trace.iter().find(|span| span["Name"] == name);
+        let sent = sent.with_context(|| format!("no span {name} in {trace:?}"))?;
+        ensure!(sent["Parent"]["SpanID"] == id(step(command)?), "{sent}");
+    }
+    ensure!(
+        !trace.iter().any(|span| span["Name"] == "of-another-trace"),
+        "{trace:?}"
+    );
+    let env = std::fs::read_to_string(out.join("env"))?;
+    for variable in [
+        "OTEL_TRACES_EXPORTER=otlp",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=unix:///dev/otel-grpc.sock",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc",
+    ] {
+        ensure!(env.lines().any(|line| line == variable), "no {variable} in {env}");
+    }
+    ensure!(!out.join("dev/otel-grpc.sock").exists(), "the socket is in the image");
+
+    // Where spans go is no part of what a step is.
+    let (_, again) = build(2)?;
+    let ran: Vec<&Value> = again
+        .iter()
+        .filter(|span| span["Name"].as_str().is_some_and(|name| name.contains("RUN ")))
+        .collect();
+    ensure!(
+        !ran.is_empty()
+            && ran
+                .iter()
+                .all(|span| attribute(&span["Attributes"], "vertex.cached") == true),
+        "{ran:?}"
+    );
+    let socket = daemon.root().join("otel-grpc.sock");
+    ensure!(socket.exists(), "there is no socket");
+    daemon.stop()?;
+    ensure!(!socket.exists(), "the socket is left");
+    Ok(())
+}
+
+#[test]
+fn the_socket_for_spans_is_where_the_operator_wants_it() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers])? else {
+        return Ok(());
+    };
+    // Longer than the names of sockets may be.
+    let dir = lab.path(&"d".repeat(120));
+    let socket = dir.join("spans.sock");
+    let config = format!("[otel]\nsocketPath = {:?}\n", socket.display().to_string());
+    let mut daemon = Daemon::start_with(&lab, &lab.path("root"), &config)?;
+    ensure!(socket.exists() && !daemon.root().join("otel-grpc.sock").exists());
+    daemon.stop()?;
+    ensure!(!socket.exists(), "the socket is left");
     Ok(())
 }
 

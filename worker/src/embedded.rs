@@ -26,6 +26,7 @@ mod platforms;
 mod remote;
 mod results;
 mod secret;
+mod spans;
 mod ssh;
 mod usage;
 mod view;
@@ -84,6 +85,8 @@ pub struct EmbeddedConfig {
     pub registries: RegistryHosts,
     /// Devices of the host that steps may be given; `None` for none.
     pub cdi: Option<CdiConfig>,
+    /// Socket of the collector that processes may send spans to; `None` if there is none.
+    pub trace_socket: Option<PathBuf>,
 }
 
 /// Why an embedded worker cannot start.
@@ -122,6 +125,7 @@ struct Parts {
     http: http::HttpSources,
     runner: ExecRunner,
     cdi: Option<Cdi>,
+    trace_socket: Option<PathBuf>,
     log_limits: log::LogLimits,
     /// Layers being made into blobs.
     packing: export::LayerBlobs,
@@ -186,6 +190,7 @@ impl EmbeddedWorker {
             http,
             runner: runner.map_err(OpenError::new("failed to prepare for running processes"))?,
             cdi: config.cdi.map(Cdi::new),
+            trace_socket: config.trace_socket,
             log_limits: log::LogLimits::from_env(),
             packing: export::LayerBlobs::default(),
             trees_to_sync,

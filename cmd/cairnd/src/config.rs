@@ -21,7 +21,7 @@ use cairn_worker::executor::DnsConfig;
 pub use address::{Address, default_address};
 pub use file::{
     CdiSection, ConfigFile, DnsSection, FrontendSection, FrontendSettings, GcPolicySection, GrpcSection,
-    HistorySection, KeyPairSection, LogSection, OciSection, RegistrySection, TlsSection, WorkerSection,
+    HistorySection, KeyPairSection, LogSection, OciSection, OtelSection, RegistrySection, TlsSection, WorkerSection,
 };
 pub use flags::{StartUpError, configure};
 pub(crate) use units::go_duration;
@@ -71,6 +71,8 @@ pub struct Config {
     pub history: Limits,
     /// Devices of the host that steps may be given; `None` for none.
     pub cdi: Option<CdiConfig>,
+    /// Where the socket is that steps and frontends send spans to; `None` for one in the state directory.
+    pub trace_socket: Option<PathBuf>,
     /// Directory of what is added to statements about builds.
     pub provenance_dir: PathBuf,
     /// Frontends that clients may use.
@@ -214,7 +216,9 @@ impl Config {
                 max_entries: file.history.max_entries.unwrap_or(defaults.max_entries),
             },
             cdi,
-            provenance_dir: provenance_dir(file.provenance_env_dir)?,
+            trace_socket: absolute("otel.socketPath", file.otel.socket_path)?,
+            provenance_dir: absolute("provenanceEnvDir", file.provenance_env_dir)?
+                .unwrap_or_else(|| PathBuf::from(DEFAULT_PROVENANCE_DIR)),
             frontends,
             registries: file.registry,
             ignored,
@@ -232,16 +236,14 @@ fn entitlement(key: &str, name: &str) -> Result<Entitlement, ConfigError> {
     Entitlement::from_name(name).ok_or_else(|| ConfigError::value(key, name, expected))
 }
 
-/// Where operators put what they add to statements.
-fn provenance_dir(dir: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
-    match dir.filter(|dir| !dir.as_os_str().is_empty()) {
-        None => Ok(PathBuf::from(DEFAULT_PROVENANCE_DIR)),
-        Some(dir) if dir.is_absolute() => Ok(dir),
-        Some(dir) => Err(ConfigError::value(
-            "provenanceEnvDir",
-            dir.display().to_string(),
-            "expected an absolute path",
-        )),
+/// The path in setting `key`, if there is one.
+fn absolute(key: &str, path: Option<PathBuf>) -> Result<Option<PathBuf>, ConfigError> {
+    match path.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) if !path.is_absolute() => {
+            let expected = "expected an absolute path";
+            Err(ConfigError::value(key, path.display().to_string(), expected))
+        }
+        path => Ok(path),
     }
 }
 

@@ -16,7 +16,10 @@ use crate::history::History;
 use crate::jobs::Jobs;
 use crate::provenance::Environment;
 use crate::spool::SpoolDir;
+use crate::traces::StepSocket;
 
+/// Where steps send spans, in the state directory, unless another place is configured.
+const STEP_SOCKET: &str = "otel-grpc.sock";
 /// How long ending the steps of a stopping daemon may take.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
@@ -32,6 +35,8 @@ pub(crate) struct Daemon {
     /// What is added to statements about builds.
     pub(crate) environment: Environment,
     pub(crate) config: Arc<Config>,
+    /// Where steps and frontends send spans; `None` if nobody can listen there.
+    _step_socket: Option<Arc<StepSocket>>,
 }
 
 /// Why a daemon cannot start.
@@ -83,6 +88,8 @@ impl Daemon {
         };
         make_private_dir(&config.root).map_err(|error| fail(error.to_string()))?;
         let sessions = SessionManager::default();
+        let history = History::open(&config.root.join("history"), config.history).await?;
+        let step_socket = step_socket(&config, &history).await?;
         let worker_config = EmbeddedConfig {
             root: config.root.join("worker"),
             labels: config.labels.clone(),
@@ -91,6 +98,7 @@ impl Daemon {
             runtime: config.runtime.clone(),
             registries: crate::registries::hosts(&config.registries),
             cdi: config.cdi.clone(),
+            trace_socket: step_socket.as_ref().map(|socket| socket.path().to_owned()),
         };
         let worker = EmbeddedWorker::open(worker_config, sessions.clone()).await;
         let worker = worker.map_err(|error| StartError::Worker(error.to_string()))?;
@@ -100,7 +108,6 @@ impl Daemon {
         let dir = config.provenance_dir.clone();
         let environment = tokio::task::spawn_blocking(move || Environment::read(&dir)).await;
         let environment = environment.map_err(|error| fail(error.to_string()))??;
-        let history = History::open(&config.root.join("history"), config.history).await?;
         let worker = Arc::new(worker);
         let spool = config.root.join("spool");
         let spools = tokio::task::spawn_blocking(move || SpoolDir::open(spool)).await;
@@ -121,6 +128,7 @@ impl Daemon {
             history,
             environment,
             config: Arc::new(config),
+            _step_socket: step_socket.map(Arc::new),
         })
     }
 
@@ -185,6 +193,25 @@ impl Daemon {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "failed to write the cache index"),
             Err(error) => tracing::error!(%error, "failed to write the cache index"),
+        }
+    }
+}
+
+/// Opens the socket for spans of steps. One that was not asked for is not worth failing for.
+async fn step_socket(config: &Config, history: &History) -> Result<Option<StepSocket>, StartError> {
+    let path = match &config.trace_socket {
+        Some(path) => path.clone(),
+        None => config.root.join(STEP_SOCKET),
+    };
+    match StepSocket::open(&path, history.traces().clone()).await {
+        Ok(socket) => Ok(Some(socket)),
+        Err(source) if config.trace_socket.is_some() => Err(StartError::Listen {
+            address: format!("unix://{}", path.display()),
+            source,
+        }),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "steps cannot send spans");
+            Ok(None)
         }
     }
 }

@@ -52,6 +52,7 @@ pub mod systemd;
 pub mod telemetry;
 mod traces;
 mod trailers;
+mod unix_socket;
 
 pub use daemon::StartError;
 pub use server::DaemonServer;

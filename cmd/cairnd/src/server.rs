@@ -3,8 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use cairn_session::windows;
@@ -16,6 +15,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::config::{Address, Config, TlsFiles};
 use crate::daemon::{Daemon, StartError};
+use crate::unix_socket::{self, SocketFile};
 use crate::{accept, services, systemd};
 
 /// How long calls in progress may take to end after the daemon is told to stop.
@@ -45,19 +45,6 @@ enum Listener {
     /// With its file, unless somebody else made it.
     Unix(UnixListener, Option<SocketFile>),
     Tcp(TcpListener),
-}
-
-/// The file of a unix socket; removed when the daemon ends.
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.0.display(), %error, "failed to remove the socket");
-        }
-    }
 }
 
 impl DaemonServer {
@@ -222,21 +209,13 @@ async fn listen(address: &Address, owner: (Option<u32>, Option<u32>)) -> io::Res
         Address::Tcp(host) => Ok(vec![Listener::Tcp(TcpListener::bind(host).await?)]),
         Address::Inherited(name) => systemd::sockets(name)?.into_iter().map(inherited).collect(),
         Address::Unix(path) => {
-            if let Some(dir) = path.parent()
-                && !dir.exists()
-            {
-                fs::create_dir_all(dir)?;
-                fs::set_permissions(dir, fs::Permissions::from_mode(0o770))?;
-            }
-            remove_stale(path).await?;
-            let listener = UnixListener::bind(path)?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+            let (listener, file) = unix_socket::listen(path, 0o660).await?;
             if let (uid, gid) = owner
                 && (uid.is_some() || gid.is_some())
             {
                 std::os::unix::fs::chown(path, uid, gid)?;
             }
-            Ok(vec![Listener::Unix(listener, Some(SocketFile(path.clone())))])
+            Ok(vec![Listener::Unix(listener, Some(file))])
         }
     }
 }
@@ -265,20 +244,4 @@ fn inherited(socket: OwnedFd) -> io::Result<Listener> {
         io::ErrorKind::InvalidInput,
         "the socket that was handed over is neither unix nor TCP",
     ))
-}
-
-/// Removes a socket that nobody listens on any more, and nothing else.
-async fn remove_stale(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(metadata) if !metadata.file_type().is_socket() => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "something that is no socket is in its place",
-        )),
-        Ok(_) => match tokio::net::UnixStream::connect(path).await {
-            Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon listens there")),
-            Err(_) => fs::remove_file(path),
-        },
-    }
 }

@@ -26,7 +26,7 @@ use crate::limits;
 use crate::policy::{self, SessionJudge};
 use crate::provenance;
 use crate::sbom;
-use crate::traces::Parent;
+use crate::traces::{OpenTrace, Parent};
 
 /// Version of the form of an answer that is no build; clients read it beside `result.*`.
 const ANSWER_VERSION: &str = "version";
@@ -72,6 +72,7 @@ pub(crate) async fn solve(
         .into_iter()
         .map(|(name, definition)| (name, Definition::from_wire(definition)))
         .collect();
+    let trace = Recorder::trace(&daemon.history, &request, parent);
     let build = daemon.engine.build(BuildOptions {
         session: request.session.clone(),
         entitlements: granted.entitlements,
@@ -80,11 +81,12 @@ pub(crate) async fn solve(
         policies: policy::from_wire(request.source_policy.take().into_iter().collect()).await?,
         judge: judge(daemon, &request.source_policy_session),
         measures: outputs.measures(),
+        trace: trace.as_ref().map(OpenTrace::context),
     });
     let (job, answer) = Job::new(build.clone(), inputs.clone(), daemon.frontends.clone());
     let handle = daemon.jobs.register(&request.r#ref, job)?;
     let job = &handle.job;
-    let recorder = Recorder::new(&daemon.history, build.clone(), &request, parent);
+    let recorder = Recorder::new(&daemon.history, build.clone(), &request, trace);
     // Dropped before the handle and before the answer: who has the answer can ask why.
     let mut memory = Remember::new(daemon, build, &request);
     let imports = caches::import_entries(request.cache.as_ref());

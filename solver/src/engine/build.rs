@@ -28,7 +28,7 @@ use crate::progress::{Event, EventLog, VertexHeader, VertexProgress, VertexState
 use crate::session::SessionGroup;
 use crate::usage::Usage;
 use crate::worker::{CallContext, Ref, WorkerError};
-use crate::{Digest, Platform, SolveError, VertexError};
+use crate::{Digest, Platform, SolveError, TraceContext, VertexError};
 
 /// Bytes of ops from which on a definition is decoded where it may take its time.
 const LARGE_DEFINITION: usize = 256 << 10;
@@ -85,6 +85,8 @@ pub struct BuildOptions {
     pub judge: Option<Arc<dyn SourceJudge>>,
     /// Whether it is to be measured what steps use of the machine.
     pub measures: bool,
+    /// Where its spans belong; `None` if nobody collects them.
+    pub trace: Option<TraceContext>,
 }
 
 /// An output of a vertex of a build.
@@ -183,6 +185,11 @@ impl Build {
     /// Fires when the build is given up.
     pub fn cancellation(&self) -> &CancellationToken {
         &self.inner.cancel
+    }
+
+    /// Where its spans belong; `None` if nobody collects them.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.inner.options.trace
     }
 
     /// Builds what a definition asks for. `Ok(None)` is scratch.
@@ -537,6 +544,7 @@ impl Step {
             progress: VertexProgress::new(self.state.vertex.digest, self.events.clone()),
             sessions: self.sessions.clone(),
             cancel: self.cancel.clone(),
+            trace: None,
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
 
 use super::ssh::LentAgent;
-use super::{EmbeddedWorker, blocking, failed, results};
+use super::{EmbeddedWorker, blocking, failed, results, spans};
 use crate::executor::{
     self, Container as Running, ExecError, ExecRequest, ProcessIo, ProcessOutput, Terminal, TerminalSize,
 };
@@ -57,12 +57,15 @@ impl EmbeddedWorker {
             });
             lists.collect::<Result<Vec<_>, _>>()
         });
+        let collector = context.trace.and_then(|_| self.collector());
+        let has_collector = collector.is_some();
         let asked = ExecRequest {
             op,
             resources: Default::default(),
             inputs: inputs.await?,
             grants,
             devices: Default::default(),
+            collector,
             meter: None,
         };
         let own = request.own_dirs.into_iter().map(|dir| executor::OwnDir {
@@ -73,6 +76,7 @@ impl EmbeddedWorker {
         Ok(Arc::new(EmbeddedContainer {
             running,
             worker: self.clone(),
+            has_collector,
             _agents: agents,
         }))
     }
@@ -82,6 +86,8 @@ impl EmbeddedWorker {
 struct EmbeddedContainer {
     running: Running,
     worker: EmbeddedWorker,
+    /// Whether its processes see where spans are collected.
+    has_collector: bool,
     _agents: Vec<LentAgent>,
 }
 
@@ -105,6 +111,9 @@ impl Container for EmbeddedContainer {
         if has_terminal && !op.env.iter().any(|entry| entry.starts_with("TERM=")) {
             op.env.push("TERM=xterm".to_owned());
         }
+        if let (Some(trace), true) = (context.trace, self.has_collector) {
+            spans::tell(&mut op, trace);
+        }
         let (grants, _) = tokio::select! {
             grants = self.worker.grants(&op, context) => grants?,
             () = context.cancel.cancelled() => return Err(WorkerError::Cancelled.into()),
@@ -116,6 +125,7 @@ impl Container for EmbeddedContainer {
             inputs: Vec::new(),
             grants,
             devices: Default::default(),
+            collector: None,
             meter: None,
         };
         let ending = self.running.start(asked, has_terminal, io).map_err(process_error)?;

@@ -10,7 +10,7 @@ use cairn_solver::worker::{CallContext, FailedState, FailedSubject, Ref, WorkerE
 use super::log::LogSink;
 use super::results::with_state;
 use super::ssh::LentAgent;
-use super::{EmbeddedWorker, blocking, failed};
+use super::{EmbeddedWorker, blocking, failed, spans};
 use crate::executor::{Edits, ExecRequest, Grants, RunFailure};
 
 impl EmbeddedWorker {
@@ -43,12 +43,20 @@ impl EmbeddedWorker {
             .iter()
             .map(|mount| inputs.get(mount.input?).cloned().flatten());
         let went_in: Vec<Option<Ref>> = mounted.collect();
+        let (mut op, mut collector) = (op.clone(), None);
+        if let Some(trace) = context.trace {
+            collector = self.collector();
+            if collector.is_some() {
+                spans::tell(&mut op, trace);
+            }
+        }
         let request = ExecRequest {
-            op: op.clone(),
+            op,
             resources: vertex.metadata.resources.as_deref().cloned().unwrap_or_default(),
             inputs: lists,
             grants,
             devices,
+            collector,
             meter,
         };
         let sink = Arc::new(LogSink::new(context.progress.clone(), self.0.log_limits));

@@ -39,6 +39,8 @@ pub struct ConfigFile {
     pub frontend: FrontendSection,
     /// Devices of the host that steps may be given.
     pub cdi: CdiSection,
+    /// Spans of steps and frontends.
+    pub otel: OtelSection,
     /// Keys nobody reads; reported at start.
     #[serde(flatten)]
     pub unknown: toml::Table,
@@ -117,6 +119,18 @@ pub struct CdiSection {
     /// Devices and kinds that every build may have.
     #[serde(rename = "autoAllowed")]
     pub auto_allowed: Vec<String>,
+    /// Keys nobody reads.
+    #[serde(flatten)]
+    pub unknown: toml::Table,
+}
+
+/// `[otel]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct OtelSection {
+    /// Where the socket is that steps and frontends send spans to.
+    #[serde(rename = "socketPath")]
+    pub socket_path: Option<PathBuf>,
     /// Keys nobody reads.
     #[serde(flatten)]
     pub unknown: toml::Table,
@@ -336,6 +350,7 @@ impl ConfigFile {
             ("dns.".to_owned(), &self.dns.unknown),
             ("history.".to_owned(), &self.history.unknown),
             ("cdi.".to_owned(), &self.cdi.unknown),
+            ("otel.".to_owned(), &self.otel.unknown),
             ("frontend.".to_owned(), &self.frontend.unknown),
             (
                 "frontend.\"dockerfile.v0\".".to_owned(),

@@ -74,6 +74,12 @@ const ENTRIES: &[Entry] = &[
         "Directory where devices are described; can be repeated",
     ),
     (
+        "otel-socket-path",
+        Form::Text,
+        "otel.socketPath",
+        "Where the socket is that steps send spans to [default: otel-grpc.sock in the state directory]",
+    ),
+    (
         "oci-worker-labels",
         Form::Labels,
         "worker.oci.labels",
@@ -143,7 +149,6 @@ const ENTRIES: &[Entry] = &[
     ("rootless", Form::Bool, "worker.oci.rootless", ""),
     ("debugaddr", Form::Text, "grpc.debugAddress", ""),
     ("proxy-network", Form::Bool, "proxyNetwork", ""),
-    ("otel-socket-path", Form::Text, "otel.socketPath", ""),
     ("save-cache-debug", Form::Bool, "save-cache-debug", ""),
     ("containerd-worker", Form::Auto, "worker.containerd.enabled", ""),
     ("containerd-worker-addr", Form::Text, "worker.containerd.address", ""),

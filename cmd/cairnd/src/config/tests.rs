@@ -198,7 +198,10 @@ fn what_is_not_supported_is_refused_and_named() {
         ),
         ("trace = true", "OTEL_EXPORTER_OTLP_ENDPOINT"),
         ("[grpc]\ndebugAddress = \"0.0.0.0:6060\"", "grpc.debugAddress"),
-        ("[otel]\nsocketPath = \"/x\"", "otel.socketPath"),
+        (
+            "[otel]\nsocketPath = \"x\"",
+            "otel.socketPath is \"x\": expected an absolute path",
+        ),
         ("[cdi]\nspecDirs = [\"etc/cdi\"]", "cdi.specDirs"),
         ("[cdi]\nautoAllowed = [\"gpu\"]", "cdi.autoAllowed"),
         ("[worker.oci]\nrootless = true", "worker.oci.rootless"),

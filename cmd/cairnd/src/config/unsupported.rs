@@ -32,7 +32,6 @@ const KEYS: &[(&str, Harmless, &str)] = &[
     ),
     ("grpc.debugAddress", Harmless::Empty, "there is no debug address"),
     ("grpc.securityDescriptor", Harmless::Empty, "this is for Windows"),
-    ("otel", Harmless::Empty, "steps cannot send traces"),
     (
         "worker.oci.snapshotter",
         Harmless::Text(&["auto", "overlayfs"]),

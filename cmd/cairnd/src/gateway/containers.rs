@@ -118,6 +118,7 @@ impl Forwarder {
             progress: VertexProgress::new(Digest::sha256(name.as_bytes()), build.events().clone()),
             sessions: build.sessions().clone(),
             cancel: build.cancellation().child_token(),
+            trace: build.trace(),
         }
     }
 

@@ -69,17 +69,27 @@ pub(super) struct Ended {
     trace: Option<OpenTrace>,
 }
 
+/// Whether a build is recorded, and traced.
+fn is_recorded(request: &SolveRequest) -> bool {
+    !request.internal && request.r#ref.len() <= MAX_NAME
+}
+
 impl Recorder {
+    /// Begins the trace of a build that will be recorded.
+    pub(crate) fn trace(history: &History, request: &SolveRequest, parent: Parent) -> Option<OpenTrace> {
+        is_recorded(request).then(|| history.traces().open(parent))
+    }
+
     /// Announces a build. Those of the daemon's and its clients' own are not recorded.
-    pub(crate) fn new(history: &History, build: Arc<Build>, request: &SolveRequest, parent: Parent) -> Self {
-        let record = (!request.internal && request.r#ref.len() <= MAX_NAME).then(|| begun(request));
+    pub(crate) fn new(history: &History, build: Arc<Build>, request: &SolveRequest, trace: Option<OpenTrace>) -> Self {
+        let record = is_recorded(request).then(|| begun(request));
         if let Some(record) = &record {
             history.begin(record.clone());
         }
         Self {
             history: history.clone(),
             build,
-            trace: record.is_some().then(|| history.traces().open(parent)),
+            trace,
             record,
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cairn_solver::TraceContext;
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 use parking_lot::Mutex;
@@ -85,6 +86,11 @@ pub(crate) struct OpenTrace {
 }
 
 impl OpenTrace {
+    /// The build's place, for what it starts.
+    pub(crate) fn context(&self) -> TraceContext {
+        TraceContext::new(self.parent.trace.to_bytes(), self.span.to_bytes())
+    }
+
     /// What clients sent so far.
     pub(super) fn lines(&self) -> Vec<u8> {
         let table = self.traces.0.lock();

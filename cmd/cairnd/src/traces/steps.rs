@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use cairn_proto::control::BuildHistoryRecord;
-use cairn_solver::Digest;
 use cairn_solver::llb::VertexDigest;
 use cairn_solver::progress::{Event, Status as Action, VertexState};
 use jiff::Timestamp;
@@ -110,7 +109,7 @@ impl Solve {
         let mut build = self.build(&pen, record);
         let ended = build.end_time;
         let runs = self.steps.runs.iter().map(|((vertex, started), state)| {
-            let span = pen.id(&[vertex.as_bytes(), &nanos(*started)]);
+            let span = pen.run(vertex, *started);
             let mut made = pen.span(span, self.trace.span, &state.vertex.name, *started, ended);
             made.end_time = state.completed.map_or(ended, timestamp).max(made.start_time);
             made.attributes = about(state);
@@ -120,9 +119,9 @@ impl Solve {
             made
         });
         let actions = self.steps.actions.iter().map(|((vertex, started, id), completed)| {
-            let span = pen.id(&[vertex.as_bytes(), &nanos(*started), id.as_bytes()]);
+            let span = SpanId::from_bytes(self.trace.context().action(vertex, *started, id).span());
             let run = self.steps.run_at(*vertex, *started);
-            let parent = run.map_or(self.trace.span, |run| pen.id(&[vertex.as_bytes(), &nanos(run)]));
+            let parent = run.map_or(self.trace.span, |run| pen.run(vertex, run));
             let mut made = pen.span(span, parent, id, *started, timestamp(*completed));
             made.attributes = vec![Attribute::new("vertex", vertex.to_string().as_str())];
             made
@@ -210,15 +209,9 @@ impl<'a> Pen<'a> {
         }
     }
 
-    /// The id of what has this identity in this build: others find it without having seen it.
-    fn id(&self, parts: &[&[u8]]) -> SpanId {
-        let build = [&self.trace.parent.trace.to_bytes()[..], &self.trace.span.to_bytes()].concat();
-        let hash = Digest::sha256(&[&build[..], &parts.concat()].concat());
-        let mut id = [0; 8];
-        id.copy_from_slice(&hash.as_bytes()[..8]);
-        // All zeros would be no id.
-        id[7] |= 1;
-        SpanId::from_bytes(id)
+    /// The span of a run of a step, as its process was told of it.
+    fn run(&self, vertex: &VertexDigest, started: SystemTime) -> SpanId {
+        SpanId::from_bytes(self.trace.context().run(vertex, started).span())
     }
 }
 
@@ -238,11 +231,6 @@ fn about(state: &VertexState) -> Vec<Attribute> {
 
 fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-fn nanos(time: SystemTime) -> [u8; 16] {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_nanos().to_be_bytes()
 }
 
 #[cfg(test)]

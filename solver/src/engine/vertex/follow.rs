@@ -57,6 +57,7 @@ impl Inner {
             sessions,
             slot: None,
             meter: None,
+            trace: None,
         }
     }
 }
@@ -67,6 +68,7 @@ impl Shared {
             progress: VertexProgress::new(vertex, self.events.clone()),
             sessions: self.sessions.clone(),
             cancel,
+            trace: self.trace,
         }
     }
 }

@@ -232,6 +232,7 @@ impl Inner {
             || Shared {
                 slot: is_process.then(|| Arc::new(engine.slots.request())),
                 meter: (is_process && self.options.measures).then(Arc::default),
+                trace: self.run_in_trace(node).filter(|_| is_process),
                 ..self.shared()
             },
             |shared, cancel| {

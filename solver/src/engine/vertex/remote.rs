@@ -223,6 +223,7 @@ impl Inner {
             progress: VertexProgress::new(node.vertex.digest, self.events.clone()),
             sessions: self.sessions.clone(),
             cancel: self.cancel.clone(),
+            trace: None,
         }
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::node::Node;
-use crate::SolveError;
 use crate::engine::build::Inner;
 use crate::progress::{Event, VertexState};
+use crate::{SolveError, TraceContext};
 
 impl Inner {
     pub(super) fn report_started(&self, node: &Node) {
@@ -15,6 +15,13 @@ impl Inner {
         state.completed = None;
         state.cached = false;
         self.events.push(Event::Vertex(state.clone()));
+    }
+
+    /// The run of a vertex that was reported last, as a place in the trace of the build.
+    pub(super) fn run_in_trace(&self, node: &Node) -> Option<TraceContext> {
+        let started = node.state.lock().started?;
+        let build = self.options.trace?;
+        Some(build.run(&node.vertex.digest, started))
     }
 
     pub(super) fn report_completed(&self, node: &Node, error: Option<&SolveError>) {

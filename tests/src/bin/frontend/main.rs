@@ -1,8 +1,10 @@
 //! A frontend of our own, as others write theirs: it reaches the daemon through its standard streams.
 //!
-//! What it does is the word behind its name in `# syntax=NAME WORD`, or the build argument `WORD`.
+//! What it does is the word behind its name in `# syntax=NAME WORD`, or the build argument `WORD`. Called with `span NAME`,
+//! it is a step that sends a span of that name.
 
 mod connection;
+mod span;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -46,6 +48,18 @@ fn options() -> BTreeMap<String, String> {
 }
 
 async fn run() -> anyhow::Result<u8> {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some("span") => {
+            span::send(&arguments.next().context("a span without a name")?).await?;
+            return Ok(0);
+        }
+        Some("span-of-another-trace") => {
+            span::send_to_another("of-another-trace").await?;
+            return Ok(0);
+        }
+        _ => {}
+    }
     let options = options();
     let asked = options.get("cmdline").and_then(|line| line.split(' ').nth(1));
     let asked = asked.or_else(|| options.get("build-arg:WORD").map(String::as_str));
@@ -89,6 +103,10 @@ async fn run() -> anyhow::Result<u8> {
         "forge" => forge(&mut bridge, &options).await?,
         "recurse" => recurse(&mut bridge, &options).await?,
         "network" => network(&mut bridge).await?,
+        "span" => {
+            span::send("of-a-frontend").await?;
+            give(&mut bridge, "sent".to_owned(), &[]).await?;
+        }
         other => bail!("nobody knows how to {other}"),
     }
     Ok(0)

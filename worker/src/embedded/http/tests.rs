@@ -87,6 +87,7 @@ fn context(sessions: &[&str]) -> CallContext {
         progress: VertexProgress::new(Digest::sha256(b"vertex"), Arc::new(EventLog::default())),
         sessions: group,
         cancel: CancellationToken::new(),
+        trace: None,
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) enum What<'a> {
     Asked(usize, &'a Mount),
     /// A file of the daemon's.
     Own { name: &'static str, text: String },
-    /// Something of the host that a device needs.
+    /// Something of the host: what a device needs, or the collector of spans.
     Host(&'a HostMount),
     /// Files of the daemon's; by position among such.
     OwnDir(usize, &'a OwnDir),
@@ -46,7 +46,7 @@ impl Planned<'_> {
     }
 }
 
-/// All mounts but the root, parents first; those of the op over those of the daemon, those of devices over all.
+/// All mounts but the root, parents first; those of the op over those of the daemon, those of the host over all.
 pub(super) fn plan<'a>(
     setting: &Setting,
     request: &'a ExecRequest,
@@ -76,7 +76,8 @@ pub(super) fn plan<'a>(
         what: What::Asked(index, mount),
     }));
     // Last, as they take the place of what else is mounted there.
-    planned.extend(request.devices.mounts.iter().map(|mount| Planned {
+    let of_host = request.collector.iter().chain(&request.devices.mounts);
+    planned.extend(of_host.map(|mount| Planned {
         dest: mount.dest.clone(),
         what: What::Host(mount),
     }));

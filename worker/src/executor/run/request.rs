@@ -8,7 +8,7 @@ use cairn_solver::llb::{ExecOp, LinuxResources, Mount};
 use cairn_solver::usage::Meter;
 
 use super::error::ExecError;
-use crate::executor::edits::Edits;
+use crate::executor::edits::{Edits, HostMount};
 use crate::layer::{Describe, LayerList};
 use crate::sys::root::clean;
 
@@ -35,6 +35,8 @@ pub struct ExecRequest {
     pub grants: Grants,
     /// What the devices it gets change about its container.
     pub devices: Edits,
+    /// Where spans of it are collected.
+    pub collector: Option<HostMount>,
     /// Where to note what it uses of the machine, if somebody wants to know.
     pub meter: Option<Arc<Meter>>,
 }

@@ -184,6 +184,7 @@ impl Fixture {
             inputs: vec![Some(self.base.clone())],
             grants: Grants::default(),
             devices: Edits::default(),
+            collector: None,
             meter: None,
         }
     }

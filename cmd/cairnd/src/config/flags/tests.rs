@@ -124,7 +124,7 @@ fn what_is_not_supported_is_refused_and_named() {
         ("--oci-cni-pool-size=3", "CNI"),
         ("--containerd-worker=true", "containerd worker"),
         ("--cdi-spec-dir=x", "absolute path"),
-        ("--otel-socket-path=/x", "otel.socketPath"),
+        ("--otel-socket-path=x", "otel.socketPath"),
         ("--proxy-network", "proxied networking"),
         ("--save-cache-debug", "debugging the cache"),
         ("--allow-insecure-entitlement=devices", "known are"),
