@@ -247,60 +247,57 @@ async fn headers_beyond_measure_are_refused() -> anyhow::Result<()> {
     victim.expect_unharmed().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ids_that_nothing_has_are_not_found() -> anyhow::Result<()> {
-    let Some(mut victim) = Victim::start(&[Need::Containers], "")? else {
-        return Ok(());
-    };
-    let channel = victim.connect().await?;
+/// Asks for everything that could have this id.
+async fn nothing_is_called(channel: Channel, id: String) -> anyhow::Result<()> {
     let mut control = ControlClient::new(channel.clone());
-    let mut bridge = LlbBridgeClient::new(channel.clone());
-    let mut content = ContentClient::new(channel.clone());
-    let long = "x".repeat(1 << 20);
-    for id in ["", "nobody", "../../etc/passwd", "a\nb", "\u{1b}[2J", long.as_str()] {
-        let request = StatusRequest { r#ref: id.to_owned() };
-        let mut events = control.status(request).await?.into_inner();
-        let ended = tokio::time::timeout(PATIENCE, events.message()).await?;
-        let status = ended.err().context("something is told of a build that is not")?;
-        ensure!(status.code() == Code::NotFound, "{status:?}");
-        let request = BuildHistoryRequest {
-            r#ref: id.to_owned(),
-            early_exit: true,
-            ..BuildHistoryRequest::default()
+    let mut content = ContentClient::new(channel);
+    let request = StatusRequest { r#ref: id.clone() };
+    let mut events = control.status(request).await?.into_inner();
+    let ended = tokio::time::timeout(PATIENCE, events.message()).await?;
+    let status = ended.err().context("something is told of a build that is not")?;
+    ensure!(status.code() == Code::NotFound, "{status:?}");
+    let request = BuildHistoryRequest {
+        r#ref: id.clone(),
+        early_exit: true,
+        ..BuildHistoryRequest::default()
+    };
+    let mut events = control.listen_build_history(request).await?.into_inner();
+    let found = tokio::time::timeout(PATIENCE, events.message()).await?;
+    ensure!(id.is_empty() || matches!(found, Ok(None) | Err(_)), "{found:?}");
+    let digest = format!("sha256:{id}");
+    for digest in [id, digest] {
+        let request = BlobRequest { digest: digest.clone() };
+        let status = content.info(request).await.err().context("a blob was found")?;
+        ensure!(
+            matches!(status.code(), Code::InvalidArgument | Code::NotFound),
+            "{status:?}"
+        );
+        let request = ReadContentRequest {
+            digest,
+            offset: i64::MIN,
+            size: i64::MAX,
         };
-        let mut events = control.listen_build_history(request).await?.into_inner();
-        let found = tokio::time::timeout(PATIENCE, events.message()).await?;
-        ensure!(id.is_empty() || matches!(found, Ok(None) | Err(_)), "{found:?}");
-        let digest = format!("sha256:{id}");
-        let digests = [id.to_owned(), digest];
-        for digest in digests {
-            let request = BlobRequest { digest: digest.clone() };
-            let status = content.info(request).await.err().context("a blob was found")?;
-            ensure!(
-                matches!(status.code(), Code::InvalidArgument | Code::NotFound),
-                "{status:?}"
-            );
-            let request = ReadContentRequest {
-                digest,
-                offset: i64::MIN,
-                size: i64::MAX,
-            };
-            ensure!(content.read(request).await.is_err());
-        }
+        ensure!(content.read(request).await.is_err());
     }
-    // A gateway without a build, with several, and with one that is not.
+    Ok(())
+}
+
+/// A gateway without a build, and with one that is not.
+async fn no_build_is_driven(channel: Channel) -> anyhow::Result<()> {
+    let mut bridge = LlbBridgeClient::new(channel);
     let status = bridge.ping(PingRequest {}).await.err().context("no build was named")?;
     ensure!(status.message().contains("no buildid found"), "{status:?}");
-    let mut request = Request::new(PingRequest {});
-    request
-        .metadata_mut()
-        .insert("buildkit-controlapi-buildid", "nobody".parse()?);
+    let request = named("nobody", PingRequest {})?;
     let status = bridge.ping(request).await.err().context("there is no such build")?;
     ensure!(
         status.code() == Code::NotFound && status.message() == "no such job nobody",
         "{status:?}"
     );
-    // A session that never comes.
+    Ok(())
+}
+
+/// A session that never comes.
+async fn nobody_sends_files(channel: Channel) -> anyhow::Result<()> {
     let mut graph = Graph::default();
     let context = graph.add(&cairn_tests::llb::local("context"));
     let request = SolveRequest {
@@ -311,6 +308,28 @@ async fn ids_that_nothing_has_are_not_found() -> anyhow::Result<()> {
     };
     let status = Solving::start(&channel, request).failure().await?;
     ensure!(status.message().contains("no active session"), "{status:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_nothing_has_are_not_found() -> anyhow::Result<()> {
+    let Some(mut victim) = Victim::start(&[Need::Containers], "")? else {
+        return Ok(());
+    };
+    let channel = victim.connect().await?;
+    let mut control = ControlClient::new(channel.clone());
+    let long = "x".repeat(1 << 20);
+    // The daemon waits some seconds for what may be about to begin, as clients ask for the status of a build while they
+    // ask for the build.
+    let mut asked = JoinSet::new();
+    for id in ["", "nobody", "../../etc/passwd", "a\nb", "\u{1b}[2J", long.as_str()] {
+        asked.spawn(nothing_is_called(channel.clone(), id.to_owned()));
+    }
+    asked.spawn(no_build_is_driven(channel.clone()));
+    asked.spawn(nobody_sends_files(channel));
+    while let Some(outcome) = asked.join_next().await {
+        outcome??;
+    }
     // Filters and numbers without a sense.
     let filter = vec!["type==".repeat(1000), "((((".to_owned(), "id~=[".to_owned()];
     let request = DiskUsageRequest {
