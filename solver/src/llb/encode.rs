@@ -6,8 +6,8 @@ use cairn_proto::pb;
 use super::definition::{SourceFile, SourceLocation};
 use super::graph::VertexDigest;
 use super::op::{
-    ActionInput, CacheSharing, Chown, ContentCache, Differ, ExecOp, FileAction, FileActionKind, FileGrant, FileOp,
-    GitMtime, Mount, MountKind, NetMode, Op, OpMetadata, ResolveMode, SecurityMode, SourceOp, UserSpec,
+    ActionInput, CacheSharing, Chown, ContentCache, Differ, ExecOp, FileAction, FileActionKind, FileOp, GitMtime,
+    Mount, MountKind, NetMode, Op, OpMetadata, ResolveMode, SecurityMode, SourceOp, UserSpec,
 };
 use crate::Platform;
 
@@ -324,36 +324,24 @@ fn mount(mount: Mount) -> pb::Mount {
                 size: i64::try_from(size).unwrap_or(i64::MAX),
             });
         }
-        MountKind::Secret(FileGrant {
-            id,
-            uid,
-            gid,
-            mode,
-            optional,
-        }) => {
+        MountKind::Secret(grant) => {
             wire.set_mount_type(pb::MountType::Secret);
             wire.secret_opt = Some(pb::SecretOpt {
-                id,
-                uid,
-                gid,
-                mode,
-                optional,
+                id: grant.id,
+                uid: grant.uid,
+                gid: grant.gid,
+                mode: grant.mode,
+                optional: grant.optional,
             });
         }
-        MountKind::Ssh(FileGrant {
-            id,
-            uid,
-            gid,
-            mode,
-            optional,
-        }) => {
+        MountKind::Ssh(grant) => {
             wire.set_mount_type(pb::MountType::Ssh);
             wire.ssh_opt = Some(pb::SshOpt {
-                id,
-                uid,
-                gid,
-                mode,
-                optional,
+                id: grant.id,
+                uid: grant.uid,
+                gid: grant.gid,
+                mode: grant.mode,
+                optional: grant.optional,
             });
         }
     }
