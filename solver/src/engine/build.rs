@@ -1,15 +1,21 @@
 //! One client's build.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod check;
+mod load;
+mod step;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use futures_util::FutureExt as _;
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+pub use step::Step;
 
 use super::Engine;
 use super::admit::Judged;
@@ -19,16 +25,13 @@ use super::slots::{BuildId, Claim};
 use super::vertex::{Fetches, Node};
 use crate::count::Counted;
 use crate::device::DeviceGrants;
-use crate::llb::{
-    self, Definition, Edge, Graph, NetMode, NodeIndex, Op, SecurityMode, SourceFile, SourceLocation, Vertex,
-    VertexDigest,
-};
+use crate::llb::{Definition, VertexDigest};
 use crate::policy::{Policy, SourceJudge};
-use crate::progress::{Event, EventLog, VertexHeader, VertexProgress, VertexState};
+use crate::progress::{Event, EventLog, VertexState};
 use crate::session::SessionGroup;
 use crate::usage::Usage;
-use crate::worker::{CallContext, Ref, WorkerError};
-use crate::{Digest, Platform, SolveError, TraceContext, VertexError};
+use crate::worker::{Ref, WorkerError};
+use crate::{Platform, SolveError, TraceContext};
 
 /// Bytes of ops from which on a definition is decoded where it may take its time.
 const LARGE_DEFINITION: usize = 256 << 10;
@@ -61,12 +64,6 @@ impl Entitlement {
             .find(|entitlement| entitlement.name() == name)
     }
 }
-
-/// Most worker constraints that differ, in one definition: each is parsed and may hold regular expressions.
-const MAX_CONSTRAINTS: usize = 64;
-
-/// Most devices that the steps of one definition get in all: a few words stand for all of a kind.
-const MAX_DEVICES: usize = 100_000;
 
 /// What a build is given.
 #[derive(Clone, Debug, Default)]
@@ -300,27 +297,6 @@ impl Inner {
         }
     }
 
-    /// Begins a step that is no vertex.
-    pub(super) fn step(&self, key: &str, name: &str) -> Step {
-        let header = VertexHeader {
-            digest: Digest::sha256(key.as_bytes()),
-            inputs: Box::default(),
-            name: name.into(),
-            group: None,
-        };
-        let state = VertexState {
-            started: Some(SystemTime::now()),
-            ..VertexState::new(header)
-        };
-        self.events.push(Event::Vertex(state.clone()));
-        Step {
-            state,
-            events: self.events.clone(),
-            sessions: self.sessions.clone(),
-            cancel: self.cancel.clone(),
-        }
-    }
-
     /// The vertex at a place.
     pub(super) fn at(&self, number: u32) -> Arc<Node> {
         self.nodes.read().in_order[number as usize].clone()
@@ -341,240 +317,12 @@ impl Inner {
         self.nodes.read().in_order.len()
     }
 
-    /// Checks that a graph's vertices are allowed, and that there is a worker for each; decides which devices they get.
-    pub(super) fn check(&self, graph: &mut Graph) -> Result<(), SolveError> {
-        self.settle_devices(graph)?;
-        let mut checked: HashMap<&[String], ()> = HashMap::new();
-        for index in graph.topological() {
-            let vertex = graph.vertex(index);
-            self.check_allowed(vertex)?;
-            let filter = &vertex.constraints[..];
-            if filter.is_empty() || checked.contains_key(filter) {
-                continue;
-            }
-            if checked.len() >= MAX_CONSTRAINTS {
-                let message = format!("more than {MAX_CONSTRAINTS} different worker constraints in one definition");
-                return Err(WorkerError::Invalid(message).into());
-            }
-            if !self.engine.worker.accepts(filter)? {
-                return Err(SolveError::NoWorker {
-                    name: graph.name(index).to_string(),
-                    filter: filter.join(", "),
-                });
-            }
-            checked.insert(filter, ());
-        }
-        Ok(())
-    }
-
-    /// Has every step that asks for devices ask for those that it gets, by their full names.
-    fn settle_devices(&self, graph: &mut Graph) -> Result<(), SolveError> {
-        let asks = |index: &NodeIndex| match &graph.vertex(*index).op {
-            Op::Exec(exec) => !exec.devices.is_empty(),
-            _ => false,
-        };
-        let asking: Vec<NodeIndex> = graph.topological().filter(asks).collect();
-        if asking.is_empty() {
-            return Ok(());
-        }
-        let known = self.engine.worker.devices()?;
-        let granted = self.options.devices.among(known.as_deref());
-        let mut count = 0;
-        for index in asking {
-            let Op::Exec(exec) = &graph.vertex(index).op else {
-                continue;
-            };
-            let settled = granted
-                .settle(&exec.devices, &graph.name(index))
-                .map_err(|error| SolveError::NotAllowed(format!("failed to load LLB: {error}")))?;
-            count += settled.len();
-            if count > MAX_DEVICES {
-                let message = format!("the steps of one definition ask for more than {MAX_DEVICES} devices in all");
-                return Err(WorkerError::Invalid(message).into());
-            }
-            graph.set_devices(index, settled);
-        }
-        Ok(())
-    }
-
-    fn check_allowed(&self, vertex: &Vertex) -> Result<(), SolveError> {
-        let Op::Exec(exec) = &vertex.op else {
-            return Ok(());
-        };
-        let needs = [
-            (exec.network == NetMode::Host).then_some(Entitlement::NetworkHost),
-            (exec.security == SecurityMode::Insecure).then_some(Entitlement::SecurityInsecure),
-        ];
-        match needs
-            .into_iter()
-            .flatten()
-            .find(|need| !self.options.entitlements.contains(need))
-        {
-            None => Ok(()),
-            Some(need) => Err(SolveError::NotAllowed(format!(
-                "failed to load LLB: {} is not allowed",
-                need.name()
-            ))),
-        }
-    }
-
-    /// Decodes a definition, checks that its vertices are allowed, and announces them.
-    fn decode_and_load(&self, definition: &Definition) -> Result<Option<Want>, SolveError> {
-        let Some(mut graph) = llb::decode(definition)? else {
-            return Ok(None);
-        };
-        self.check(&mut graph)?;
-        Ok(Some(self.load(&graph, 0, 0)))
-    }
-
-    /// Takes a graph's vertices in and announces those that are new. Returns what it asks for.
-    ///
-    /// `depth` is in how many nested builds the graph is, and `urgency` the length of the chain that waits for it.
-    pub(super) fn load(&self, graph: &Graph, depth: u8, urgency: u32) -> Want {
-        let mut nodes = self.nodes.write();
-        let first = nodes.in_order.len();
-        nodes.in_order.reserve(graph.len());
-        nodes.by_digest.reserve(graph.len());
-        let mut numbers = Vec::with_capacity(graph.len());
-        for index in graph.topological() {
-            let vertex = graph.vertex(index);
-            let number = match nodes.by_digest.get(&vertex.digest) {
-                Some(&known) => {
-                    nodes.in_order[known as usize].add_metadata(&vertex.metadata, places(graph, &vertex.digest));
-                    known
-                }
-                None => {
-                    let number = u32::try_from(nodes.in_order.len()).expect("no build has as many vertices");
-                    let inputs = vertex.inputs.iter().map(|edge| want(&numbers, *edge)).collect();
-                    let places = places(graph, &vertex.digest);
-                    let header = VertexHeader {
-                        digest: vertex.digest,
-                        inputs: distinct(graph, vertex),
-                        name: graph.name(index),
-                        group: vertex.metadata.progress_group.clone(),
-                    };
-                    let node = Node::new(number, vertex.clone(), header, inputs, places, depth);
-                    nodes.in_order.push(Arc::new(node));
-                    nodes.by_digest.insert(vertex.digest, number);
-                    number
-                }
-            };
-            numbers.push(number);
-        }
-        let target = want(&numbers, graph.target());
-        let waiting = &nodes.in_order[target.node as usize].urgency;
-        waiting.fetch_max(urgency, Ordering::Relaxed);
-        // From the target down, so that the chain of what waits for a vertex is known before its inputs' turn.
-        for index in graph.topological().rev() {
-            let node = &nodes.in_order[numbers[index.index()] as usize];
-            let below = node.urgency.load(Ordering::Relaxed).saturating_add(1);
-            for input in &node.inputs {
-                nodes.in_order[input.node as usize]
-                    .urgency
-                    .fetch_max(below, Ordering::Relaxed);
-            }
-        }
-        // Whatever comes to be known of them comes later: nobody has their places yet.
-        let nodes = RwLockWriteGuard::downgrade(nodes);
-        let new = nodes.in_order[first..].iter();
-        self.events.push_all(new.map(|node| Event::Vertex(node.state())));
-        target
-    }
-
     /// What this build claims for a vertex that needs a slot.
     pub(super) fn claim(&self, node: &Node) -> Claim {
         Claim {
             build: self.id,
             limit: self.options.parallelism.unwrap_or(usize::MAX),
             urgency: node.urgency.load(Ordering::Relaxed),
-        }
-    }
-}
-
-/// An edge of a graph as the output of a vertex of the build, given the places of the graph's vertices.
-fn want(numbers: &[u32], edge: Edge) -> Want {
-    Want {
-        node: numbers[edge.vertex.index()],
-        output: edge.output,
-    }
-}
-
-/// The vertices among inputs, each once.
-fn distinct(graph: &Graph, vertex: &Vertex) -> Box<[VertexDigest]> {
-    let digest = |edge: &Edge| graph.vertex(edge.vertex).digest;
-    let inputs = &vertex.inputs;
-    // Most have so few that looking at them all is the fastest.
-    if inputs.len() <= 8 {
-        let is_first = |(n, edge): &(usize, &Edge)| !inputs[..*n].iter().any(|other| other.vertex == edge.vertex);
-        let first = inputs.iter().enumerate().filter(is_first);
-        return first.map(|(_, edge)| digest(edge)).collect();
-    }
-    let mut seen = HashSet::with_capacity(inputs.len());
-    inputs
-        .iter()
-        .filter(|edge| seen.insert(edge.vertex))
-        .map(digest)
-        .collect()
-}
-
-fn places(graph: &Graph, vertex: &VertexDigest) -> Vec<(Arc<SourceFile>, SourceLocation)> {
-    let map = graph.source_map();
-    map.locations
-        .get(vertex)
-        .into_iter()
-        .flatten()
-        .filter_map(|location| Some((map.files.get(location.file)?.clone(), location.clone())))
-        .collect()
-}
-
-/// A step that is no vertex.
-///
-/// Ends well with [`Step::finish`]; dropped before that, it is reported as cancelled.
-pub struct Step {
-    state: VertexState,
-    events: Arc<EventLog>,
-    sessions: SessionGroup,
-    cancel: CancellationToken,
-}
-
-impl Step {
-    /// What calls made as part of this step are given.
-    pub fn context(&self) -> CallContext {
-        CallContext {
-            progress: VertexProgress::new(self.state.vertex.digest, self.events.clone()),
-            sessions: self.sessions.clone(),
-            cancel: self.cancel.clone(),
-            trace: None,
-        }
-    }
-
-    /// Reports how the step ended, and passes the outcome on as a vertex's.
-    pub fn finish<T>(mut self, outcome: Result<T, WorkerError>) -> Result<T, SolveError> {
-        self.state.completed = self.state.started.max(Some(SystemTime::now()));
-        let outcome = outcome.map_err(|source| match source {
-            WorkerError::Cancelled => SolveError::Cancelled,
-            source => SolveError::Vertex(Arc::new(VertexError {
-                vertex: self.state.vertex.digest,
-                name: self.state.vertex.name.to_string(),
-                source,
-                places: Vec::new(),
-                failed: None,
-            })),
-        });
-        if let Err(error) = &outcome {
-            self.state.error = error.to_string();
-        }
-        self.events.push(Event::Vertex(self.state.clone()));
-        outcome
-    }
-}
-
-impl Drop for Step {
-    fn drop(&mut self) {
-        if self.state.completed.is_none() {
-            self.state.completed = self.state.started.max(Some(SystemTime::now()));
-            self.state.error = SolveError::Cancelled.to_string();
-            self.events.push(Event::Vertex(self.state.clone()));
         }
     }
 }

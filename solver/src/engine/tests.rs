@@ -16,8 +16,6 @@ mod share;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Barrier;
-
 use self::script::{By, Write, build, engine, solve, soon, states, value};
 use crate::SolveError;
 use crate::llb::{OpMetadata, SourceFile, SourceLocation, SourceRange};
@@ -54,17 +52,7 @@ async fn a_diamond_runs_each_vertex_once() {
 #[tokio::test]
 async fn independent_stages_run_at_the_same_time() {
     let (engine, script) = engine();
-    let meet = Arc::new(Barrier::new(2));
-    for name in ["a", "b"] {
-        let meet = meet.clone();
-        script.on(name, move |_| {
-            let meet = meet.clone();
-            async move {
-                meet.wait().await;
-                Ok(String::new())
-            }
-        });
-    }
+    script.meet(&["a", "b"]);
     let mut write = Write::default();
     let (a, b) = (write.run("a", &[]), write.run("b", &[]));
     let top = write.run("top", &[(a, ID), (b, ID)]);
@@ -74,17 +62,7 @@ async fn independent_stages_run_at_the_same_time() {
 #[tokio::test]
 async fn stages_copied_from_one_after_the_other_run_at_the_same_time() {
     let (engine, script) = engine();
-    let meet = Arc::new(Barrier::new(2));
-    for name in ["a", "b"] {
-        let meet = meet.clone();
-        script.on(name, move |_| {
-            let meet = meet.clone();
-            async move {
-                meet.wait().await;
-                Ok(String::new())
-            }
-        });
-    }
+    script.meet(&["a", "b"]);
     let mut write = Write::default();
     let (a, b) = (write.run("a", &[]), write.run("b", &[]));
     let base = write.image("base");

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::script::{By, Script, Write, engine, soon, states, value};
 use crate::engine::{BuildBridge, BuildOptions, Engine, Frontends, SourceFacts};
 use crate::frontend::{Bridge as _, FrontendError, FrontendRequest, FrontendResult};
-use crate::llb::{BuildOp, Definition, Op, OpMetadata, SourceFile, SourceLocation};
+use crate::llb::{BuildOp, Definition, GitSource, Op, OpMetadata, SourceFile, SourceLocation};
 use crate::policy::{Action, Judgement, MatchKind, Policy, Rule, Selector, SourceJudge, Update};
 use crate::worker::ImageQuery;
 use crate::{Platform, PolicyError, RawSource, SolveError};
@@ -303,4 +303,37 @@ async fn what_a_judge_puts_in_place_passes_the_policies_of_whoever_asks() {
     let other = bridge.under(&[policy(Action::Convert, "docker-image://second", "docker-image://third")]);
     let found = other.resolve_image(query("first"), "").await.unwrap();
     assert_eq!(found.reference, "third");
+}
+
+#[tokio::test]
+async fn hosts_are_not_asked_for_keys_of_what_may_be_refused() {
+    let source = GitSource {
+        repository: "h/r".to_owned(),
+        full_url: "ssh://git@h/r".to_owned(),
+        ..GitSource::default()
+    };
+    let (engine, _) = engine();
+    let asked = async |options: BuildOptions| {
+        let bridge = BuildBridge::new(engine.build(options), Arc::new(NoFrontends));
+        bridge.host_keys(&source).await
+    };
+    let under = |policy: Arc<Policy>| BuildOptions {
+        policies: vec![policy],
+        ..BuildOptions::default()
+    };
+    assert_eq!(asked(BuildOptions::default()).await, "keys of h/r");
+    assert_eq!(
+        asked(under(policy(Action::Deny, "git://other/*", ""))).await,
+        "keys of h/r"
+    );
+    assert_eq!(asked(under(policy(Action::Deny, "git://h/*", ""))).await, "");
+    assert_eq!(
+        asked(under(policy(Action::Convert, "git://h/*", "git://i/$1"))).await,
+        ""
+    );
+    let judged = BuildOptions {
+        judge: Some(Arc::new(Scripted::default())),
+        ..BuildOptions::default()
+    };
+    assert_eq!(asked(judged).await, "");
 }

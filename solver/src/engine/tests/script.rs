@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::sync::Barrier;
 
 use crate::engine::{Build, BuildOptions, Engine};
 use crate::index::MemoryIndex;
 use crate::llb::{
-    Builder, ContentCache, Definition, ExecOp, ImageSource, LocalSource, Mount, MountKind, Op, OpMetadata, Output,
-    SourceOp, VertexDigest,
+    Builder, ContentCache, Definition, ExecOp, GitSource, ImageSource, LocalSource, Mount, MountKind, Op, OpMetadata,
+    Output, SourceOp, VertexDigest,
 };
 use crate::progress::{Event, VertexState};
 use crate::usage::Usage;
@@ -69,6 +70,21 @@ impl Script {
     {
         let hook: Hook = Arc::new(move |context| Box::pin(hook(context)));
         self.hooks.lock().insert(name.to_owned(), hook);
+    }
+
+    /// Has ops wait for each other: none of these ends before all of them run.
+    pub(in crate::engine) fn meet(&self, names: &[&str]) {
+        let all = Arc::new(Barrier::new(names.len()));
+        for name in names {
+            let all = all.clone();
+            self.on(name, move |_| {
+                let all = all.clone();
+                async move {
+                    all.wait().await;
+                    Ok(String::new())
+                }
+            });
+        }
     }
 
     pub(in crate::engine) fn off(&self, name: &str) {
@@ -246,6 +262,10 @@ impl Worker for Script {
 
     async fn source_meta(&self, source: &SourceOp, _: &CallContext) -> Result<SourceMeta, WorkerError> {
         Err(WorkerError::Unsupported(format!("{source:?} has no metadata")))
+    }
+
+    async fn host_keys(&self, source: &GitSource) -> String {
+        format!("keys of {}", source.repository)
     }
 
     async fn read_file(&self, input: Option<&Ref>, _: &str, _: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
