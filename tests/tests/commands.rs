@@ -1,5 +1,7 @@
 //! The command line's other commands, and a command line that carries the daemon inside itself.
 
+use std::time::{Duration, Instant};
+
 use anyhow::ensure;
 use cairn_tests::{Cairn, Daemon, Lab, Leftovers, Need};
 
@@ -42,6 +44,33 @@ fn a_build_needs_no_running_daemon() -> anyhow::Result<()> {
 }
 
 #[test]
+fn whoever_is_interrupted_at_once_leaves_nothing_behind() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers])? else {
+        return Ok(());
+    };
+    let config = lab.path("empty.toml");
+    std::fs::write(&config, "")?;
+    let context = lab.files("context", &[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")])?;
+    for attempt in 0..5 {
+        let root = lab.path(&format!("root{attempt}"));
+        let build = Cairn::alone(&lab, &root, &config).start_build([&context])?;
+        // The daemon inside it has begun to start, and has not been asked for anything yet.
+        let patience = Instant::now() + Duration::from_secs(60);
+        while Leftovers::below(&root).mounts.is_empty() {
+            ensure!(Instant::now() < patience, "nothing is mounted");
+        }
+        build.interrupt()?;
+        let outcome = build.finish()?;
+        ensure!(matches!(outcome.code, 0 | 130), "{}: {}", outcome.code, outcome.remarks);
+        let left = Leftovers::below(&root);
+        left.clear();
+        ensure!(left == Leftovers::default(), "{left:?}");
+        ensure!(!root.join("otel-grpc.sock").exists(), "a socket is left");
+    }
+    Ok(())
+}
+
+#[test]
 fn one_state_directory_serves_one_daemon() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers])? else {
         return Ok(());
@@ -51,11 +80,12 @@ fn one_state_directory_serves_one_daemon() -> anyhow::Result<()> {
     std::fs::write(&config, "")?;
     let second = Cairn::alone(&lab, daemon.root(), &config).run(["du"])?;
     ensure!(!second.status.success(), "two daemons share one directory");
-    ensure!(
-        second.stderr.contains(&daemon.root().display().to_string()),
-        "{}",
-        second.stderr
-    );
+    for expected in [
+        daemon.root().display().to_string(),
+        "hint: wait for the other `cairn`".to_owned(),
+    ] {
+        ensure!(second.stderr.contains(&expected), "{}", second.stderr);
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What the program can do.
 
+use std::future::Future;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -8,6 +9,7 @@ use crate::args::{Cli, Command, DebugCommand};
 use crate::daemon::Daemon;
 use crate::error::CliError;
 use crate::exit::ExitCode;
+use crate::signals::Signals;
 use crate::surroundings::Surroundings;
 use crate::target::Target;
 use crate::ui;
@@ -70,23 +72,26 @@ pub(crate) fn run(cli: Cli, surroundings: &Surroundings) -> Result<(), Failure> 
             // Before anything is started: mistakes in the arguments cost nothing.
             let plan = crate::build_plan::BuildPlan::new(&args, surroundings)?;
             let target = Target::choose(&cli.daemon, surroundings)?;
-            on_daemon(target, async |daemon| build::run(daemon, &plan, surroundings).await)
+            let typed = build::Typed::read(&plan);
+            on_daemon(target, typed, async |daemon, typed, signals| {
+                build::run(daemon, &plan, typed, signals, surroundings).await
+            })
         }
         Command::Du(args) => {
             let target = Target::choose(&cli.daemon, surroundings)?;
-            on_daemon(target, async |daemon| du::run(daemon.client(), args).await)
+            ask(target, async |daemon| du::run(daemon.client(), args).await)
         }
         Command::Prune(args) => {
             let target = Target::choose(&cli.daemon, surroundings)?;
-            on_daemon(target, async |daemon| prune::run(daemon.client(), args).await)
+            ask(target, async |daemon| prune::run(daemon.client(), args).await)
         }
         Command::Why(args) => {
             let target = Target::choose(&cli.daemon, surroundings)?;
-            on_daemon(target, async |daemon| why::run(daemon.client(), &args).await)
+            ask(target, async |daemon| why::run(daemon.client(), &args).await)
         }
         Command::Workers(args) => {
             let target = Target::choose(&cli.daemon, surroundings)?;
-            on_daemon(target, async |daemon| workers::run(daemon.client(), args).await)
+            ask(target, async |daemon| workers::run(daemon.client(), args).await)
         }
         Command::Version => {
             let target = Target::choose(&cli.daemon, surroundings)?;
@@ -95,13 +100,27 @@ pub(crate) fn run(cli: Cli, surroundings: &Surroundings) -> Result<(), Failure> 
     }
 }
 
-/// Connects, acts, and stops the daemon again when it is one of our own.
-fn on_daemon(target: Target, act: impl AsyncFnOnce(&Daemon) -> Result<(), Failure>) -> Result<(), Failure> {
+/// Asks the daemon something that a signal puts an end to.
+fn ask(target: Target, question: impl AsyncFnOnce(&Daemon) -> Result<(), Failure>) -> Result<(), Failure> {
+    on_daemon(target, std::future::ready(Ok(())), async |daemon, (), signals| {
+        signals.or(question(daemon)).await
+    })
+}
+
+/// Connects, acts, and stops the daemon again when it is one of our own. Whatever the user is yet to type is awaited
+/// before: until then there is nothing that a signal could leave behind.
+fn on_daemon<T>(
+    target: Target,
+    typed: impl Future<Output = Result<T, CliError>>,
+    act: impl AsyncFnOnce(&Daemon, T, &mut Signals) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let runtime = crate::daemon::runtime(&target)?;
     let is_own = matches!(target, Target::Embedded(_));
     let result = runtime.block_on(async {
-        let daemon = Daemon::reach(target).await?;
-        let result = act(&daemon).await;
+        let typed = typed.await?;
+        let mut signals = Signals::listen()?;
+        let daemon = signals.or(Daemon::reach(target)).await?;
+        let result = act(&daemon, typed, &mut signals).await;
         daemon.release().await;
         result
     });

@@ -32,7 +32,7 @@ impl Daemon {
             Target::Embedded(options) => {
                 let config = configure(&options)?;
                 let started = Box::pin(embedded::start(config)).await;
-                let embedded = started.map_err(|error| CliError::Embedded(error.into()))?;
+                let embedded = started.map_err(|error| CliError::Embedded(Box::new(error)))?;
                 Ok(Self {
                     client: Client::from_channel(embedded.channel()),
                     embedded: Some(embedded),
@@ -68,7 +68,7 @@ fn configure(options: &EmbeddedOptions) -> Result<Config, CliError> {
         file.root = options.root.clone().or(file.root);
         Config::from_file(file)
     });
-    let config = config.map_err(|error| CliError::Embedded(error.into()))?;
+    let config = config.map_err(CliError::Configure)?;
     for key in &config.ignored {
         ui::remark(&format!(
             "warning: the setting {key} is not supported and has no effect\n"

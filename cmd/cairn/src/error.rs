@@ -32,7 +32,13 @@ pub(crate) enum CliError {
     Client(#[from] ClientError),
     /// The daemon inside this process did not start.
     #[error("failed to start the daemon in this process")]
-    Embedded(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Embedded(#[source] Box<cairnd::StartError>),
+    /// The daemon inside this process cannot be configured.
+    #[error("failed to start the daemon in this process")]
+    Configure(#[source] cairnd::config::ConfigError),
+    /// The user wants to go on without it.
+    #[error("interrupted")]
+    Interrupted,
     /// The system refuses what every program needs.
     #[error("failed to {action}")]
     System {
@@ -75,10 +81,10 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage { .. } => ExitCode::Usage,
-            Self::Client(ClientError::Connect { .. } | ClientError::ConnectStream(_)) | Self::Embedded(_) => {
-                ExitCode::Unreachable
-            }
-            Self::Client(ClientError::Cancelled) => ExitCode::Cancelled,
+            Self::Client(ClientError::Connect { .. } | ClientError::ConnectStream(_))
+            | Self::Embedded(_)
+            | Self::Configure(_) => ExitCode::Unreachable,
+            Self::Client(ClientError::Cancelled) | Self::Interrupted => ExitCode::Cancelled,
             // Whoever read our output has seen enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::Success,
             _ => ExitCode::Failed,

@@ -19,6 +19,7 @@ mod daemon;
 mod error;
 mod exit;
 mod quantity;
+mod signals;
 mod surroundings;
 mod target;
 mod ui;

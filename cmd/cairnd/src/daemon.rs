@@ -50,6 +50,9 @@ pub enum StartError {
         /// Why.
         message: String,
     },
+    /// Another daemon uses the state directory.
+    #[error("failed to use state directory {0}: another daemon is using it")]
+    InUse(std::path::PathBuf),
     /// The cache index cannot be used.
     #[error(transparent)]
     Index(#[from] cairn_solver::index::IndexError),

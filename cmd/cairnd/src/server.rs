@@ -167,7 +167,7 @@ pub(crate) fn lock_root(root: &Path) -> Result<fs::File, StartError> {
     let file = fs::File::create(&path).map_err(|error| fail(error.to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(fail("another daemon is using it".to_owned())),
+        Err(fs::TryLockError::WouldBlock) => Err(StartError::InUse(root.to_owned())),
         Err(fs::TryLockError::Error(error)) => Err(fail(error.to_string())),
     }
 }

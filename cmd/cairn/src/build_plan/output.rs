@@ -225,6 +225,10 @@ fn destination(kind: Kind, dest: Option<String>, surroundings: &Surroundings) ->
             if path.is_dir() {
                 return Err(format!("{path:?} is a directory"));
             }
+            // Found out only when it is written, this would cost the whole build.
+            if let Some(dir) = path.parent().filter(|dir| !dir.is_dir()) {
+                return Err(format!("there is no directory {dir:?}"));
+            }
             Ok(Destination::File(path))
         }
     }

@@ -379,6 +379,7 @@ fn outputs_that_make_no_sense_say_why() {
         (&["type=local,dest=-"], false, "cannot go to standard output"),
         (&["type=local,dest=token"], false, "is not a directory"),
         (&["type=oci,dest=app"], false, "is a directory"),
+        (&["type=oci,dest=nosuch/f.tar"], false, "there is no directory"),
         (&["type=oci,dest="], false, "dest is empty"),
         (&["type=oci,dest=x,tar=false"], false, "tar=false is not supported"),
         (&["type=image,dest=x"], false, "has no dest"),

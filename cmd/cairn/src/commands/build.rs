@@ -4,6 +4,7 @@ mod policy;
 mod typed;
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +15,6 @@ use cairn_client::{
 };
 use cairn_proto::control::CacheOptionsEntry;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -25,21 +25,26 @@ use crate::build_plan::{BuildPlan, CachePlan, Call, Context, Destination, Docker
 use crate::daemon::Daemon;
 use crate::error::CliError;
 use crate::exit::ExitCode;
+use crate::signals::Signals;
 use crate::surroundings::Surroundings;
 use crate::ui::view::{Followed, follow};
 use crate::ui::{self, Theme, failure, summary};
-use typed::Typed;
+pub(super) use typed::Typed;
 
 const FRONTEND: &str = "dockerfile.v0";
 /// News that may wait for the view.
 const NEWS: usize = 64;
 
 /// Builds, and shows it.
-pub(super) async fn run(daemon: &Daemon, plan: &BuildPlan, surroundings: &Surroundings) -> Result<(), Failure> {
+pub(super) async fn run(
+    daemon: &Daemon,
+    plan: &BuildPlan,
+    mut typed: Typed,
+    signals: &mut Signals,
+    surroundings: &Surroundings,
+) -> Result<(), Failure> {
     let started = Instant::now();
     let theme = Theme::of(surroundings);
-    // Kept until the build is over: it holds what the daemon asks for.
-    let mut typed = Typed::read(plan).await?;
     let reference = Id::random().map_err(ClientError::Id)?;
     let options = SolveOptions {
         reference: Some(reference.clone()),
@@ -53,14 +58,17 @@ pub(super) async fn run(daemon: &Daemon, plan: &BuildPlan, surroundings: &Surrou
     let view = follow(news, plan.progress, theme, started);
     let (result, followed) = tokio::select! {
         both = async { tokio::join!(solve, view) } => both,
-        error = watch_signals(cancel) => return Err(error.into()),
+        never = obey(signals, cancel) => match never {},
     };
     let finished = result.map_err(CliError::from).and_then(|solved| match &plan.call {
         Some(call) => answered(plan, call, &solved, &followed, theme),
         None => finish(plan, &solved, &followed, theme).map(|()| ExitCode::Success),
     });
     if plan.explain {
-        explain(daemon, &reference).await;
+        tokio::select! {
+            () = explain(daemon, &reference) => {}
+            () = signals.next() => {}
+        }
     }
     match finished {
         Ok(ExitCode::Success) => Ok(()),
@@ -132,20 +140,9 @@ fn finish(plan: &BuildPlan, solved: &Solved, followed: &Followed, theme: Theme) 
 }
 
 /// The first signal stops the build and lets it say its last words; the second ends the process.
-async fn watch_signals(cancel: CancellationToken) -> CliError {
-    let failed = |source| CliError::System {
-        action: "listen for signals",
-        source,
-    };
-    let (mut interrupts, mut terminations) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(interrupts), Ok(terminations)) => (interrupts, terminations),
-        (Err(error), _) | (_, Err(error)) => return failed(error),
-    };
+async fn obey(signals: &mut Signals, cancel: CancellationToken) -> Infallible {
     loop {
-        tokio::select! {
-            _ = interrupts.recv() => {}
-            _ = terminations.recv() => {}
-        }
+        signals.next().await;
         if cancel.is_cancelled() {
             ui::restore_cursor();
             std::process::exit(ExitCode::Cancelled as i32);

@@ -92,6 +92,10 @@ fn hint(error: &CliError) -> Option<String> {
         CliError::Client(ClientError::Connect { .. }) => {
             Some("start `cairnd` there, or leave the address out to build without a running daemon".to_owned())
         }
+        CliError::Embedded(error) if matches!(**error, cairnd::StartError::InUse(_)) => Some(
+            "wait for the other `cairn`, name the address of that `cairnd` with --addr, or another directory with --root"
+                .to_owned(),
+        ),
         CliError::Client(error) => error.daemon_error().and_then(|told| hint_at(&told.message)),
         _ => None,
     }
@@ -181,6 +185,11 @@ mod tests {
         insta::assert_snapshot!(render(&error, None, &Theme::plain()), @r"
         error: write /x: No space left on device
         hint: make room with `cairn prune`
+        ");
+        let error = CliError::Embedded(Box::new(cairnd::StartError::InUse("/var/lib/cairn".into())));
+        insta::assert_snapshot!(render(&error, None, &Theme::plain()), @r"
+        error: failed to start the daemon in this process: failed to use state directory /var/lib/cairn: another daemon is using it
+        hint: wait for the other `cairn`, name the address of that `cairnd` with --addr, or another directory with --root
         ");
         let error = CliError::usage_hint("there is no Dockerfile", "name it");
         insta::assert_snapshot!(render(&error, None, &Theme::plain()), @r"

@@ -19,7 +19,7 @@ const UPLOAD: &str = "context";
 
 /// What came from standard input.
 #[derive(Default)]
-pub(super) struct Typed {
+pub(in crate::commands) struct Typed {
     /// Holds the Dockerfile, and beside it an empty context.
     directory: Option<TempDir>,
     /// The context, to be read by the daemon.
@@ -28,7 +28,7 @@ pub(super) struct Typed {
 
 impl Typed {
     /// Reads what the plan takes from standard input; of an archive, only the beginning.
-    pub(super) async fn read(plan: &BuildPlan) -> Result<Self, CliError> {
+    pub(in crate::commands) async fn read(plan: &BuildPlan) -> Result<Self, CliError> {
         if plan.dockerfile == Dockerfile::Stdin {
             let text = read_dockerfile(std::io::stdin().lock())?;
             return Self::dockerfile(&text);
