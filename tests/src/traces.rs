@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use cairn_proto::otlp::ExportTraceServiceRequest;
+use cairn_proto::otlp_trace::{ResourceSpans, ScopeSpans, Span};
+use prost::Message as _;
 use serde_json::Value;
 
 use crate::lab::Lab;
@@ -51,4 +54,19 @@ pub fn exported(lab: &Lab, bundle: &Path) -> anyhow::Result<Vec<Value>> {
     spans(&blob(
         &trace.with_context(|| format!("no trace: {manifest}"))?["digest"],
     )?)
+}
+
+/// A call that sends one span.
+pub fn sending(span: &Span) -> ExportTraceServiceRequest {
+    let scope_spans = ScopeSpans {
+        spans: vec![span.encode_to_vec().into()],
+        ..ScopeSpans::default()
+    };
+    let resource_spans = ResourceSpans {
+        scope_spans: vec![scope_spans.encode_to_vec().into()],
+        ..ResourceSpans::default()
+    };
+    ExportTraceServiceRequest {
+        resource_spans: vec![resource_spans.encode_to_vec().into()],
+    }
 }

@@ -7,12 +7,10 @@ use cairn_proto::content::content_client::ContentClient;
 use cairn_proto::content::{InfoRequest, ReadContentRequest};
 use cairn_proto::control::control_client::ControlClient;
 use cairn_proto::control::{BuildHistoryRecord, BuildHistoryRequest, SolveRequest, UpdateBuildHistoryRequest};
-use cairn_proto::otlp::ExportTraceServiceRequest;
 use cairn_proto::otlp::trace_service_client::TraceServiceClient;
-use cairn_proto::otlp_trace::{ResourceSpans, ScopeSpans, Span};
-use cairn_tests::traces::{MEDIA_TYPE, attribute, exported, id, spans};
+use cairn_proto::otlp_trace::Span;
+use cairn_tests::traces::{MEDIA_TYPE, attribute, exported, id, sending, spans};
 use cairn_tests::{Buildx, Daemon, Lab, Need, Program, llb};
-use prost::Message as _;
 use serde_json::Value;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -217,17 +215,7 @@ impl Calls {
             name: name.to_owned(),
             ..Span::default()
         };
-        let scope_spans = ScopeSpans {
-            spans: vec![span.encode_to_vec().into()],
-            ..ScopeSpans::default()
-        };
-        let resource_spans = ResourceSpans {
-            scope_spans: vec![scope_spans.encode_to_vec().into()],
-            ..ResourceSpans::default()
-        };
-        let request = ExportTraceServiceRequest {
-            resource_spans: vec![resource_spans.encode_to_vec().into()],
-        };
+        let request = sending(&span);
         let answer = self.traces.export(request).await?.into_inner();
         Ok(answer.partial_success.map_or(0, |partial| partial.rejected_spans))
     }

@@ -1,11 +1,10 @@
 //! A span of our own, sent to where the variables of OpenTelemetry say.
 
 use anyhow::{Context as _, ensure};
-use cairn_proto::otlp::ExportTraceServiceRequest;
 use cairn_proto::otlp::trace_service_client::TraceServiceClient;
-use cairn_proto::otlp_trace::{ResourceSpans, ScopeSpans, Span};
+use cairn_proto::otlp_trace::Span;
+use cairn_tests::traces::sending;
 use hyper_util::rt::TokioIo;
-use prost::Message as _;
 use tokio::net::UnixStream;
 use tonic::transport::Endpoint;
 
@@ -38,17 +37,7 @@ async fn export(name: &str, trace: &[u8], parent: &[u8]) -> anyhow::Result<()> {
         name: name.to_owned(),
         ..Span::default()
     };
-    let scope_spans = ScopeSpans {
-        spans: vec![span.encode_to_vec().into()],
-        ..ScopeSpans::default()
-    };
-    let resource_spans = ResourceSpans {
-        scope_spans: vec![scope_spans.encode_to_vec().into()],
-        ..ResourceSpans::default()
-    };
-    let request = ExportTraceServiceRequest {
-        resource_spans: vec![resource_spans.encode_to_vec().into()],
-    };
+    let request = sending(&span);
     let answer = TraceServiceClient::new(channel).export(request).await?.into_inner();
     ensure!(answer.partial_success.is_none(), "{answer:?}");
     Ok(())
