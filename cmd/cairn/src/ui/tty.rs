@@ -17,6 +17,8 @@ const HIDE_CURSOR: &str = "\x1b[?25l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
 const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
+const CUT_LINES: &str = "\x1b[?7l";
+const WRAP_LINES: &str = "\x1b[?7h";
 /// For terminals that do not tell.
 const USUAL_SIZE: Size = Size { rows: 24, columns: 80 };
 
@@ -42,7 +44,12 @@ impl TtyView {
     }
 
     fn frame<'a>(&self, progress: &'a Progress, now: SystemTime) -> Frame<'a> {
-        let size = self.terminal.size_checked().map_or(USUAL_SIZE, |(rows, columns)| Size {
+        // Some that are none say that they have no room at all.
+        let told = self
+            .terminal
+            .size_checked()
+            .filter(|(rows, columns)| *rows > 0 && *columns > 0);
+        let size = told.map_or(USUAL_SIZE, |(rows, columns)| Size {
             rows: usize::from(rows),
             columns: usize::from(columns),
         });
@@ -61,7 +68,8 @@ impl TtyView {
 
     /// Writes everything at once, so that no half picture is seen.
     fn draw(&mut self, lines: &[String]) -> io::Result<()> {
-        let mut picture = String::from("\r");
+        // A line that took two would be counted as one.
+        let mut picture = format!("\r{CUT_LINES}");
         if !self.cursor_hidden {
             picture.push_str(HIDE_CURSOR);
         }
@@ -74,6 +82,7 @@ impl TtyView {
             picture.push('\n');
         }
         picture.push_str(CLEAR_BELOW);
+        picture.push_str(WRAP_LINES);
         self.cursor_hidden = true;
         self.drawn = lines.len();
         self.terminal.write_all(picture.as_bytes())

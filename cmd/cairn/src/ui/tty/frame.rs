@@ -77,7 +77,8 @@ impl Frame<'_> {
             lines.extend(block.parts);
             lines.extend(block.log);
         }
-        lines.truncate(budget + 1);
+        // One row is the cursor's, however few there are.
+        lines.truncate((budget + 1).min(self.size.rows.saturating_sub(1)).max(1));
         lines
     }
 
