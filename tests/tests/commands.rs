@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cairn_tests::{Cairn, Daemon, Lab, Leftovers, Need};
+use cairn_tests::{Cairn, Daemon, Lab, Leftovers, Need, Program};
 
 #[test]
 fn a_build_needs_no_running_daemon() -> anyhow::Result<()> {
@@ -66,6 +66,28 @@ fn whoever_is_interrupted_at_once_leaves_nothing_behind() -> anyhow::Result<()> 
         left.clear();
         ensure!(left == Leftovers::default(), "{left:?}");
         ensure!(!root.join("otel-grpc.sock").exists(), "a socket is left");
+    }
+    Ok(())
+}
+
+#[test]
+fn others_than_root_are_told_what_they_need() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers])? else {
+        return Ok(());
+    };
+    let context = lab.files("context", &[("Dockerfile", "FROM scratch\n")])?;
+    // Beside the context, where whoever is not root finds it.
+    let program = lab.path("cairn");
+    std::fs::copy(cairn_tests::lab::own_program("cairn")?, &program)?;
+    let build = Program::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args([&program])
+        .args(["--root", &lab.path("root").display().to_string(), "build"])
+        .args([&context])
+        .run()?;
+    ensure!(build.status.code() == Some(3), "{}", build.stderr);
+    for expected in ["needs root", "cairnd --group"] {
+        ensure!(build.stderr.contains(expected), "{}", build.stderr);
     }
     Ok(())
 }

@@ -30,6 +30,9 @@ impl Daemon {
                 Ok(Self { client, embedded: None })
             }
             Target::Embedded(options) => {
+                if !rustix::process::geteuid().is_root() {
+                    return Err(CliError::NotRoot);
+                }
                 let config = configure(&options)?;
                 let started = Box::pin(embedded::start(config)).await;
                 let embedded = started.map_err(|error| CliError::Embedded(Box::new(error)))?;

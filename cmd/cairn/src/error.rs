@@ -33,6 +33,9 @@ pub(crate) enum CliError {
     /// The daemon inside this process did not start.
     #[error("failed to start the daemon in this process")]
     Embedded(#[source] Box<cairnd::StartError>),
+    /// Somebody else than root wants to build without a daemon.
+    #[error("a daemon inside this process needs root, as steps run in containers")]
+    NotRoot,
     /// The daemon inside this process cannot be configured.
     #[error("failed to start the daemon in this process")]
     Configure(#[source] cairnd::config::ConfigError),
@@ -83,6 +86,7 @@ impl CliError {
             Self::Usage { .. } => ExitCode::Usage,
             Self::Client(ClientError::Connect { .. } | ClientError::ConnectStream(_))
             | Self::Embedded(_)
+            | Self::NotRoot
             | Self::Configure(_) => ExitCode::Unreachable,
             Self::Client(ClientError::Cancelled) | Self::Interrupted => ExitCode::Cancelled,
             // Whoever read our output has seen enough.

@@ -92,6 +92,9 @@ fn hint(error: &CliError) -> Option<String> {
         CliError::Client(ClientError::Connect { .. }) => {
             Some("start `cairnd` there, or leave the address out to build without a running daemon".to_owned())
         }
+        CliError::NotRoot => {
+            Some("run `cairn` as root, or let a `cairnd` build that you may talk to (`--addr`, `cairnd --group`)".to_owned())
+        }
         CliError::Embedded(error) if matches!(**error, cairnd::StartError::InUse(_)) => Some(
             "wait for the other `cairn`, name the address of that `cairnd` with --addr, or another directory with --root"
                 .to_owned(),
