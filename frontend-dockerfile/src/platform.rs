@@ -4,28 +4,6 @@ use cairn_solver::Platform;
 
 use crate::gofmt;
 
-const SYSTEMS: [&str; 14] = [
-    "linux",
-    "windows",
-    "darwin",
-    "macos",
-    "freebsd",
-    "openbsd",
-    "netbsd",
-    "dragonfly",
-    "solaris",
-    "illumos",
-    "aix",
-    "android",
-    "plan9",
-    "wasip1",
-];
-const ARCHITECTURES: [&str; 24] = [
-    "amd64", "x86_64", "x86-64", "386", "i386", "arm", "armhf", "armel", "arm64", "aarch64", "armbe", "arm64be",
-    "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x", "sparc64", "wasm",
-    "riscv",
-];
-
 /// Parses `os[(version)][/arch[/variant]]`, or an architecture alone.
 ///
 /// # Errors
@@ -47,8 +25,8 @@ pub(crate) fn parse(text: &str, default: &Platform) -> Result<Platform, String> 
     };
     let lower = system.to_ascii_lowercase();
     let mut platform = match tail {
-        None if SYSTEMS.contains(&lower.as_str()) => Platform::new(&lower, &default.architecture, ""),
-        None if ARCHITECTURES.contains(&lower.as_str()) => Platform::new(&default.os, &lower, ""),
+        None if Platform::is_known_os(&lower) => Platform::new(&lower, &default.architecture, ""),
+        None if Platform::is_known_architecture(&lower) => Platform::new(&default.os, &lower, ""),
         None => return fail("unknown operating system or architecture"),
         Some(tail) => match format!("{lower}/{tail}").parse::<Platform>() {
             Ok(platform) => platform.normalized(),

@@ -15,5 +15,6 @@ mod validate;
 pub use error::{BoxError, TransferError};
 pub use limits::TransferLimits;
 pub use local::{LocalTree, LocalTreeError, Selection};
+pub(crate) use receiver::text;
 pub use receiver::{Decision, ReceiveSink, ReceiveSummary, receive};
 pub use sender::{SendSummary, Tree, send};

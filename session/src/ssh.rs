@@ -8,7 +8,7 @@ mod forward;
 mod frame;
 mod service;
 
-pub use forward::{check_agent, serve_connections};
+pub use forward::{Lending, check_agent, serve_connections};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use frame::read as read_message;
 pub use service::serve;

@@ -26,8 +26,38 @@ pub struct Platform {
 
 /// Text that names no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is an invalid OS component of {0:?}: platform specifier must be OS/ARCH or OS/ARCH/VARIANT")]
-pub struct PlatformError(String);
+pub enum PlatformError {
+    /// It is not made as the names of platforms are.
+    #[error("{0:?} is an invalid OS component of {0:?}: platform specifier must be OS/ARCH or OS/ARCH/VARIANT")]
+    Malformed(String),
+    /// One word, which nothing is called.
+    #[error("{0:?}: unknown operating system or architecture: invalid argument")]
+    Unknown(String),
+}
+
+/// Operating systems by the names that stand for a whole platform.
+const SYSTEMS: [&str; 14] = [
+    "linux",
+    "windows",
+    "darwin",
+    "macos",
+    "freebsd",
+    "openbsd",
+    "netbsd",
+    "dragonfly",
+    "solaris",
+    "illumos",
+    "aix",
+    "android",
+    "plan9",
+    "wasip1",
+];
+/// The same of architectures, with other names that they have.
+const ARCHITECTURES: [&str; 24] = [
+    "amd64", "x86_64", "x86-64", "386", "i386", "arm", "armhf", "armel", "arm64", "aarch64", "armbe", "arm64be",
+    "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x", "sparc64", "wasm",
+    "riscv",
+];
 
 impl Platform {
     /// Makes a normalised platform from its three usual parts; `variant` may be empty.
@@ -62,6 +92,16 @@ impl Platform {
     /// The platform this program was built for.
     pub fn host() -> Self {
         Self::new(std::env::consts::OS, std::env::consts::ARCH, "")
+    }
+
+    /// Whether a lower-case word is the name of an operating system.
+    pub fn is_known_os(word: &str) -> bool {
+        SYSTEMS.contains(&word)
+    }
+
+    /// Whether a lower-case word is the name of an architecture.
+    pub fn is_known_architecture(word: &str) -> bool {
+        ARCHITECTURES.contains(&word)
     }
 
     /// The same platform with names and variant normalised.
@@ -104,17 +144,16 @@ impl FromStr for Platform {
         };
         let parts: Vec<&str> = text.split('/').collect();
         if !parts.iter().all(|part| valid(part)) {
-            return Err(PlatformError(text.chars().take(128).collect()));
+            return Err(PlatformError::Malformed(text.chars().take(128).collect()));
         }
         let lower: Vec<String> = parts.iter().map(|part| part.to_ascii_lowercase()).collect();
         match lower.as_slice() {
-            [one] if matches!(one.as_str(), "linux" | "darwin" | "windows" | "freebsd") => {
-                Ok(Self::new(one, std::env::consts::ARCH, ""))
-            }
-            [arch] => Ok(Self::new("linux", arch, "")),
+            [os] if Self::is_known_os(os) => Ok(Self::new(os, std::env::consts::ARCH, "")),
+            [arch] if Self::is_known_architecture(arch) => Ok(Self::new("linux", arch, "")),
+            [other] => Err(PlatformError::Unknown(other.clone())),
             [os, arch] => Ok(Self::new(os, arch, "")),
             [os, arch, variant] => Ok(Self::new(os, arch, variant)),
-            _ => Err(PlatformError(text.chars().take(128).collect())),
+            _ => Err(PlatformError::Malformed(text.chars().take(128).collect())),
         }
     }
 }
@@ -144,5 +183,9 @@ mod tests {
         for text in ["", "/", "linux/", "a/b/c/d", "linux/am d64", "../x"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
+        assert_eq!(
+            "amd46".parse::<Platform>().unwrap_err().to_string(),
+            "\"amd46\": unknown operating system or architecture: invalid argument"
+        );
     }
 }

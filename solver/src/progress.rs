@@ -160,12 +160,17 @@ impl VertexProgress {
 
     /// Begins an action; its end is reported when the guard is finished or dropped.
     pub fn begin(&self, id: impl Into<String>) -> StatusGuard {
+        self.begin_action(id, "")
+    }
+
+    /// The same, of an action that has a name of its own besides what is shown.
+    pub fn begin_action(&self, id: impl Into<String>, name: &str) -> StatusGuard {
         let now = SystemTime::now();
         let guard = StatusGuard {
             progress: self.clone(),
             status: Mutex::new(Status {
                 id: id.into(),
-                name: String::new(),
+                name: name.to_owned(),
                 current: 0,
                 total: 0,
                 timestamp: now,

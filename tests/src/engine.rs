@@ -33,6 +33,18 @@ impl Engine {
     /// # Errors
     /// If it does not start.
     pub fn start(lab: &Lab) -> anyhow::Result<Self> {
+        Self::start_with(lab, serde_json::json!({}))
+    }
+
+    /// The same, of one that keeps images in containerd's store: it exports indexes and attestations too.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start_with_image_store(lab: &Lab) -> anyhow::Result<Self> {
+        Self::start_with(lab, serde_json::json!({ "containerd-snapshotter": true }))
+    }
+
+    fn start_with(lab: &Lab, features: serde_json::Value) -> anyhow::Result<Self> {
         let dir = lab.path("docker");
         std::fs::create_dir_all(&dir)?;
         let socket = lab.path("docker.sock");
@@ -45,7 +57,7 @@ impl Engine {
                 "--bridge=none",
                 "--config-file",
             ])
-            .args([config(&dir)?])
+            .args([config(&dir, features)?])
             .args(["--data-root", &dir.join("data").display().to_string()])
             .args(["--exec-root", &dir.join("exec").display().to_string()])
             .args(["--pidfile", &dir.join("pid").display().to_string()])
@@ -125,14 +137,15 @@ async fn upgrade(stream: &mut tokio::net::UnixStream) -> anyhow::Result<()> {
 }
 
 /// The system's own configuration is not read; the base registry is docker.io, if there is one.
-fn config(dir: &Path) -> anyhow::Result<PathBuf> {
-    let settings = match lab::base_registry() {
+fn config(dir: &Path, features: serde_json::Value) -> anyhow::Result<PathBuf> {
+    let mut settings = match lab::base_registry() {
         Ok(registry) => serde_json::json!({
             "registry-mirrors": [format!("http://{registry}")],
             "insecure-registries": [registry],
         }),
         Err(_) => serde_json::json!({}),
     };
+    settings["features"] = features;
     let path = dir.join("daemon.json");
     std::fs::write(&path, settings.to_string())?;
     Ok(path)

@@ -337,7 +337,7 @@ fn steps_use_the_clients_agent_while_they_run() -> anyhow::Result<()> {
     let required = "FROM debian\nRUN --mount=type=ssh,required true\n";
     let context = lab.files("required", &[("Dockerfile", required)])?;
     let failed = cairn.try_build([&context])?;
-    let expected = r#"no SSH key "" forwarded from the client"#;
+    let expected = r#"no SSH key "" forwarded from the client: no ssh agent "default" is forwarded"#;
     ensure!(
         failed.code != 0 && failed.remarks.contains(expected),
         "{}",

@@ -151,17 +151,28 @@ impl<'a> Parser<'a> {
             path.push(self.word("a field name", |c| c.is_alphanumeric() || matches!(c, '_' | '-' | '/'))?);
         }
         let value = |parser: &mut Self| parser.word("a value", |c| c != ',' && c != '"');
-        let test = if self.eat("==") {
-            Test::Equal(value(self)?)
-        } else if self.eat("!=") {
-            Test::NotEqual(value(self)?)
-        } else if self.eat("~=") {
-            let pattern = value(self)?;
-            Test::Matches(Regex::new(&pattern).map_err(|error| self.error(error.to_string()))?)
-        } else {
-            Test::Present
+        let test = match self.operator()? {
+            "==" => Test::Equal(value(self)?),
+            "!=" => Test::NotEqual(value(self)?),
+            "~=" => {
+                let pattern = value(self)?;
+                Test::Matches(Regex::new(&pattern).map_err(|error| self.error(error.to_string()))?)
+            }
+            _ => Test::Present,
         };
         Ok(Term { path, test })
+    }
+
+    /// One of the operators, as long as it goes; none where there is no test.
+    fn operator(&mut self) -> Result<&'a str, FilterError> {
+        let rest = self.rest();
+        let end = rest.find(|c| !matches!(c, '=' | '!' | '~')).unwrap_or(rest.len());
+        let operator = &rest[..end];
+        if !matches!(operator, "" | "==" | "!=" | "~=") {
+            return Err(self.error(format!("unsupported operator {operator:?}")));
+        }
+        self.at += end;
+        Ok(operator)
     }
 
     /// A quoted text, or the longest run of `allowed` characters.
@@ -233,7 +244,17 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for filter in ["==x", "type==", "type~=(", "type==\"x", "a b", "type=x", "a.,b"] {
+        for filter in [
+            "==x",
+            "type==",
+            "type~=(",
+            "type==\"x",
+            "a b",
+            "type=x",
+            "type===x",
+            "type=!x",
+            "a.,b",
+        ] {
             assert!(matches(&[filter]).is_err(), "{filter}");
         }
     }

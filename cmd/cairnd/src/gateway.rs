@@ -68,6 +68,10 @@ const CAPS: &[&str] = &[
 ];
 /// What exporters and the history of builds offer; announced among the capabilities of the graph language.
 const EXPORT_CAPS: &[&str] = &[
+    // Such caches are refused in words: clients leave out in silence what is not announced.
+    "cache.azblob",
+    "cache.gha",
+    "cache.s3",
     "exporter.image.annotations",
     "exporter.image.attestations",
     "exporter.multiple",

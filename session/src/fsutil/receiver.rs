@@ -233,6 +233,7 @@ where
             tracing::debug!("sender stopped listening before the end of a transfer");
         }
         let packet = self.packet().await?;
+        self.count(&packet)?;
         match packet.r#type() {
             PacketType::PacketFin => {}
             PacketType::PacketErr => return Err(TransferError::FromSender(text(&packet.data))),

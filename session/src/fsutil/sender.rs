@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::error::{BoxError, TransferError};
-use super::receiver::text;
+use super::text;
 use crate::mode;
 
 /// Size of a piece of content.

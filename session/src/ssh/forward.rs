@@ -14,6 +14,7 @@ use tonic::{Code, Request};
 
 use super::{AGENT_ID, CHECK_AGENT, FORWARD_AGENT};
 use crate::error::SessionError;
+use crate::fsutil::text;
 use crate::session::Session;
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,21 +25,39 @@ const MAX_CONNECTIONS: usize = 64;
 /// How long to leave a socket alone that no connection can be taken from.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What a client says when it is asked for an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lending {
+    /// It lends the agent.
+    Granted,
+    /// It does not know one of that id, in its own words.
+    Refused(String),
+    /// It lends none at all.
+    Unsupported,
+}
+
 /// Asks whether the client lends an agent of that id.
 ///
 /// # Errors
 /// [`SessionError`] if the client cannot answer.
-pub async fn check_agent(session: &Session, id: &str) -> Result<bool, SessionError> {
+pub async fn check_agent(session: &Session, id: &str) -> Result<Lending, SessionError> {
     let mut client = SshClient::new(session.channel());
     let request = CheckAgentRequest { id: id.to_owned() };
     match session
         .unary(CHECK_AGENT, CHECK_TIMEOUT, client.check_agent(request))
         .await
     {
-        Ok(_) => Ok(true),
-        Err(SessionError::Unsupported { .. }) => Ok(false),
-        // Docker's client has no code of its own for an id that it does not know.
-        Err(error) if matches!(error.code(), Code::NotFound | Code::Unimplemented | Code::Unknown) => Ok(false),
+        Ok(_) => Ok(Lending::Granted),
+        Err(SessionError::Unsupported { .. }) => Ok(Lending::Unsupported),
+        Err(SessionError::Call { status, .. }) => match status.code() {
+            Code::Unimplemented => Ok(Lending::Unsupported),
+            // Docker's client has no code of its own for an id that it does not know.
+            Code::NotFound | Code::Unknown => Ok(Lending::Refused(text(status.message().as_bytes()))),
+            _ => Err(SessionError::Call {
+                method: CHECK_AGENT,
+                status,
+            }),
+        },
         Err(error) => Err(error),
     }
 }

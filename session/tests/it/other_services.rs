@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cairn_session::Services;
 use cairn_session::exporter::{self, AddExporters, AddedExporter};
 use cairn_session::secrets::{self, SecretSource};
-use cairn_session::ssh;
+use cairn_session::ssh::{self, Lending};
 
 use crate::support::{Transport, connect};
 
@@ -65,9 +65,15 @@ async fn agents_are_lent_for_using_keys_only() {
         let agents = agents.map(|(id, name)| (id.to_owned(), dir.path().join(name)));
         ssh::serve(&mut services, agents.into());
         let connected = connect(transport, services).await;
-        for (id, lent) in [("", true), ("default", true), ("gone", true), ("other", false)] {
+        let unknown = Lending::Refused("no ssh agent \"other\" is forwarded".to_owned());
+        for (id, lending) in [
+            ("", Lending::Granted),
+            ("default", Lending::Granted),
+            ("gone", Lending::Granted),
+            ("other", unknown),
+        ] {
             let found = ssh::check_agent(&connected.session, id).await.unwrap();
-            assert_eq!(found, lent, "{id:?}");
+            assert_eq!(found, lending, "{id:?}");
         }
         let socket = dir.path().join(format!("{transport:?}"));
         let lend = |id: &str, socket: &std::path::Path| {
@@ -105,7 +111,8 @@ async fn agents_are_lent_for_using_keys_only() {
     drop(agent);
 
     let without = connect(Transport::Memory, Services::new()).await;
-    assert!(!ssh::check_agent(&without.session, "default").await.unwrap());
+    let lending = ssh::check_agent(&without.session, "default").await.unwrap();
+    assert_eq!(lending, Lending::Unsupported);
 }
 
 /// Adds one exporter for each platform, and fails where the metadata says so.

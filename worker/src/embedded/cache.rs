@@ -5,10 +5,12 @@ mod import;
 mod records;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use cairn_solver::worker::WorkerError;
 
 use super::EmbeddedWorker;
+use super::export::not_a_flag;
 use super::image::parse_reference;
 use crate::layer::BlobOrigin;
 use crate::registry::Reference;
@@ -18,6 +20,9 @@ pub(super) use records::inline_records;
 
 /// Kinds of caches that other daemons of this API have.
 const ELSEWHERE: &[&str] = &["s3", "azblob", "gha", "gcs"];
+
+/// What takes from caches, as clients know it.
+const IMPORTER: &str = "importer";
 
 /// Where a cache is.
 #[derive(Clone, Debug)]
@@ -45,7 +50,7 @@ impl Place {
 
 /// Sets up the importer that a request names.
 pub(super) fn importer(worker: &EmbeddedWorker, request: &CacheRequest) -> Result<Box<dyn CacheImporter>, WorkerError> {
-    let attrs = Attrs::new("importer", request);
+    let attrs = Attrs::new(IMPORTER, request);
     let place = attrs.place("src")?;
     Ok(Box::new(import::Importer::new(worker, place, &attrs)?))
 }
@@ -87,8 +92,13 @@ impl<'a> Attrs<'a> {
 
     fn invalid(&self, key: &str, expected: &str) -> WorkerError {
         let value = self.attrs.get(key).map(String::as_str).unwrap_or_default();
+        self.error(format!("{key}={value:?}: {expected}"))
+    }
+
+    /// An error about settings, in words that clients know.
+    fn error(&self, text: impl Display) -> WorkerError {
         let (kind, role) = (self.kind, self.role);
-        WorkerError::Invalid(format!("{kind} cache {role}: {key}={value:?}: {expected}"))
+        WorkerError::Invalid(format!("failed to configure {kind} cache {role}: {text}"))
     }
 
     fn flag(&self, key: &str, default: bool) -> Result<bool, WorkerError> {
@@ -96,7 +106,8 @@ impl<'a> Attrs<'a> {
             None => Ok(default),
             Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-            Some(_) => Err(self.invalid(key, "expected true or false")),
+            Some(value) if key == "force-compression" => Err(self.error(not_a_flag(key, value))),
+            Some(value) => Err(self.error(format!("failed to parse {key}: {value:?}: expected true or false"))),
         }
     }
 
@@ -104,7 +115,7 @@ impl<'a> Attrs<'a> {
     fn place(&self, dir: &str) -> Result<Place, WorkerError> {
         match self.kind {
             "registry" => Ok(Place::Registry {
-                reference: parse_reference(self.required("ref")?)?,
+                reference: parse_reference(self.required("ref")?).map_err(|error| self.error(error))?,
                 is_insecure: self.flag("registry.insecure", false)?,
             }),
             "local" => Ok(Place::Directory {
@@ -113,6 +124,8 @@ impl<'a> Attrs<'a> {
             kind if ELSEWHERE.contains(&kind) => Err(WorkerError::Unsupported(format!(
                 "caches of type {kind:?} are not supported by this daemon yet: use registry, local or inline"
             ))),
+            // Each as it is known to clients.
+            kind if self.role == IMPORTER => Err(WorkerError::Invalid(format!("unknown cache importer: {kind}"))),
             kind => Err(WorkerError::Invalid(format!("unknown cache {}: {kind:?}", self.role))),
         }
     }

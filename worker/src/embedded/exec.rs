@@ -9,9 +9,9 @@ use cairn_solver::worker::{CallContext, FailedState, FailedSubject, Ref, WorkerE
 
 use super::log::LogSink;
 use super::results::with_state;
-use super::ssh::LentAgent;
+use super::ssh::{Asked, LentAgent};
 use super::{EmbeddedWorker, blocking, failed, spans};
-use crate::executor::{Edits, ExecRequest, Grants, RunFailure};
+use crate::executor::{Edits, ExecError, ExecRequest, Grants, RunFailure};
 
 impl EmbeddedWorker {
     /// Runs a process.
@@ -106,8 +106,8 @@ impl EmbeddedWorker {
         .await
     }
 
-    /// Asks the clients for what a process needs of theirs. What is missing is left out; whether that is an error is
-    /// decided where it is used.
+    /// Asks the clients for what a process needs of theirs. A secret that is missing is left out; whether that is an
+    /// error is decided where it is used.
     pub(super) async fn grants(
         &self,
         op: &ExecOp,
@@ -127,11 +127,14 @@ impl EmbeddedWorker {
             }
         }
         for (index, mount) in op.mounts.iter().enumerate() {
-            if let MountKind::Ssh(grant) = &mount.kind
-                && let Some(agent) = self.lend_agent(&grant.id, &context.sessions).await?
-            {
-                grants.ssh.insert(index, agent.socket());
-                agents.push(agent);
+            let MountKind::Ssh(grant) = &mount.kind else { continue };
+            match self.lend_agent(&grant.id, &context.sessions).await? {
+                Asked::Lent(agent) => {
+                    grants.ssh.insert(index, agent.socket());
+                    agents.push(agent);
+                }
+                Asked::Refused(words) if !grant.optional => return Err(ExecError::no_ssh(&grant.id, &words).into()),
+                Asked::Refused(_) => {}
             }
         }
         Ok((grants, agents))

@@ -19,6 +19,7 @@ use cairn_solver::worker::WorkerError;
 use super::EmbeddedWorker;
 use crate::service::{ExportInput, Exporter, ExporterRequest};
 
+pub(super) use attrs::{not_a_compression, not_a_flag, not_a_number};
 pub(super) use blobs::{BlobOptions, LayerBlobs};
 
 /// The platforms of what is exported, and their ids.

@@ -11,7 +11,7 @@ use cairn_solver::worker::{CallContext, GitMeta, Ref, ResolvedSource, SourceMeta
 
 use super::blob;
 use super::log::LogSink;
-use super::ssh::LentAgent;
+use super::ssh::{Asked, LentAgent};
 use super::{EmbeddedWorker, blocking, failed};
 use crate::executor::ExecError;
 use crate::git::{
@@ -205,7 +205,10 @@ impl EmbeddedWorker {
             Protocol::Ssh => {
                 if !source.ssh_socket.is_empty() {
                     let lent = self.lend_agent(&source.ssh_socket, &context.sessions).await?;
-                    agent = Some(lent.ok_or_else(|| ExecError::NoSsh(source.ssh_socket.clone()))?);
+                    agent = Some(match lent {
+                        Asked::Lent(agent) => agent,
+                        Asked::Refused(words) => return Err(ExecError::no_ssh(&source.ssh_socket, &words).into()),
+                    });
                 }
                 ssh.known_hosts.clone_from(&source.known_ssh_hosts);
                 ssh.agent = agent.as_ref().map(LentAgent::short_path);

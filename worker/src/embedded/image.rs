@@ -353,7 +353,9 @@ impl Unpacker for ImageUnpacker {
             Origin::Layout(layout) => layout.fetch_blob(&descriptor, Some(progress)).await?,
         }
         drop(status);
-        let status = self.progress.begin(format!("extracting {}", blob.digest));
+        let status = self
+            .progress
+            .begin_action(format!("extracting {}", blob.digest), "extracting");
         let (content, digest, diff_id) = (self.content.clone(), blob.digest, blob.diff_id);
         let unpacked =
             tokio::task::spawn_blocking(move || unpack(&content, digest, diff_id, &dir, lowers.as_deref())).await??;

@@ -57,7 +57,9 @@ impl EmbeddedWorker {
                 follow: source.follow_paths.clone(),
             },
         };
-        let status = context.progress.begin(format!("transferring {}:", source.name));
+        let status = context
+            .progress
+            .begin_action(format!("transferring {}:", source.name), "transferring");
         let progress = Box::new(move |bytes| status.update(bytes, 0));
         let key = SourceKey::new(&name, &source.shared_key_hint, session.shared_key());
         let (trees, differ) = (self.0.trees.clone(), source.differ);

@@ -105,7 +105,7 @@ impl Unpacker for RemoteUnpacker {
         let fetched = self.worker.fetch_blob(&descriptor, origin, &self.context, Some(report));
         fetched.await?;
         drop(status);
-        let _status = progress.begin(format!("extracting {}", blob.digest));
+        let _status = progress.begin_action(format!("extracting {}", blob.digest), "extracting");
         let (content, digest, diff_id) = (self.worker.0.content.clone(), blob.digest, blob.diff_id);
         tokio::task::spawn_blocking(move || unpack(&content, digest, diff_id, &dir, lowers.as_deref())).await?
     }

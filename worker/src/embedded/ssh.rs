@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use cairn_session::ssh::Lending;
 use cairn_session::{LOOKUP_TIMEOUT, Session, SessionError, ssh};
 use cairn_solver::SessionGroup;
 use cairn_solver::worker::WorkerError;
@@ -17,6 +18,14 @@ use crate::sys::root::create_private_dirs;
 
 /// Name of the socket in its directory.
 const SOCKET: &str = "agent.sock";
+
+/// What came of asking the clients for an agent.
+pub(super) enum Asked {
+    /// One lends it.
+    Lent(LentAgent),
+    /// None does; what the last one said to that, empty if none did.
+    Refused(String),
+}
 
 /// A socket that leads to a client's agent. Gone when dropped, with every connection.
 pub(super) struct LentAgent {
@@ -74,25 +83,31 @@ pub(super) fn remove_leftovers(dir: &Path) -> io::Result<()> {
 }
 
 impl EmbeddedWorker {
-    /// Lends the agent of that id of the first client that has one; `None` if none has.
-    pub(super) async fn lend_agent(&self, id: &str, sessions: &SessionGroup) -> Result<Option<LentAgent>, WorkerError> {
+    /// Lends the agent of that id of the first client that has one.
+    pub(super) async fn lend_agent(&self, id: &str, sessions: &SessionGroup) -> Result<Asked, WorkerError> {
         let mut failure: Option<SessionError> = None;
+        let mut words = String::new();
         for session in sessions.ids() {
             let asked = async {
                 let session = self.0.sessions.get(&session, LOOKUP_TIMEOUT).await?;
-                Ok(ssh::check_agent(&session, id).await?.then_some(session))
+                let lending = ssh::check_agent(&session, id).await?;
+                Ok((session, lending))
             };
             match asked.await {
-                Ok(Some(session)) => {
+                Ok((session, Lending::Granted)) => {
                     let lent = LentAgent::new(&self.ssh_dir(), session, id);
                     let failed = |error| WorkerError::Failed(format!("failed to lend an ssh agent: {error}"));
-                    return lent.map(Some).map_err(failed);
+                    return lent.map(Asked::Lent).map_err(failed);
                 }
-                Ok(None) => {}
+                Ok((_, Lending::Refused(said))) => words = said,
+                Ok((_, Lending::Unsupported)) => {}
                 Err(error) => failure = Some(error),
             }
         }
-        failure.map_or(Ok(None), |error| Err(failed(&error)))
+        match failure {
+            None => Ok(Asked::Refused(words)),
+            Some(error) => Err(failed(&error)),
+        }
     }
 
     fn ssh_dir(&self) -> PathBuf {

@@ -60,6 +60,11 @@ struct DockerImage {
     layers: Vec<String>,
 }
 
+/// Mode of files that never change.
+const FIXED: u32 = 0o444;
+/// Mode of the lists of what is there, to which whoever unpacks a layout may want to add.
+const LIST: u32 = 0o644;
+
 /// Writes the image `root` under `names` to `writer`, with every blob it consists of, which `store` must have. Blocks.
 ///
 /// The bytes depend on the arguments alone. `created` goes into the index's annotations.
@@ -91,20 +96,21 @@ pub fn write_layout<W: Write>(
     }
     for (digest, size) in blobs {
         let blob = store.reader(&digest)?;
-        append(&mut tar, &blob_path(&digest), size, blob)?;
+        append(&mut tar, &blob_path(&digest), FIXED, size, blob)?;
     }
     let index = LayoutIndex {
         schema_version: 2,
         media_type: OCI_INDEX,
         manifests: entries(root, names, created),
     };
-    append_json(&mut tar, "index.json", &index)?;
+    append_json(&mut tar, "index.json", LIST, &index)?;
     if let Some(docker) = docker {
-        append_json(&mut tar, "manifest.json", &[docker])?;
+        append_json(&mut tar, "manifest.json", LIST, &[docker])?;
     }
     append_json(
         &mut tar,
         "oci-layout",
+        FIXED,
         &serde_json::json!({ "imageLayoutVersion": "1.0.0" }),
     )?;
     Ok(tar.finish()?)
@@ -164,15 +170,26 @@ fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-fn append_json<W: Write>(tar: &mut TarWriter<W>, path: &str, json: &impl Serialize) -> Result<(), LayoutError> {
+fn append_json<W: Write>(
+    tar: &mut TarWriter<W>,
+    path: &str,
+    mode: u32,
+    json: &impl Serialize,
+) -> Result<(), LayoutError> {
     let bytes = serde_json::to_vec(json)?;
-    append(tar, path, bytes.len() as u64, &bytes[..])
+    append(tar, path, mode, bytes.len() as u64, &bytes[..])
 }
 
-fn append<W: Write>(tar: &mut TarWriter<W>, path: &str, size: u64, data: impl Read) -> Result<(), LayoutError> {
+fn append<W: Write>(
+    tar: &mut TarWriter<W>,
+    path: &str,
+    mode: u32,
+    size: u64,
+    data: impl Read,
+) -> Result<(), LayoutError> {
     let entry = Entry {
         size,
-        ..Entry::new(path, EntryKind::File, 0o444)
+        ..Entry::new(path, EntryKind::File, mode)
     };
     Ok(tar.append(&entry, data)?)
 }

@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::records::{Outputs, write_records};
 use super::{Attrs, Place};
-use crate::embedded::export::BlobOptions;
+use crate::embedded::export::{BlobOptions, not_a_compression, not_a_number};
 use crate::embedded::{EmbeddedWorker, blocking, failed};
 use crate::image::{Descriptor, Document, Manifest, MediaTypes, assemble_index};
 use crate::layer::{LayerId, LayerList, LayerRecord};
@@ -41,16 +41,20 @@ pub(super) struct Exporter {
 impl Exporter {
     pub(super) fn new(worker: &EmbeddedWorker, place: Place, attrs: &Attrs<'_>) -> Result<Self, WorkerError> {
         let level = attrs.get("compression-level").map(str::parse::<i32>).transpose();
-        let level = level.map_err(|_| attrs.invalid("compression-level", "expected a number"))?;
+        let level = level.map_err(|_| {
+            let value = attrs.get("compression-level").unwrap_or_default();
+            attrs.error(not_a_number("compression-level", value))
+        })?;
         let is_oci = attrs.flag("oci-mediatypes", true)?;
         let is_image = attrs.flag("image-manifest", is_oci)?;
         if is_image && !is_oci {
-            return Err(attrs.invalid("image-manifest", "needs oci-mediatypes=true"));
+            return Err(attrs.error(
+                "invalid configuration for remote cache, OCI mediatypes are required for image-manifest cache format",
+            ));
         }
         let compression = attrs.get("compression").unwrap_or("gzip");
         let blobs = BlobOptions::named(compression, level, attrs.flag("force-compression", false)?);
-        let blobs =
-            blobs.ok_or_else(|| attrs.invalid("compression", "expected gzip, zstd, estargz or uncompressed"))?;
+        let blobs = blobs.ok_or_else(|| attrs.error(not_a_compression(compression)))?;
         if matches!(compression, "zstd" | "estargz") && !is_oci {
             return Err(attrs.invalid("compression", "needs oci-mediatypes=true"));
         }

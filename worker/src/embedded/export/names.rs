@@ -79,8 +79,11 @@ impl NameRules {
         let mut names = Vec::new();
         for name in &self.given {
             if name == FRONTENDS {
-                let said = metadata.get(IMAGE_NAME).map(|said| String::from_utf8_lossy(said));
-                for name in split(&said.unwrap_or_default()) {
+                let said = metadata.get(IMAGE_NAME).ok_or_else(|| {
+                    let nothing = format!("invalid reference format: the frontend gave no {IMAGE_NAME}");
+                    WorkerError::Invalid(format!("failed to parse {FRONTENDS}: {nothing}"))
+                })?;
+                for name in split(&String::from_utf8_lossy(said)) {
                     names.push(Name::parse(name)?);
                 }
             } else {
@@ -141,13 +144,8 @@ mod tests {
             let names = rules(&[("name", name)]).unwrap().given(&metadata).unwrap();
             assert_eq!(texts(&names), want);
         }
-        assert!(
-            rules(&[("name", "*")])
-                .unwrap()
-                .given(&BTreeMap::new())
-                .unwrap()
-                .is_empty()
-        );
+        let unsaid = rules(&[("name", "*")]).unwrap().given(&BTreeMap::new()).unwrap_err();
+        assert!(unsaid.to_string().contains("invalid reference format"), "{unsaid}");
         assert!(rules(&[("name", "a,B/../x")]).is_err());
         let hostile = BTreeMap::from([("image.name".to_owned(), Bytes::from_static(b"../../x"))]);
         assert!(rules(&[("name", "*")]).unwrap().given(&hostile).is_err());

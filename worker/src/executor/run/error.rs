@@ -42,8 +42,13 @@ pub enum ExecError {
     #[error("secret {0}: not found")]
     NoSecret(String),
     /// An ssh agent that is not optional is missing.
-    #[error("no SSH key {0:?} forwarded from the client")]
-    NoSsh(String),
+    #[error("no SSH key {id:?} forwarded from the client{said}")]
+    NoSsh {
+        /// Which agent.
+        id: String,
+        /// What the client says, after a colon.
+        said: String,
+    },
     /// The op contradicts itself or its inputs.
     #[error("{0}")]
     Invalid(String),
@@ -129,6 +134,19 @@ impl From<ExecutorError> for ExecError {
 }
 
 impl ExecError {
+    /// An ssh agent that is missed, and what the client says to that.
+    pub(crate) fn no_ssh(id: &str, words: &str) -> Self {
+        let said = if words.is_empty() {
+            String::new()
+        } else {
+            format!(": {words}")
+        };
+        Self::NoSsh {
+            id: id.to_owned(),
+            said,
+        }
+    }
+
     /// Says which process could not be run, if that is what this is about. One that the runtime program could not
     /// start has exited with that one's code, as far as clients can tell.
     pub(super) fn of_process(self, command: String) -> Self {
@@ -172,7 +190,7 @@ impl From<ExecError> for WorkerError {
                 Self::Exit { command, code, cause }
             }
             ExecError::Cancelled => Self::Cancelled,
-            ExecError::NoSecret(_) | ExecError::NoSsh(_) | ExecError::Gone => Self::NotFound(error.to_string()),
+            ExecError::NoSecret(_) | ExecError::NoSsh { .. } | ExecError::Gone => Self::NotFound(error.to_string()),
             _ if error.is_users_fault() => Self::Invalid(with_causes(&error)),
             _ => Self::Failed(with_causes(&error)),
         }

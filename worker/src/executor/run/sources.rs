@@ -194,7 +194,7 @@ impl Sources<'_> {
             return if grant.optional {
                 Ok(None)
             } else {
-                Err(ExecError::NoSsh(grant.id.clone()))
+                Err(ExecError::no_ssh(&grant.id, ""))
             };
         };
         let failed = || private("lend the ssh agent's socket");

@@ -76,7 +76,11 @@ impl ImageExporter {
             .settings
             .epoch
             .or_else(|| parts.first().and_then(|part| part.epoch));
-        if self.settings.rewrites_times && epoch.is_none() {
+        let rewriting = epoch.filter(|_| self.settings.rewrites_times).map(|epoch| {
+            let (seconds, date) = (epoch.as_second(), epoch.strftime("%Y-%m-%d %H:%M:%S +0000 UTC"));
+            progress.begin(format!("rewriting layers with source-date-epoch {seconds} ({date})"))
+        });
+        if self.settings.rewrites_times && rewriting.is_none() {
             warn(progress, "rewrite-timestamp does nothing without source-date-epoch");
         }
         if input.inline_cache.is_some() {
@@ -88,7 +92,7 @@ impl ImageExporter {
             self.single(part, media_types, levels, input.inline_cache.clone())
         });
         let images = futures_util::future::try_join_all(images).await?;
-        drop(status);
+        drop((status, rewriting));
         for image in &images {
             drop(progress.begin(format!("exporting manifest {}", image.manifest.digest())));
             drop(progress.begin(format!("exporting config {}", image.config.digest)));

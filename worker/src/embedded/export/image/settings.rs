@@ -7,7 +7,7 @@ use cairn_solver::worker::WorkerError;
 use jiff::Timestamp;
 
 use super::super::annotations::Annotations;
-use super::super::attrs::Attrs;
+use super::super::attrs::{Attrs, not_a_compression, not_a_number};
 use super::super::blobs::{BlobOptions, LayerForm, LayerFormat};
 use super::super::names::NameRules;
 use crate::archive::Times;
@@ -127,7 +127,7 @@ impl Settings {
         let store = store_settings(attrs)?;
         let rewrites_times = attrs.flag("rewrite-timestamp", false)?;
         if store.is_unpacked && rewrites_times {
-            return Err(attrs.invalid("rewrite-timestamp", "cannot be combined with unpack=true"));
+            return Err(attrs.error("exporter option \"rewrite-timestamp\" conflicts with \"unpack\""));
         }
         let names = NameRules::new(attrs)?;
         if store.is_pushed && names.is_empty() {
@@ -182,7 +182,7 @@ fn format(attrs: &Attrs<'_>) -> Result<LayerFormat, WorkerError> {
         Some("uncompressed") => LayerFormat::Tar(Compression::None),
         Some("zstd") => LayerFormat::Tar(Compression::Zstd),
         Some("estargz") => LayerFormat::Estargz,
-        Some(_) => return Err(attrs.invalid("compression", "expected gzip, zstd, estargz or uncompressed")),
+        Some(other) => return Err(attrs.error(not_a_compression(other))),
     })
 }
 
@@ -191,7 +191,7 @@ fn level(attrs: &Attrs<'_>, format: LayerFormat) -> Result<Option<i32>, WorkerEr
     let Some(text) = attrs.get(KEY).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let level = text.parse().map_err(|_| attrs.invalid(KEY, "expected a number"))?;
+    let level = text.parse().map_err(|_| attrs.error(not_a_number(KEY, text)))?;
     let checked = format.compression().checked_level(Some(level));
     checked.map_err(|error| attrs.invalid(KEY, &error.to_string()))?;
     Ok(Some(level))
@@ -268,10 +268,10 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for (pairs, want) in [
-            (&[("compression", "lzma")][..], "compression=\"lzma\""),
+            (&[("compression", "lzma")][..], "unsupported compression type lzma"),
             (
                 &[("compression-level", "x")],
-                "compression-level=\"x\": expected a number",
+                "non-integer value x specified for compression-level",
             ),
             (&[("compression-level", "10")], "is not between 0 and 9"),
             (
@@ -284,14 +284,21 @@ mod tests {
             ),
             (
                 &[("unpack", "true"), ("rewrite-timestamp", "true")],
-                "cannot be combined with unpack=true",
+                "exporter option \"rewrite-timestamp\" conflicts with \"unpack\"",
             ),
             (&[("push", "true")], "a name is needed to push to"),
             (
                 &[("annotation-layer.x", "")],
                 "image exporter: unrecognized annotation type layer",
             ),
-            (&[("store", "perhaps")], "store=\"perhaps\": expected true or false"),
+            (
+                &[("store", "perhaps")],
+                "non-bool value specified for store: \"perhaps\"",
+            ),
+            (
+                &[("annotation[x].a", "b")],
+                "\"x\": unknown operating system or architecture: invalid argument",
+            ),
             (&[("source-date-epoch", "now")], "expected seconds since 1970"),
         ] {
             let error = settings("image", pairs).unwrap_err().to_string();
