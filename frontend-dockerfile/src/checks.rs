@@ -7,8 +7,6 @@ mod config;
 mod file;
 mod secrets;
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use cairn_solver::llb::SourceFile;
 use cairn_solver::progress::Warning;
@@ -153,10 +151,8 @@ pub(crate) fn select(found: Findings, config: &CheckConfig, file: &Dockerfile) -
         }
         !config.skip.covers(finding.rule.name) && !own.is_some_and(|own| own.skip.covers(finding.rule.name))
     };
-    let mut said = HashSet::new();
-    let mut selected: Vec<Finding> = found.0.into_iter().filter(counts).collect();
-    selected.retain(|finding| said.insert((finding.rule.name, finding.message.clone(), finding.lines)));
-    selected
+    // Every use counts: two words of one instruction can have the same fault.
+    found.0.into_iter().filter(counts).collect()
 }
 
 #[cfg(test)]

@@ -64,6 +64,11 @@ impl Flags {
         self.list(name).pop().filter(|value| !value.is_empty())
     }
 
+    /// The value of a flag, also if it is empty.
+    pub(crate) fn given(&self, name: &str) -> Option<String> {
+        self.list(name).pop()
+    }
+
     /// All values of a flag.
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
         self.given

@@ -30,7 +30,7 @@ use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
 use crate::lower::{self, Lowered, Surroundings};
 use crate::options::{Options, is_labs};
-use crate::plan::{GraphBase, Plan, Resolved, Wanted};
+use crate::plan::{ContextImage, GraphBase, Plan, Resolved, Wanted};
 use crate::sbom::{self, Scanned, Scanner};
 use crate::suggest::suggestion;
 use crate::syntax;
@@ -95,7 +95,7 @@ struct Build<'a> {
 }
 
 /// What tells look-ups of images apart: reference, platform, and the named context it is for.
-type ImageKey = (String, Platform, Option<String>);
+type ImageKey = (String, Platform, Option<ContextImage>);
 
 /// What a look-up of an image came to.
 #[derive(Clone)]
@@ -376,7 +376,14 @@ impl Build<'_> {
     async fn look_up(&self, plan: &Plan, wanted: &Wanted) -> Result<Found, FrontendError> {
         let reference = &wanted.reference;
         let name = match (&wanted.context, self.options.multi_platform) {
-            (Some(context), _) => format!("[context {context}] load metadata for {reference}"),
+            (Some(context), _) => {
+                let image = if wanted.layout.is_none() {
+                    &context.written
+                } else {
+                    reference
+                };
+                format!("[context {}] load metadata for {image}", context.title)
+            }
             (None, true) => format!("[{} internal] load metadata for {reference}", wanted.platform),
             (None, false) => format!("[internal] load metadata for {reference}"),
         };

@@ -155,10 +155,10 @@ fn near_word(word: &str) -> String {
     let Some(found) = known.iter().find(|known| near.contains(&format!("mean {known}?"))) else {
         return String::new();
     };
-    let shown = if word == lower {
-        found.clone()
-    } else {
+    let shown = if word == word.to_ascii_uppercase() {
         found.to_ascii_uppercase()
+    } else {
+        found.clone()
     };
     format!(" (did you mean {shown}?)")
 }

@@ -88,7 +88,7 @@ pub(crate) enum Base {
     Stage(usize),
     Image {
         reference: ImageRef,
-        context: Option<String>,
+        context: Option<ContextImage>,
         /// The client's OCI layout that it is in; `None` for a registry.
         layout: Option<String>,
         resolved: Option<Box<Resolved>>,
@@ -100,6 +100,15 @@ pub(crate) enum Base {
     },
     /// Whatever a named context stands for otherwise.
     Graph(GraphBase),
+}
+
+/// The named context that an image comes from, in the words in which it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ContextImage {
+    /// The context.
+    pub(crate) title: String,
+    /// The image, as the client wrote it.
+    pub(crate) written: String,
 }
 
 /// A base that is made by a graph of its own.
@@ -141,7 +150,7 @@ pub(crate) struct Wanted {
     pub(crate) stage: usize,
     pub(crate) reference: String,
     pub(crate) platform: Platform,
-    pub(crate) context: Option<String>,
+    pub(crate) context: Option<ContextImage>,
     pub(crate) layout: Option<String>,
 }
 
@@ -402,10 +411,10 @@ impl Plan {
     pub(crate) fn replaced(&mut self, options: &Options, index: usize, instead: &str) -> Result<(), DockerfileError> {
         let stage = &mut self.stages[index];
         if let Base::Image {
-            context: Some(title), ..
+            context: Some(context), ..
         } = &stage.base
         {
-            let context = NamedContext::instead(options, title, instead);
+            let context = NamedContext::instead(options, &context.title, instead);
             let context = context.map_err(|cause| DockerfileError::at(stage.first_lines(), cause))?;
             stage.base = context.base;
         }

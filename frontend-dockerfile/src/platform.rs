@@ -30,7 +30,19 @@ pub(crate) fn parse(text: &str, default: &Platform) -> Result<Platform, String> 
         None => return fail("unknown operating system or architecture"),
         Some(tail) => match format!("{lower}/{tail}").parse::<Platform>() {
             Ok(platform) => platform.normalized(),
-            Err(_) => return fail("cannot parse platform specifier"),
+            Err(_) => {
+                // At most four parts are told apart.
+                let mut parts = text.splitn(4, '/');
+                return match parts.nth(3).filter(|part| part.contains('/')) {
+                    Some(part) => Err(format!(
+                        "{} is an invalid component of {}: platform specifier component must match \
+                         \"^[A-Za-z0-9_.-]+$\": invalid argument",
+                        gofmt::quote(part),
+                        gofmt::quote(text)
+                    )),
+                    None => fail("cannot parse platform specifier"),
+                };
+            }
         },
     };
     let (version, features) = version

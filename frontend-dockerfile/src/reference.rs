@@ -32,19 +32,19 @@ impl ImageRef {
     }
 
     fn explain(text: &str) -> String {
-        let name = text.split(['@', ':']).next().unwrap_or_default();
-        let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
-        if name.contains(|c: char| c.is_ascii_uppercase()) && name.chars().all(usable) {
-            let repository = match name.split_once('/') {
-                // What looks like a registry is none of the name's business.
-                Some((registry, rest))
-                    if rest.contains(|c: char| c.is_ascii_uppercase())
-                        && registry.contains(|c: char| c == '.' || c.is_ascii_uppercase()) =>
-                {
-                    rest.to_owned()
-                }
-                Some(_) => name.to_owned(),
-                None => format!("library/{name}"),
+        let has_capital = |text: &str| text.contains(|c: char| c.is_ascii_uppercase());
+        // What looks like a registry is none of the name's business.
+        let is_registry = |first: &str, rest: &str| {
+            first == "localhost" || first.contains(['.', ':']) || has_capital(first) && has_capital(rest)
+        };
+        let behind = text.split_once('/').filter(|(first, rest)| is_registry(first, rest));
+        let name = behind.map_or(text, |(_, rest)| rest);
+        let name = name.split(['@', ':']).next().unwrap_or_default();
+        if has_capital(name) {
+            let repository = if behind.is_none() && !name.contains('/') {
+                format!("library/{name}")
+            } else {
+                name.to_owned()
             };
             return format!("invalid reference format: repository name ({repository}) must be lowercase");
         }
@@ -142,6 +142,14 @@ mod tests {
             (
                 "Bad/name",
                 "invalid reference format: repository name (Bad/name) must be lowercase",
+            ),
+            (
+                "Bad_Name!",
+                "invalid reference format: repository name (library/Bad_Name!) must be lowercase",
+            ),
+            (
+                "localhost:5000/Foo:1",
+                "invalid reference format: repository name (Foo) must be lowercase",
             ),
             ("a b", "invalid reference format"),
             ("a@sha256:x", "invalid reference format"),

@@ -167,11 +167,11 @@ pub enum FrontendError {
         /// Where in it; [`SourceLocation::file`] is not used.
         locations: Vec<SourceLocation>,
     },
-    /// Something failed on behalf of an option.
-    #[error("failed with {option}: {source}")]
+    /// Something failed that was part of something else.
+    #[error("{what}: {source}")]
     For {
-        /// The option and its value.
-        option: String,
+        /// What cannot be done because of it.
+        what: String,
         /// What failed.
         source: Box<Self>,
     },

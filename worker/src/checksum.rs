@@ -12,6 +12,7 @@ use cairn_patterns::PatternError;
 use cairn_solver::Digest;
 use cairn_solver::worker::ContentSelector;
 
+use crate::causes::system_words;
 use crate::tree::identity::Parts;
 use crate::tree::view::View;
 
@@ -54,13 +55,21 @@ pub enum ChecksumCause {
     #[error("invalid excludepatterns: {0}")]
     Exclude(PatternError),
     /// A file could not be read.
-    #[error("failed to read {path:?}: {source}")]
+    #[error("failed to read {path:?}: {}", read_problem(source))]
     Read {
         /// Path from the root.
         path: String,
         /// Why.
         source: std::io::Error,
     },
+}
+
+fn read_problem(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        // As clients know it.
+        Some(libc::ELOOP) => "too many links".to_owned(),
+        _ => system_words(error),
+    }
 }
 
 impl ChecksumError {

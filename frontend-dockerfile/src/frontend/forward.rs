@@ -52,7 +52,7 @@ pub(super) async fn forward(
             }],
         },
         None => FrontendError::For {
-            option: format!("build-arg:BUILDKIT_SYNTAX = {value}"),
+            what: format!("failed with build-arg:BUILDKIT_SYNTAX = {value}"),
             source: Box::new(error),
         },
     }))

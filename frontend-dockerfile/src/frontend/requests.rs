@@ -116,8 +116,11 @@ impl Build<'_> {
             let built = self.lower_all(file, vec![platform], &mut found).await;
             let found = checks::select(found, &checks, file);
             let outcome = built.and_then(|_| self.check_violations(&checks, &found));
-            let is_news = |finding: &Finding| said.insert((finding.message.clone(), finding.lines.first));
-            all.extend(found.into_iter().filter(is_news));
+            // What was found for a platform before is not told again; what is found twice in one is.
+            let key = |finding: &Finding| (finding.message.clone(), finding.lines.first);
+            let news: Vec<Finding> = found.into_iter().filter(|found| !said.contains(&key(found))).collect();
+            said.extend(news.iter().map(key));
+            all.extend(news);
             outcome?;
         }
         Ok(())

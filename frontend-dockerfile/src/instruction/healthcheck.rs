@@ -1,5 +1,7 @@
 //! `HEALTHCHECK`.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use crate::flags::{FlagKind, FlagSpec, Flags};
 use crate::gofmt;
 use crate::syntax::{Args, Node};
@@ -85,9 +87,13 @@ fn retries(flags: &Flags) -> Result<i64, String> {
     let Some(value) = flags.text("retries") else {
         return Ok(0);
     };
-    let number: i32 = value
-        .parse()
-        .map_err(|_| format!("strconv.ParseInt: parsing {}: invalid syntax", gofmt::quote(&value)))?;
+    let number: i32 = value.parse().map_err(|error: ParseIntError| {
+        let problem = match error.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        format!("strconv.ParseInt: parsing {}: {problem}", gofmt::quote(&value))
+    })?;
     if number < 0 {
         return Err(format!("--retries cannot be negative ({number})"));
     }

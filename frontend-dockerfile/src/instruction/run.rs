@@ -133,14 +133,14 @@ pub(super) fn run(node: &Node) -> Result<Run, String> {
         .iter()
         .map(|value| mount_flag(value))
         .collect::<Result<_, _>>()?;
-    let network = match flags.text("network").as_deref() {
+    let network = match flags.given("network").as_deref() {
         None => None,
         Some("default") => Some(NetworkFlag::Default),
         Some("host") => Some(NetworkFlag::Host),
         Some("none") => Some(NetworkFlag::None),
         Some(other) => return Err(format!("invalid network mode {}", gofmt::quote(other))),
     };
-    let insecure = match flags.text("security").as_deref() {
+    let insecure = match flags.given("security").as_deref() {
         None | Some("sandbox") => false,
         Some("insecure") => true,
         Some(other) => return Err(format!("security {} is not valid", gofmt::quote(other))),

@@ -29,15 +29,15 @@ impl Lowering<'_> {
             Kind::Cmd(command) => {
                 let argv = argv(state, command);
                 state.image.set_cmd(&argv);
-                self.check_form(state, step, command);
                 self.only_last(state.commands.cmd.replace(lines), &step.instruction.word);
+                self.check_form(state, step, command);
                 format!("CMD {}", gofmt::quoted_list(&argv))
             }
             Kind::Entrypoint(command) => {
                 let argv = argv(state, command);
                 state.image.set_entrypoint(&argv);
-                self.check_form(state, step, command);
                 self.only_last(state.commands.entrypoint.replace(lines), &step.instruction.word);
+                self.check_form(state, step, command);
                 if state.commands.cmd.is_none() {
                     state.image.clear_cmd();
                 }

@@ -211,9 +211,6 @@ impl Lowering<'_> {
 
     /// Lays the copy over what is there. Both ops are one step to the user.
     fn link(&mut self, state: &StageState, op: CopyOp, mut metadata: OpMetadata, name: &str, lines: Lines) -> NodeId {
-        let Some(root) = state.root else {
-            return self.add_copy(op, metadata, lines);
-        };
         let group = ProgressGroup {
             id: format!("link:{}:{}:{name}", self.plan.platform, lines.first),
             name: name.to_owned(),
@@ -226,6 +223,9 @@ impl Lowering<'_> {
             ..group.clone()
         }));
         let copied = self.add_copy(op, metadata, lines);
+        let Some(root) = state.root else {
+            return copied;
+        };
         let metadata = OpMetadata {
             ignore_cache: state.ignore_cache,
             progress_group: Some(Arc::new(group)),

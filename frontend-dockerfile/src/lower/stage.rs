@@ -141,8 +141,8 @@ impl Lowering<'_> {
         }
         let pinned = reference.pinned(&resolved.digest);
         let name = match (context, layout) {
-            (Some(context), Some(_)) => format!("[context {context}] OCI load from client"),
-            (Some(context), None) => format!("[context {context}] {pinned}"),
+            (Some(context), Some(_)) => format!("[context {}] OCI load from client", context.title),
+            (Some(context), None) => format!("[context {}] {}", context.title, context.written),
             (None, _) if index < self.plan.declared => state.names.next(&state.env, &format!("FROM {pinned}")),
             (None, _) => format!("FROM {pinned}"),
         };

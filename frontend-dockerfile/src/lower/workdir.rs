@@ -22,13 +22,13 @@ impl Lowering<'_> {
         let text = self.display(step, expander, &state.env)?;
         let mut expanded = self.expand(state, written, lines)?;
         let is_windows = state.image.os() == "windows";
-        if is_windows {
-            expanded = path::without_drive(&expanded).map_err(|message| DockerfileError::at(lines, message))?;
-        }
-        if !state.has_workdir && !expanded.is_empty() && !expanded.starts_with('/') {
+        if !state.has_workdir && !is_absolute(&expanded, is_windows) {
             let message =
                 format!("Relative workdir \"{expanded}\" can have unexpected results if the base image changes");
             self.find(&WORKDIR_RELATIVE_PATH, lines, message);
+        }
+        if is_windows {
+            expanded = path::without_drive(&expanded).map_err(|message| DockerfileError::at(lines, message))?;
         }
         state.has_workdir = true;
         if expanded.starts_with('/') && !is_windows {
@@ -70,7 +70,38 @@ impl Lowering<'_> {
                     .add(op, state.root.into_iter().collect(), None, metadata, Some(lines)),
             );
         }
-        let created_by = format!("WORKDIR {shown}");
+        let created_by = format!("WORKDIR {}", state.cwd);
         self.history(state, created_by, is_root, lines)
+    }
+}
+
+/// Whether a directory is named from the root. On Windows, a drive without a slash is none of its roots.
+fn is_absolute(path: &str, is_windows: bool) -> bool {
+    let is_slash = |c: Option<&u8>| c.is_some_and(|c| *c == b'/' || is_windows && *c == b'\\');
+    let bytes = path.as_bytes();
+    is_slash(bytes.first()) || is_windows && bytes.get(1) == Some(&b':') && is_slash(bytes.get(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_named_from_a_root_or_not() {
+        for (path, unix, windows) in [
+            ("/x", true, true),
+            ("x", false, false),
+            ("", false, false),
+            ("\\x", false, true),
+            ("c:\\x", false, true),
+            ("C:/x", false, true),
+            ("c:x", false, false),
+        ] {
+            assert_eq!(
+                (is_absolute(path, false), is_absolute(path, true)),
+                (unix, windows),
+                "{path}"
+            );
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::options::Options;
 use crate::reference::ImageRef;
 use crate::remote::GitRef;
 
-use super::{Base, GraphBase};
+use super::{Base, ContextImage, GraphBase};
 
 /// A named context that was asked for by its name.
 #[derive(Debug, Clone)]
@@ -98,10 +98,17 @@ impl Lookup<'_> {
             ImageRef::parse(image).map_err(|cause| format!("failed to parse context {}: {cause}", self.title))?;
         Ok(Base::Image {
             reference,
-            context: Some(self.title.to_owned()),
+            context: Some(self.shown(image)),
             layout: None,
             resolved: None,
         })
+    }
+
+    fn shown(&self, written: &str) -> ContextImage {
+        ContextImage {
+            title: self.title.to_owned(),
+            written: written.to_owned(),
+        }
     }
 
     fn git(&self, specifier: &str) -> Result<Base, String> {
@@ -141,7 +148,7 @@ impl Lookup<'_> {
         let reference = ImageRef::parse(&format!("{name}@{digest}")).map_err(|_| fail())?;
         Ok(Base::Image {
             reference,
-            context: Some(self.title.to_owned()),
+            context: Some(self.shown(text)),
             layout: Some(store.to_owned()),
             resolved: None,
         })

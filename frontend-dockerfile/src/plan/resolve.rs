@@ -114,7 +114,8 @@ impl Plan {
         name: &str,
         lines: Lines,
     ) -> Result<usize, DockerfileError> {
-        if name.bytes().all(|b| b.is_ascii_digit()) {
+        let digits = name.strip_prefix(['-', '+']).unwrap_or(name);
+        if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
             let number = name.parse::<usize>().ok().filter(|number| *number < self.declared);
             return number.ok_or_else(|| DockerfileError::at(lines, format!("invalid stage index {name}")));
         }

@@ -169,7 +169,9 @@ impl<'a> Unpacker<'a> {
         self.applied.entries += 1;
         let path = checked_path(&entry.path, &entry.path)?;
         let Some(name) = path.file_name() else {
-            return self.layer_root(entry);
+            // What an archive is extracted into looks like whoever made it wants, not like what was packed.
+            let is_own = self.options.plain.is_some() && entry.kind == EntryKind::Directory;
+            return if is_own { Ok(()) } else { self.layer_root(entry) };
         };
         if self.options.plain.is_some() {
             return self.create(&path, name, entry, data);

@@ -140,7 +140,7 @@ enum FrameState {
     Waiting,
     /// It gets the source's look when it is left.
     Dressed,
-    /// It was there before and is the top: it keeps its look, and this time.
+    /// It was there before and is the top: it keeps its look, and gets the source's time, or this if that has none.
     Kept(Time),
 }
 
@@ -260,6 +260,11 @@ impl Copier<'_, '_, '_> {
         match frame.state {
             FrameState::Waiting => Ok(()),
             FrameState::Kept(time) => {
+                let time = match &frame.source.node.origin {
+                    // The root of what a client sent has no time of its own.
+                    Origin::TreeRoot => self.rules.look.mtime.unwrap_or(time),
+                    _ => self.rules.look.mtime_of(&frame.source.node),
+                };
                 let dir = self.dest.writable(&frame.target).map_err(failed)?;
                 at::set_times_fd(&dir.upper, None, Some(time)).map_err(failed)
             }

@@ -7,6 +7,7 @@ use cairn_patterns::PatternError;
 
 use super::mode::ModeSyntax;
 use super::mounts::MountError;
+use crate::causes::with_causes;
 use crate::checksum::ChecksumCause;
 
 /// Failure of a file operation.
@@ -120,15 +121,7 @@ pub(super) fn shown(path: &Path) -> String {
     format!("/{}", path.display())
 }
 
-/// The system's words for an error, without Rust's addition of the number.
+/// What the error says, in the system's words where it is the system's.
 pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    if error.raw_os_error().is_none() {
-        return text;
-    }
-    let words = text.split(" (os error").next().unwrap_or(&text);
-    let mut chars = words.chars();
-    chars
-        .next()
-        .map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+    with_causes(error)
 }

@@ -43,7 +43,7 @@ impl Look {
             .map_or(node.mode, |mode| mode.apply(node.mode, node.is_dir()))
     }
 
-    fn mtime_of(&self, node: &Node) -> Time {
+    pub(super) fn mtime_of(&self, node: &Node) -> Time {
         self.mtime.unwrap_or_else(|| Time::from_nanos(node.mtime_ns))
     }
 

@@ -58,7 +58,8 @@ impl Holds {
     }
 }
 
-/// Layers, bottom first, kept from being pruned for as long as a clone of this lives. No layer is in it twice.
+/// Layers, bottom first, kept from being pruned for as long as a clone of this lives. A layer may be in it more than once,
+/// as in images: steps that change nothing all make the same one.
 #[derive(Clone)]
 pub struct LayerList(Arc<Held>);
 
@@ -85,16 +86,21 @@ impl LayerList {
         self.0.ids.last()
     }
 
-    /// Lays `others` over this, in order.
+    /// The layers that a mount is made of, bottom first, each once.
     ///
     /// A layer that comes twice counts where it comes last: whatever it holds wins over all below, so that the earlier
     /// occurrence shows nowhere.
+    pub(super) fn mounted(&self) -> Vec<&LayerId> {
+        let mut seen = HashSet::new();
+        let mut ids: Vec<&LayerId> = self.ids().iter().rev().filter(|id| seen.insert(*id)).collect();
+        ids.reverse();
+        ids
+    }
+
+    /// Lays `others` over this, in order.
     pub fn merge(&self, others: &[Self]) -> Self {
         let all = self.ids().iter().chain(others.iter().flat_map(|other| other.ids()));
-        let mut seen = HashSet::new();
-        let mut ids: Vec<LayerId> = all.rev().filter(|id| seen.insert(*id)).cloned().collect();
-        ids.reverse();
-        self.0.holds.hold(ids)
+        self.0.holds.hold(all.cloned().collect())
     }
 
     /// The lowest `count` layers.

@@ -61,23 +61,18 @@ impl LayerStore {
         upper: Option<(&Root, &Root)>,
         in_use: Option<std::sync::Arc<()>>,
     ) -> Result<Mounted, LayerError> {
-        if list.ids().len() > MAX_LOWERS {
-            return Err(LayerError::TooManyLayers(list.ids().len()));
+        let ids = list.mounted();
+        if ids.len() > MAX_LOWERS {
+            return Err(LayerError::TooManyLayers(ids.len()));
         }
         // Below the layers, directories without content make up for those the kernel asks for: two lower ones without
         // an upper one. A bare bind mount would show whiteouts as device files.
         let needed = if upper.is_some() { 1 } else { 2 };
-        let mut roots = Vec::with_capacity(list.ids().len() + 2);
-        for path in self
-            .inner
-            .dirs
-            .empty
-            .iter()
-            .take(needed_empty(needed, list.ids().len()))
-        {
+        let mut roots = Vec::with_capacity(ids.len() + 2);
+        for path in self.inner.dirs.empty.iter().take(needed_empty(needed, ids.len())) {
             roots.push(Root::open(path).map_err(LayerError::io("open", path))?);
         }
-        for id in list.ids() {
+        for id in ids {
             roots.extend(self.cover(id)?);
             roots.push(self.layer_root(id)?);
         }

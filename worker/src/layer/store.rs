@@ -204,8 +204,8 @@ impl LayerStore {
         origin: Option<&BlobOrigin>,
     ) -> Result<LayerList, LayerError> {
         let ids = blobs.iter().map(|blob| LayerId::of_diff(&blob.diff_id)).collect();
-        // Held before recorded, so that no pruning comes between. A layer twice in an image counts once.
-        let list = self.inner.holds.hold(Vec::new()).merge(&[self.inner.holds.hold(ids)]);
+        // Held before recorded, so that no pruning comes between.
+        let list = self.inner.holds.hold(ids);
         self.inner.db.write(|changes| {
             for blob in blobs {
                 let id = LayerId::of_diff(&blob.diff_id);

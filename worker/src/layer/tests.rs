@@ -187,13 +187,12 @@ fn merging_is_concatenation_and_the_last_occurrence_counts() {
     let left = layer(&store, &base, write("f", "left"));
     let right = layer(&store, &base, write("g", "right"));
     let merged = left.merge(std::slice::from_ref(&right));
-    assert_eq!(merged.ids().len(), 3);
+    assert_eq!(merged.ids().len(), 4, "images have all of them");
     let mounted = store.mount_readonly(&merged).unwrap();
     assert_eq!(mounted.root().read_file_limited("f", 10).unwrap(), b"base");
     assert_eq!(mounted.root().read_file_limited("g", 10).unwrap(), b"right");
     drop(mounted);
-    assert_eq!(merged.bottom(1).ids(), &left.ids()[1..]);
-    assert_eq!(merged.above(1), right);
+    assert_eq!((merged.bottom(2), merged.above(2)), (left, right));
 }
 
 #[test]
@@ -648,4 +647,26 @@ async fn a_cache_directory_starts_with_its_seed() {
     assert_eq!(cache.root().read_link("l").unwrap(), "/etc/passwd");
     let other = store.cache_dir(&request(CacheSharing::Shared)).await.unwrap();
     assert_ne!(cache.path(), other.path());
+}
+
+#[test]
+fn a_layer_that_is_there_twice_is_kept_used_and_pruned_as_one() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let twice = layer(&store, &store.scratch(), write("f", "twice"));
+    let between = layer(&store, &store.scratch(), write("f", "between"));
+    let list = twice.merge(&[between, twice.clone()]);
+    let above = layer(&store, &list, write("g", "above"));
+    assert_eq!(above.ids().len(), 4);
+    let mounted = store.mount_readonly(&above).unwrap();
+    assert_eq!(mounted.root().read_file_limited("f", 10).unwrap(), b"twice");
+    drop(mounted);
+    let result = store.record_result(&above).unwrap();
+    drop((twice, list, above));
+    let pinned = store.pin(&result).unwrap().expect("it was recorded");
+    assert_eq!(pinned.ids().len(), 4);
+    assert_eq!(names(&store, &pinned), set(&["f", "g"]));
 }

@@ -81,7 +81,11 @@ impl FrontendImage {
             mode: Default::default(),
             layout: None,
         };
-        let found = bridge.resolve_image(query, "").await?;
+        let found = bridge.resolve_image(query, "").await;
+        let found = found.map_err(|error| FrontendError::For {
+            what: format!("failed to resolve source metadata for {}", reference.whole()),
+            source: Box::new(error.into()),
+        })?;
         let reference = normalize(&found.reference)?;
         let source = SourceOp::Image(ImageSource {
             reference: pinned(&reference, &found.digest),

@@ -534,3 +534,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_an_archive_is_extracted_into_keeps_its_look() {
+    if !is_root() {
+        return;
+    }
+    let top = Entry {
+        mode: 0o1777,
+        uid: 5,
+        gid: 6,
+        mtime: Mtime { seconds: 7, nanos: 0 },
+        ..directory("./")
+    };
+    let tar = archive(&[(top, b""), (file("./f"), b"1")]);
+    let look = |dir: &tempfile::TempDir| {
+        let metadata = fs::metadata(dir.path()).unwrap();
+        (
+            metadata.mode() & 0o7777,
+            metadata.uid(),
+            metadata.gid(),
+            metadata.mtime() == 7,
+        )
+    };
+
+    let (dir, root) = temp_root();
+    let before = look(&dir);
+    for owner in [None, Some((1, 2))] {
+        extract(&tar[..], &root, owner).unwrap();
+        assert_eq!(look(&dir), before);
+    }
+    assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"1");
+
+    let (dir, root) = temp_root();
+    apply(&tar[..], &root, &ApplyOptions::default()).unwrap();
+    assert_eq!(
+        look(&dir),
+        (0o1777, 5, 6, true),
+        "a layer says what its root looks like"
+    );
+}

@@ -169,8 +169,7 @@ fn times_are_kept() {
             bench.run(vec![action]).unwrap().remove(0).pop().unwrap()
         };
         let layer = copy(dockerfile_copy("s", "/d"));
-        assert_eq!(second(&layer.join("d")), 77, "the top directory was there");
-        for path in ["d/f", "d/l", "d/t", "d/t/g"] {
+        for path in ["d", "d/f", "d/l", "d/t", "d/t/g"] {
             assert_eq!(second(&layer.join(path)), 1_700_000_000, "{path}");
         }
         let layer = copy(dockerfile_copy("s/f", "/e/x/f"));
