@@ -54,6 +54,9 @@ impl Peers {
         ];
         let context = lab.files("context", &files)?;
         std::os::unix::fs::symlink("sub/file", context.join("dir/link"))?;
+        // Whole seconds: plain tars have no others, and the engine rounds where this daemon cuts.
+        let touch = Program::new("touch").dir(&context).args(["-h", "-d", "@1600000000"]);
+        touch.args(["greet", "dir/link", "dir/sub/file"]).output()?;
         Ok(Some(Self {
             ours: Buildx::remote(&lab, &daemon)?,
             theirs: Buildx::engine(&lab, &engine)?,
