@@ -7,13 +7,13 @@
 //! | op | own fields | inputs |
 //! |---|---|---|
 //! | source | what it resolved to | – |
-//! | exec | all that the process can notice | read-only mounts by content, others by identity |
+//! | exec | all that the process can notice | mounts that become no result by content, others by identity |
 //! | file | platform, every action with all its options | copied-from by content, changed by identity |
 //! | merge, diff, passthrough | order of inputs | by identity |
 //! | build | none | what the nested definition asks for, by identity |
 //!
 //! Not in any key: names, progress groups, source locations, proxies, addresses of extra hosts, secret values, control
-//! group settings, cache mount ids' contents, times of copied files.
+//! group settings, ids of cache mounts and what they hold, times of copied files.
 
 mod dependencies;
 mod op_fields;

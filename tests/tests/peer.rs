@@ -3,15 +3,11 @@
 //! What file operations, merges and differences mean is found out by asking both. `CAIRN_PEER_CASES` (default 40) is how
 //! many definitions are tried.
 
-use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::Path;
-
-use anyhow::{Context as _, anyhow};
-use cairn_client::{Client, ClientError, OutputTarget, SolveOptions, SolveOutput};
+use anyhow::anyhow;
+use cairn_client::SolveOptions;
 use cairn_proto::pb;
 use cairn_tests::llb::{self, Graph, change_files};
-use cairn_tests::{Daemon, Engine, Lab, Need};
+use cairn_tests::{Daemon, Engine, Lab, Need, files_of};
 use pb::file_action::Action;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -293,56 +289,6 @@ fn action(change: &Change, input: i64, from: i64) -> pb::FileAction {
     }
 }
 
-/// What a daemon made of a definition: by path, or why it did not.
-type Outcome = Result<BTreeMap<String, String>, String>;
-
-async fn solve(client: &Client, definition: &pb::Definition, target: &Path) -> anyhow::Result<Outcome> {
-    let output = SolveOutput {
-        kind: "tar".to_owned(),
-        attrs: BTreeMap::new(),
-        target: Some(OutputTarget::file(target.to_owned())),
-    };
-    let options = SolveOptions {
-        definition: Some(definition.clone()),
-        outputs: vec![output],
-        ..SolveOptions::default()
-    };
-    match cairn_tests::solve(client, options).await {
-        Ok(_) => contents(target).map(Ok),
-        Err(ClientError::Build(failure)) => Ok(Err(failure.message.clone())),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What is in a tar. Directories have times of their own only by chance.
-fn contents(tar: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut found: BTreeMap<String, String> = BTreeMap::new();
-    for entry in tar::Archive::new(std::fs::File::open(tar)?).entries()? {
-        let mut entry = entry?;
-        let path = entry.path()?.display().to_string().trim_matches('/').to_owned();
-        let link = entry.link_name()?.map(|link| link.display().to_string());
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content)?;
-        let header = entry.header();
-        let kind = header.entry_type();
-        if let (true, Some(link)) = (kind.is_hard_link(), &link) {
-            let first = found.get(link.trim_matches('/')).context("a link to nothing")?.clone();
-            found.insert(path, first);
-            continue;
-        }
-        let time = if kind.is_dir() { 0 } else { header.mtime()? };
-        let text = format!(
-            "{kind:?} {:o} {}:{} {time} {link:?} {}",
-            header.mode()? & 0o7777,
-            header.uid()?,
-            header.gid()?,
-            String::from_utf8_lossy(&content)
-        );
-        found.insert(path, text);
-    }
-    Ok(found)
-}
-
 #[test]
 fn random_definitions_give_the_same_files() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers, Need::Sid])? else {
@@ -369,8 +315,9 @@ fn random_definitions_give_the_same_files() -> anyhow::Result<()> {
         let both = async {
             // A build that fails may take its connection to the engine with it.
             let (ours, theirs) = tokio::try_join!(daemon.connect(), engine.connect())?;
-            let our = solve(&ours, &definition, &our_tar).await?;
-            anyhow::Ok((our, solve(&theirs, &definition, &their_tar).await?))
+            let our = files_of(&ours, &definition, SolveOptions::default(), &our_tar).await?;
+            let their = files_of(&theirs, &definition, SolveOptions::default(), &their_tar).await?;
+            anyhow::Ok((our, their))
         };
         let (our, their) = runtime
             .block_on(both)

@@ -275,6 +275,17 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> WorkerError {
     WorkerError::Failed(with_causes(error))
 }
 
+/// An error in finding out what a source stands for, as clients know it.
+fn no_key(error: WorkerError) -> WorkerError {
+    let prefixed = |text: String| format!("failed to load cache key: {text}");
+    match error {
+        WorkerError::NotFound(text) => WorkerError::NotFound(prefixed(text)),
+        WorkerError::Invalid(text) => WorkerError::Invalid(prefixed(text)),
+        WorkerError::Failed(text) => WorkerError::Failed(prefixed(text)),
+        other => other,
+    }
+}
+
 fn unsupported(source: &SourceOp) -> WorkerError {
     let name = Op::Source(source.clone()).name();
     WorkerError::Unsupported(format!("source {name} is not supported by this worker"))
@@ -303,11 +314,14 @@ impl Worker for EmbeddedWorker {
     ) -> Result<ResolvedSource, WorkerError> {
         let resolved = async {
             match source {
-                SourceOp::Image(source) => self.resolve_image_source(source, platform, context).await,
+                SourceOp::Image(source) => {
+                    let resolved = self.resolve_image_source(source, platform, context).await;
+                    resolved.map_err(no_key)
+                }
                 SourceOp::Local(source) => self.receive_directory(source, context).await,
                 SourceOp::Git(source) => self.resolve_git(source, context).await,
                 SourceOp::Http(source) => self.0.http.resolve(source, context).await,
-                SourceOp::OciLayout(source) => self.resolve_layout_source(source, platform),
+                SourceOp::OciLayout(source) => self.resolve_layout_source(source, platform).map_err(no_key),
                 SourceOp::Blob(source) => Self::resolve_blob(source),
             }
         };

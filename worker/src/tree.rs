@@ -31,6 +31,7 @@ mod codec;
 mod error;
 mod handle;
 mod intake;
+mod listing;
 mod pins;
 mod sweep;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use export::ViewSender;
 pub use files::FileStore;
 pub use handle::Tree;
 pub use identity::{ContentHash, FileKey, FileMeta, TreeDigest};
+pub use listing::ListingReceiver;
 pub use node::{Node, NodeKind, Origin, Xattrs};
 pub use receive::{Receiver, SourceKey};
 pub use store::{TreeRecord, TreeStore};

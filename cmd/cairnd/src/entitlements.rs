@@ -34,7 +34,9 @@ impl Granted {
         for text in asked {
             let device = text.strip_prefix("device=");
             let name = if device.is_some() { "device" } else { text };
-            let entitlement = Entitlement::from_name(name).filter(|entitlement| allowed.contains(entitlement));
+            let entitlement = Entitlement::from_name(name);
+            let entitlement = entitlement.ok_or_else(|| Failure::unknown(format!("unknown entitlement {name}")))?;
+            let entitlement = Some(entitlement).filter(|entitlement| allowed.contains(entitlement));
             let entitlement = entitlement.ok_or_else(|| {
                 Failure::unknown(format!(
                     "granting entitlement {name} is not allowed by build daemon configuration"

@@ -2,7 +2,7 @@
 
 use super::op_fields::owner_of;
 use crate::llb::{
-    ActionInput, ContentCache, CopyAction, ExecOp, FileActionKind, FileOp, MountKind, Op, UserSpec, Vertex,
+    ActionInput, ContentCache, CopyAction, ExecOp, FileActionKind, FileOp, Mount, MountKind, Op, UserSpec, Vertex,
 };
 use crate::worker::ContentSelector;
 
@@ -34,18 +34,21 @@ pub fn dependencies(vertex: &Vertex) -> Vec<Dependency> {
     dependencies
 }
 
+/// Whether of what a mount shows only the content counts: nothing that it holds becomes part of a result.
+pub(super) fn counts_by_content(mount: &Mount) -> bool {
+    let is_kept = mount.output.is_some() || mount.dest == "/";
+    match mount.content_cache {
+        ContentCache::On => !is_kept,
+        ContentCache::Off => false,
+        ContentCache::Default => !is_kept && matches!(mount.kind, MountKind::Bind | MountKind::Cache { .. }),
+    }
+}
+
 fn exec_selectors(exec: &ExecOp, dependencies: &mut [Dependency]) {
     for mount in &exec.mounts {
         let Some(input) = mount.input else { continue };
-        let by_content = match mount.content_cache {
-            ContentCache::On => mount.output.is_none() && mount.dest != "/",
-            ContentCache::Off => false,
-            ContentCache::Default => {
-                mount.kind == MountKind::Bind && mount.readonly && mount.output.is_none() && mount.dest != "/"
-            }
-        };
         match &mut dependencies[input] {
-            Dependency::Content(known) if by_content => known.push(ContentSelector {
+            Dependency::Content(known) if counts_by_content(mount) => known.push(ContentSelector {
                 path: mount.selector.clone(),
                 follow_links: true,
                 ..ContentSelector::default()

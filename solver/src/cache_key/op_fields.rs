@@ -1,9 +1,8 @@
 //! The fields of ops that enter keys.
 
 use super::Fields;
-use crate::llb::{
-    CacheSharing, Chown, CopyAction, ExecOp, FileActionKind, FileGrant, FileOp, MountKind, Op, UserSpec, Vertex,
-};
+use super::dependencies::counts_by_content;
+use crate::llb::{Chown, CopyAction, ExecOp, FileActionKind, FileGrant, FileOp, MountKind, Op, UserSpec, Vertex};
 use crate::{Digest, Platform};
 
 /// Bytes in which the fields of most ops have room.
@@ -82,19 +81,17 @@ fn exec_fields(exec: &ExecOp, fields: &mut Fields) {
         if let Some(input) = mount.input {
             fields.show("mount input", input);
         }
-        fields.put_set("mount selector", &mount.selector);
+        // What is selected speaks for itself where content counts.
+        if !counts_by_content(mount) {
+            fields.put_set("mount selector", &mount.selector);
+        }
         fields.flag("mount readonly", mount.readonly);
         if let Some(output) = mount.output {
             fields.show("mount output", output);
         }
         match &mount.kind {
             MountKind::Bind => {}
-            MountKind::Cache { id, sharing } => {
-                fields.put("mount cache", id);
-                if *sharing != CacheSharing::Shared {
-                    fields.show("mount sharing", format_args!("{sharing:?}"));
-                }
-            }
+            MountKind::Cache { .. } => fields.flag("mount cache", true),
             MountKind::Tmpfs { size } => fields.show("mount tmpfs", size),
             MountKind::Secret(grant) => grant_fields("mount secret", grant, fields),
             MountKind::Ssh(grant) => grant_fields("mount ssh", grant, fields),

@@ -70,6 +70,7 @@ pub const SUPPORTED: &[&str] = &[
     "source.local.excludepatterns",
     "source.local.followpaths",
     "source.local.includepatterns",
+    "source.local.metadatatransfer",
     "source.local.sessionid",
     "source.local.sharedkeyhint",
     "source.local.unique",

@@ -59,6 +59,16 @@ pub enum DecodeError {
     /// An op needs something this daemon does not know.
     #[error("unknown API capability {0}")]
     Capability(String),
+    /// An op lacks what every such op has.
+    #[error("invalid {kind} op with no {part} ({vertex})")]
+    Lacks {
+        /// What it would be.
+        kind: &'static str,
+        /// What is missing.
+        part: &'static str,
+        /// Its digest.
+        vertex: VertexDigest,
+    },
     /// An op is malformed.
     #[error("invalid {kind} op {vertex}: {message}")]
     Op {

@@ -140,6 +140,10 @@ pub(super) fn source(op: &SourceOp) -> pb::SourceOp {
             if local.differ == Differ::None {
                 attr("local.differ", "none".to_owned());
             }
+            if local.metadata_only {
+                attr("local.metadatatransfer", "true".to_owned());
+            }
+            attr("local.metadatatransferexclude", list(&local.metadata_exceptions));
             wire.identifier = format!("local://{}", local.name);
         }
         SourceOp::OciLayout(layout) => {

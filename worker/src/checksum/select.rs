@@ -23,14 +23,14 @@ pub struct Selected {
 /// What `path` names in `view`; more or less than one file only if it is a `wildcard`.
 ///
 /// Elements before the first with a wildcard are taken literally. Symbolic links among these are followed, those that a
-/// wildcard matches are not; the link that is named in the end only if `follow`.
+/// wildcard matches are not; the link that is named in the end, or right before the wildcards, only if `follow`.
 ///
 /// # Errors
 /// [`ChecksumCause::NotFound`] if a literal path, what comes before a wildcard, or a match that is followed, leads nowhere.
 pub fn select(view: &dyn View, path: &str, wildcard: bool, follow: bool) -> Result<Vec<Selected>, ChecksumCause> {
     let links = if follow { Links::Follow } else { Links::Keep };
     let names = if wildcard && glob::has_wildcard(path) {
-        expand(view, path)?
+        expand(view, path, links)?
     } else {
         vec![clean(path)]
     };
@@ -51,8 +51,9 @@ fn not_found(view: &dyn View, path: &Path) -> ChecksumCause {
     }
 }
 
-/// The paths that a wildcard matches, in order. What comes before the first wildcard has to be there.
-fn expand(view: &dyn View, pattern: &str) -> Result<Vec<PathBuf>, ChecksumCause> {
+/// The paths that a wildcard matches, in order. What comes before the first wildcard has to be there; there is nothing in
+/// a link at its end that is not followed.
+fn expand(view: &dyn View, pattern: &str, links: Links) -> Result<Vec<PathBuf>, ChecksumCause> {
     // Cleaning works on text, as if the pattern were a path.
     let cleaned = clean(pattern);
     let cleaned = cleaned.to_str().expect("made from text");
@@ -64,7 +65,7 @@ fn expand(view: &dyn View, pattern: &str) -> Result<Vec<PathBuf>, ChecksumCause>
     let base: PathBuf = elements[..literal].iter().collect();
     let globs = elements[literal..].iter().map(|element| Glob::new(element));
     let globs: Vec<Glob> = globs.collect::<Result<_, _>>().map_err(ChecksumCause::Wildcard)?;
-    let found = view::find(view, &base, Links::Follow).map_err(|source| read_error(&base, source))?;
+    let found = view::find(view, &base, links).map_err(|source| read_error(&base, source))?;
     let top = found.ok_or_else(|| not_found(view, &base))?;
     let mut level = vec![(base, top)];
     for glob in globs {

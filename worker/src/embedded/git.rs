@@ -12,7 +12,7 @@ use cairn_solver::worker::{CallContext, GitMeta, Ref, ResolvedSource, SourceMeta
 use super::blob;
 use super::log::LogSink;
 use super::ssh::{Asked, LentAgent};
-use super::{EmbeddedWorker, blocking, failed};
+use super::{EmbeddedWorker, blocking, failed, no_key};
 use crate::executor::ExecError;
 use crate::git::{
     Access, Authorization, Bundle, CheckOut, Fetched, GitError, OpenBundle, Protocol, Remote, Resolved, Settings,
@@ -290,17 +290,6 @@ fn check_signers(signers: &GitSigners, meta: &GitMeta) -> Result<(), WorkerError
             meta.checksum
         ))
     })
-}
-
-/// An error in finding out what a source stands for, as clients know it.
-fn no_key(error: WorkerError) -> WorkerError {
-    let prefixed = |text: String| format!("failed to load cache key: {text}");
-    match error {
-        WorkerError::NotFound(text) => WorkerError::NotFound(prefixed(text)),
-        WorkerError::Invalid(text) => WorkerError::Invalid(prefixed(text)),
-        WorkerError::Failed(text) => WorkerError::Failed(prefixed(text)),
-        other => other,
-    }
 }
 
 fn wanted(source: &GitSource) -> Wanted {

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_session::filesync::{self, DirRequest};
-use cairn_session::fsutil::{Selection, TransferLimits};
+use cairn_session::fsutil::{Selection, TransferError, TransferLimits};
 use cairn_session::{LOOKUP_TIMEOUT, Session, SessionError};
 use cairn_solver::llb::LocalSource;
 use cairn_solver::worker::{CallContext, Ref, ResolvedSource, WorkerError};
 
 use super::results::tree_id;
 use super::{EmbeddedWorker, blocking, failed};
-use crate::tree::{SourceKey, Tree};
+use crate::causes::with_causes;
+use crate::tree::{ListingReceiver, SourceKey, Tree};
 
 impl EmbeddedWorker {
     /// Receives a directory: asks its own session if it names one, and then whoever else waits for it.
@@ -62,17 +63,37 @@ impl EmbeddedWorker {
             .begin_action(format!("transferring {}:", source.name), "transferring");
         let progress = Box::new(move |bytes| status.update(bytes, 0));
         let key = SourceKey::new(&name, &source.shared_key_hint, session.shared_key());
+        let key = if source.metadata_only { key.of_list() } else { key };
         let (trees, differ) = (self.0.trees.clone(), source.differ);
         let mut receiver = blocking(move || {
             let receiver = trees.receive(key, differ, Some(progress));
             receiver.map_err(|error| failed(&error))
         })
         .await?;
-        let received = filesync::receive(session, &request, &TransferLimits::default(), &mut receiver).await;
-        received.map_err(|error| failed(&error))?;
+        let limits = TransferLimits::default();
+        let tree = if source.metadata_only {
+            let wanted = &source.metadata_exceptions;
+            let mut listing =
+                ListingReceiver::new(receiver, wanted).map_err(|error| WorkerError::Invalid(error.to_string()))?;
+            let received = filesync::receive(session, &request, &limits, &mut listing).await;
+            received.map_err(not_received)?;
+            listing.into_tree()
+        } else {
+            let received = filesync::receive(session, &request, &limits, &mut receiver).await;
+            received.map_err(not_received)?;
+            receiver.into_tree()
+        };
         self.0.trees_to_sync.notify_one();
-        let tree = receiver.into_tree();
         tree.ok_or_else(|| WorkerError::Failed(format!("the transfer of directory {name:?} did not complete")))
+    }
+}
+
+fn not_received(error: TransferError) -> WorkerError {
+    match error {
+        TransferError::Session(SessionError::Unsupported { .. }) => {
+            WorkerError::Failed(format!("no local sources enabled: {}", with_causes(&error)))
+        }
+        error => failed(&error),
     }
 }
 

@@ -81,7 +81,7 @@ fn value(limit: i64) -> u64 {
 }
 
 fn kind(name: &str) -> Option<PosixRlimitType> {
-    Some(match name {
+    Some(match name.to_ascii_lowercase().as_str() {
         "as" => PosixRlimitType::RlimitAs,
         "core" => PosixRlimitType::RlimitCore,
         "cpu" => PosixRlimitType::RlimitCpu,

@@ -26,7 +26,7 @@ pub enum UserError {
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
     /// A number that is no id.
-    #[error("user or group id {0} is out of range 0-{ID_MAX}")]
+    #[error("user or group id {0}: uids and gids must be in range 0-{ID_MAX}")]
     OutOfRange(String),
     /// An account file could not be read.
     #[error("failed to read {file} of the root file system")]
@@ -105,26 +105,23 @@ pub fn lookup(root: &Root, spec: &str) -> Result<User, UserError> {
     Ok(user)
 }
 
-/// User and primary group of a name or number; `None` if a name has no entry. A number's group is the same number.
+/// User and primary group of a name; `None` if it has no entry.
 ///
-/// This is how file operations name owners: more forgiving than [`lookup`].
+/// This is how file operations name owners: digits are a name like any other, for clients say when they mean a number.
 pub fn find_user(root: &Root, name: &str) -> Result<Option<(u32, u32)>, UserError> {
-    if let Some(uid) = id(name)? {
-        return Ok(Some((uid, uid)));
-    }
     Ok(find(root, PASSWD, parse_passwd, |e| e.name == name)?.map(|e| (e.uid, e.gid)))
 }
 
-/// Id of a group by name or number; `None` if a name has no entry.
+/// Id of a group by its name; `None` if it has no entry.
 pub fn find_group(root: &Root, name: &str) -> Result<Option<u32>, UserError> {
-    if let Some(gid) = id(name)? {
-        return Ok(Some(gid));
-    }
     Ok(find(root, GROUP, parse_group, |e| e.name == name)?.map(|e| e.gid))
 }
 
 fn explicit_group(root: &Root, name: &str) -> Result<u32, UserError> {
-    find_group(root, name)?.ok_or_else(|| UserError::NoGroup(name.to_owned()))
+    match id(name)? {
+        Some(gid) => Ok(gid),
+        None => find_group(root, name)?.ok_or_else(|| UserError::NoGroup(name.to_owned())),
+    }
 }
 
 fn groups_of(root: &Root, name: &str) -> Result<Vec<u32>, UserError> {
@@ -273,7 +270,8 @@ mod tests {
     fn owners_of_files_are_found() {
         let (_dir, root) = example();
         assert_eq!(find_user(&root, "bob").unwrap(), Some((1000, 1001)));
-        assert_eq!(find_user(&root, "7").unwrap(), Some((7, 7)));
+        assert_eq!(find_user(&root, "7").unwrap(), None);
+        assert_eq!(find_group(&root, "7").unwrap(), None);
         assert_eq!(find_user(&root, "nobody").unwrap(), None);
         assert_eq!(find_group(&root, "staff").unwrap(), Some(50));
         assert_eq!(find_group(&root, "nobody").unwrap(), None);

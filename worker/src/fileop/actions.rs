@@ -49,6 +49,11 @@ pub(super) fn mkdir(
         if walked.found.is_none() {
             return Err(FileOpError::path("mkdir", &path)(rustix::io::Errno::NOENT.into()));
         }
+        // Whatever is there stays as it is.
+        let there = dest.resolve(&path, Links::Follow);
+        if there.map_err(FileOpError::path("mkdir", &path))?.found.is_some() {
+            return Ok(());
+        }
     }
     dest.make_dirs(&path, &look).map(drop)
 }
@@ -138,8 +143,8 @@ pub(super) fn rm(
 fn remove(dest: &Dest<'_>, path: &Path, allow_not_found: bool) -> Result<(), FileOpError> {
     let failed = |error| FileOpError::path("lstat", path)(error);
     if path.as_os_str().is_empty() {
-        // The root stays, empty.
-        return at::remove_children(dest.upper).map_err(failed);
+        let refused = std::io::Error::new(std::io::ErrorKind::InvalidInput, "invalid empty path");
+        return Err(FileOpError::path("rmPath", path)(refused));
     }
     let walked = match dest.resolve(path, Links::Keep) {
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory && allow_not_found => return Ok(()),

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -66,6 +67,11 @@ impl Dirs {
             &self.caches,
         ] {
             create_private_dirs(dir).map_err(LayerError::io("create", dir))?;
+        }
+        // What has no layers at all is as open as a file system of layers: any user of a process may look into it.
+        for dir in &self.empty {
+            let readable = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(dir, readable).map_err(LayerError::io("open up", dir))?;
         }
         Ok(())
     }

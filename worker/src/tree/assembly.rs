@@ -138,6 +138,8 @@ impl Assembly {
         while !folding.open.is_empty() {
             folding.close(&mut entries);
         }
+        // A list of all files comes before them, whatever it is called.
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
         let digest = folding.add(&Dir { entries });
         Ok(NewTree {
             digest,

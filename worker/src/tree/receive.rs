@@ -39,6 +39,13 @@ impl SourceKey {
         }
     }
 
+    /// The key of transfers in which most files are only listed.
+    #[must_use]
+    pub fn of_list(mut self) -> Self {
+        self.text.push_str(":metadata");
+        self
+    }
+
     /// Name of the directory.
     pub fn name(&self) -> &str {
         &self.name

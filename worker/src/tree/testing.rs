@@ -9,7 +9,7 @@ use bytes::Bytes;
 use cairn_session::fsutil::{Decision, ReceiveSink, Tree as _};
 use cairn_solver::llb::Differ;
 
-use super::{Receiver, SourceKey, Tree, TreeStore, ViewSender};
+use super::{ListingReceiver, SourceKey, Tree, TreeStore, ViewSender};
 use crate::sys::{Root, Time, at};
 
 /// Makes files in `root`, one per line:
@@ -107,10 +107,23 @@ pub(crate) fn receive(store: &TreeStore, path: &Path, name: &str) -> (Tree, Vec<
     let receiver = store
         .receive(SourceKey::new(name, "", ""), Differ::Metadata, None)
         .unwrap();
-    runtime.block_on(send(receiver, path)).unwrap()
+    let mut receiver = receiver;
+    let fetched = runtime.block_on(send(&mut receiver, path)).unwrap();
+    (receiver.into_tree().expect("complete"), fetched)
 }
 
-async fn send(mut receiver: Receiver, path: &Path) -> Result<(Tree, Vec<String>), cairn_session::fsutil::BoxError> {
+/// The same with only a list of the files, but for those that match `wanted`.
+pub(crate) fn receive_list(store: &TreeStore, path: &Path, wanted: &[&str]) -> (Tree, Vec<String>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let key = SourceKey::new("list", "", "").of_list();
+    let receiver = store.receive(key, Differ::Metadata, None).unwrap();
+    let wanted: Vec<String> = wanted.iter().map(|&pattern| pattern.to_owned()).collect();
+    let mut receiver = ListingReceiver::new(receiver, &wanted).unwrap();
+    let fetched = runtime.block_on(send(&mut receiver, path)).unwrap();
+    (receiver.into_tree().expect("complete"), fetched)
+}
+
+async fn send(receiver: &mut impl ReceiveSink, path: &Path) -> Result<Vec<String>, cairn_session::fsutil::BoxError> {
     let sender = ViewSender::new(Arc::new(Root::open(path)?));
     let mut stats = Vec::new();
     sender.walk(&mut |stat| {
@@ -136,8 +149,7 @@ async fn send(mut receiver: Receiver, path: &Path) -> Result<(Tree, Vec<String>)
         receiver.end_of_file(*index).await?;
     }
     receiver.complete().await?;
-    let paths = wanted.into_iter().map(|(_, path)| path).collect();
-    Ok((receiver.into_tree().expect("complete"), paths))
+    Ok(wanted.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Inode and number of names of a file.

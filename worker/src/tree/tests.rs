@@ -12,7 +12,7 @@ use cairn_session::mode;
 use cairn_solver::llb::Differ;
 use proptest::prelude::*;
 
-use super::testing::{build, inode, listing, receive};
+use super::testing::{build, inode, listing, receive, receive_list};
 use super::*;
 use crate::sys::{Root, is_root_or_skip};
 
@@ -74,6 +74,36 @@ fn a_tree_is_the_directory_that_was_received() {
             "{path}"
         );
     }
+}
+
+#[test]
+fn files_are_listed_and_few_of_them_received() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let fixture = Fixture::new(EXAMPLE);
+    fs::write(fixture.path("client").join(".early"), "").unwrap();
+    let wanted = ["d/x", "d/z"];
+    let (tree, fetched) = receive_list(&fixture.store, &fixture.path("client"), &wanted);
+    assert_eq!(fetched, ["d/x"]);
+    let out = fixture.lay_out(&tree, "out");
+    let list = fs::read(out.join(".fsutil-metadata")).unwrap();
+    fs::remove_file(out.join(".fsutil-metadata")).unwrap();
+    assert_eq!(listing(&out), "d/ 700\nd/x = two 4755\nd/z/ 755");
+    let (mut listed, mut rest) = (Vec::new(), list.as_slice());
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let (stat, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+        listed.push(<Stat as prost::Message>::decode(stat).unwrap().path);
+        rest = after;
+    }
+    assert_eq!(listed, [".early", "a", "d", "d/x", "d/y", "d/z", "e", "p"]);
+    // Known the next time, and the list is not mistaken for that of before.
+    fs::remove_file(fixture.path("client").join("a")).unwrap();
+    let (again, fetched) = receive_list(&fixture.store, &fixture.path("client"), &wanted);
+    assert!(fetched.is_empty(), "{fetched:?}");
+    let out = fixture.lay_out(&again, "again");
+    assert_eq!(fs::read(out.join("d/x")).unwrap(), b"two");
+    assert!(fs::read(out.join(".fsutil-metadata")).unwrap().len() < list.len());
 }
 
 #[test]

@@ -101,7 +101,11 @@ pub fn file_stat(view: &dyn View, at: &Located) -> io::Result<FileStat> {
         mode: node.st_mode(),
         uid: node.uid,
         gid: node.gid,
-        size: node.size(),
+        size: match &node.kind {
+            // As the system tells it.
+            NodeKind::Symlink { target } => u64::try_from(target.len()).unwrap_or(u64::MAX),
+            _ => node.size(),
+        },
         mtime_ns: node.mtime_ns,
         link_target,
         device,

@@ -2,7 +2,7 @@
 
 use super::fields::{action, copy, exec, vertex};
 use super::*;
-use crate::llb::{CacheSharing, Chown, CopyAction, ExecOp, FileActionKind, Mount, MountKind, Op, SecretEnv, UserSpec};
+use crate::llb::{Chown, CopyAction, ExecOp, FileActionKind, Mount, MountKind, Op, SecretEnv, UserSpec};
 
 /// Every part that an op of this kind can have, with every option set.
 fn parts() -> BTreeSet<(String, String)> {
@@ -84,9 +84,8 @@ fn everything_run() -> Op {
             ..mount.clone()
         };
         match &mut mount.kind {
-            MountKind::Cache { sharing, .. } => *sharing = CacheSharing::Locked,
             MountKind::Secret(grant) | MountKind::Ssh(grant) => grant.optional = true,
-            MountKind::Bind | MountKind::Tmpfs { .. } => {}
+            MountKind::Bind | MountKind::Cache { .. } | MountKind::Tmpfs { .. } => {}
         }
     }
     Op::Exec(exec)

@@ -6,7 +6,9 @@ use super::{Detail, Explanation};
 use crate::engine::tests::script::{By, Write, engine, soon};
 use crate::engine::{BuildOptions, Engine};
 use crate::index::{BuildSummary, Removed, Verdict};
-use crate::llb::{Definition, ExecOp, Mount, MountKind, OpMetadata, Output, SourceFile, SourceLocation, SourceRange};
+use crate::llb::{
+    ContentCache, Definition, ExecOp, Mount, MountKind, OpMetadata, Output, SourceFile, SourceLocation, SourceRange,
+};
 use crate::worker::{ChangeKind, Comparison, ContentChange, WorkerError};
 
 const FILE: &str = "ARG VERSION=1\nRUN x\n";
@@ -30,7 +32,10 @@ fn step(write: &mut Write, line: u32, name: &str, change: impl FnOnce(&mut ExecO
         readonly: by == By::Content,
         output,
         kind: MountKind::Bind,
-        content_cache: crate::llb::ContentCache::Default,
+        content_cache: match by {
+            By::Content => ContentCache::Default,
+            By::Identity => ContentCache::Off,
+        },
     };
     let mut exec = ExecOp {
         args: vec!["/bin/sh".to_owned(), "-c".to_owned(), name.to_owned()],

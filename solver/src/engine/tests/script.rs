@@ -331,7 +331,10 @@ impl Write {
             readonly: by == By::Content,
             output,
             kind: MountKind::Bind,
-            content_cache: ContentCache::Default,
+            content_cache: match by {
+                By::Content => ContentCache::Default,
+                By::Identity => ContentCache::Off,
+            },
         };
         let mut mounts = vec![mount("/".to_owned(), None, By::Identity, Some(0))];
         mounts.extend(

@@ -14,7 +14,11 @@ const MAX_ACTIONS: usize = 10_000;
 pub(super) fn decode(vertex: VertexDigest, inputs: usize, wire: &pb::FileOp) -> Result<FileOp, DecodeError> {
     let fail = |message: String| invalid("file", vertex, message);
     if wire.actions.is_empty() {
-        return Err(fail("no actions".to_owned()));
+        return Err(DecodeError::Lacks {
+            kind: "file",
+            part: "actions",
+            vertex,
+        });
     }
     if wire.actions.len() > MAX_ACTIONS {
         return Err(fail(format!(

@@ -47,12 +47,17 @@ pub(super) fn unsupported(vertex: VertexDigest, what: impl Into<String>) -> Deco
 
 fn exec(vertex: VertexDigest, inputs: usize, wire: pb::ExecOp) -> Result<ExecOp, DecodeError> {
     let fail = |message: String| invalid("exec", vertex, message);
-    let mut meta = wire.meta.ok_or_else(|| fail("no meta".to_owned()))?;
+    let lacks = |part| DecodeError::Lacks {
+        kind: "exec",
+        part,
+        vertex,
+    };
+    let mut meta = wire.meta.ok_or_else(|| lacks("meta"))?;
     // There may be very many ops: none keeps room for more than it has.
     meta.args.shrink_to_fit();
     meta.env.shrink_to_fit();
     if meta.args.is_empty() {
-        return Err(fail("no arguments".to_owned()));
+        return Err(lacks("args"));
     }
     let single = [&meta.cwd, &meta.user, &meta.hostname, &meta.cgroup_parent];
     let texts = [&meta.args, &meta.env].into_iter().flatten().chain(single);
@@ -63,7 +68,7 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: pb::ExecOp) -> Result<ExecOp,
         return Err(fail(format!("working directory {:?} is not absolute", meta.cwd)));
     }
     if wire.mounts.is_empty() {
-        return Err(fail("no mounts".to_owned()));
+        return Err(lacks("mounts"));
     }
     if wire.mounts.len() > MAX_MOUNTS {
         return Err(fail(format!(
@@ -77,10 +82,10 @@ fn exec(vertex: VertexDigest, inputs: usize, wire: pb::ExecOp) -> Result<ExecOp,
     }
     let mut roots = mounts.iter().filter(|mount| mount.dest == "/");
     match (roots.next(), roots.next()) {
-        (None, _) => return Err(fail("no rootfs".to_owned())),
+        (None, _) => return Err(lacks("rootfs")),
         (Some(_), Some(_)) => return Err(fail("more than one mount at /".to_owned())),
         (Some(root), None) if root.kind != MountKind::Bind => {
-            return Err(fail("the mount at / is no bind mount".to_owned()));
+            return Err(fail(format!("invalid mount type {} for /", type_name(&root.kind))));
         }
         (Some(_), None) => {}
     }
@@ -194,14 +199,14 @@ fn mount(vertex: VertexDigest, inputs: usize, wire: pb::Mount) -> Result<Mount, 
             let options = wire
                 .cache_opt
                 .as_ref()
-                .ok_or_else(|| fail("no cache options".to_owned()))?;
+                .ok_or_else(|| fail("missing cache mount options".to_owned()))?;
             MountKind::Cache {
                 id: options.id.clone(),
                 sharing: match pb::CacheSharingOpt::try_from(options.sharing) {
                     Ok(pb::CacheSharingOpt::Shared) => CacheSharing::Shared,
                     Ok(pb::CacheSharingOpt::Private) => CacheSharing::Private,
                     Ok(pb::CacheSharingOpt::Locked) => CacheSharing::Locked,
-                    Err(_) => return Err(fail(format!("unknown sharing mode {}", options.sharing))),
+                    Err(_) => return Err(fail(format!("invalid cache sharing option: {}", options.sharing))),
                 },
             }
         }
@@ -215,7 +220,7 @@ fn mount(vertex: VertexDigest, inputs: usize, wire: pb::Mount) -> Result<Mount, 
             let options = wire
                 .secret_opt
                 .as_ref()
-                .ok_or_else(|| fail("no secret options".to_owned()))?;
+                .ok_or_else(|| fail("invalid secret mount options".to_owned()))?;
             MountKind::Secret(grant(
                 &options.id,
                 options.uid,
@@ -234,7 +239,7 @@ fn mount(vertex: VertexDigest, inputs: usize, wire: pb::Mount) -> Result<Mount, 
                 options.optional,
             ))
         }
-        Err(_) => return Err(fail(format!("unknown mount type {}", wire.mount_type))),
+        Err(_) => return Err(fail(format!("mount type {} not implemented", wire.mount_type))),
     };
     let output = index(wire.output, usize::MAX).map_err(|index| fail(format!("output {index}")))?;
     if output.is_some() && !matches!(kind, MountKind::Bind | MountKind::Cache { .. }) {
@@ -254,6 +259,17 @@ fn mount(vertex: VertexDigest, inputs: usize, wire: pb::Mount) -> Result<Mount, 
             Err(_) => return Err(fail(format!("unknown content cache mode {}", wire.content_cache))),
         },
     })
+}
+
+/// A kind of mounts as definitions call it.
+fn type_name(kind: &MountKind) -> &'static str {
+    match kind {
+        MountKind::Bind => "BIND",
+        MountKind::Secret(_) => "SECRET",
+        MountKind::Ssh(_) => "SSH",
+        MountKind::Cache { .. } => "CACHE",
+        MountKind::Tmpfs { .. } => "TMPFS",
+    }
 }
 
 /// `/`, `//` and `/.` all mean the root; anything else stays as it is.

@@ -101,6 +101,8 @@ fn local(vertex: VertexDigest, name: &str, wire: &pb::SourceOp) -> Result<LocalS
                     other => return Err(bad_attribute(vertex, key, other)),
                 }
             }
+            "local.metadatatransfer" => local.metadata_only = flag(vertex, key, value)?,
+            "local.metadatatransferexclude" => local.metadata_exceptions = list(key, value)?,
             other => return Err(unsupported(vertex, format!("attribute {other:?} of a local source"))),
         }
     }

@@ -67,6 +67,10 @@ pub struct LocalSource {
     pub differ: Differ,
     /// Distinguishes builds that must not share the vertex.
     pub unique: String,
+    /// Only what the files look like is wanted, as a list in one file.
+    pub metadata_only: bool,
+    /// With that, patterns of files that are wanted all the same.
+    pub metadata_exceptions: Vec<String>,
 }
 
 impl LocalSource {

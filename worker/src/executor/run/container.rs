@@ -17,7 +17,7 @@ use super::plan::OwnDir;
 use super::prepare::Stage;
 use super::request::ExecRequest;
 use super::{ExecRunner, blocking};
-use crate::executor::process::{ContainerId, Executor, ExitStatus, ProcessIo};
+use crate::executor::process::{ContainerId, Executor, ExecutorError, ExitStatus, ProcessIo};
 use crate::sys::Root;
 
 /// Most processes at the same time in one container.
@@ -193,7 +193,17 @@ impl Shared {
             let exec = self.executor.exec(&self.id, &self.ended, &process, io, &self.release);
             exec.await
         };
-        run.map_err(|error| of_process(error.into()))
+        match run {
+            // As with steps, it has told why on the standard error of the process, and ended with a code.
+            Err(ExecutorError::Start { code, message, runtime }) if is_first => {
+                tracing::debug!(runtime, message, "a process could not be started");
+                Ok(ExitStatus {
+                    code,
+                    out_of_memory: false,
+                })
+            }
+            run => run.map_err(|error| of_process(error.into())),
+        }
     }
 
     /// Waits until the container is to be released, and does that.

@@ -9,7 +9,8 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 /// What the op says, the proxies and secrets it asks for, and what every process needs.
 pub(super) fn environment(request: &ExecRequest, user: &User) -> Result<Vec<String>, ExecError> {
     let op = &request.op;
-    let mut env = op.env.clone();
+    // One without a value unsets it, and there is nothing to unset.
+    let mut env: Vec<String> = op.env.iter().filter(|entry| entry.contains('=')).cloned().collect();
     let proxies = op.proxy.as_ref().map(|proxy| {
         [
             ("http_proxy", &proxy.http),

@@ -159,7 +159,12 @@ impl ExecError {
                     out_of_memory: false,
                 }
             }
-            Self::User(_) | Self::Cwd { .. } | Self::Rootfs(_) | Self::Executor(_) => Self::Process {
+            Self::User(_)
+            | Self::Cwd { .. }
+            | Self::Rootfs(_)
+            | Self::Rlimit(_)
+            | Self::Selector { .. }
+            | Self::Executor(_) => Self::Process {
                 command,
                 source: Box::new(self),
             },

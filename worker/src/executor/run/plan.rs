@@ -37,6 +37,10 @@ pub struct OwnDir {
 }
 
 impl Planned<'_> {
+    fn is_file_of_daemon(&self) -> bool {
+        matches!(self.what, What::Own { .. })
+    }
+
     pub(super) fn removal(&self, op: &ExecOp) -> StubRemoval {
         match self.what {
             What::Own { .. } | What::OwnDir(..) | What::Host(_) => StubRemoval::WithParents,
@@ -47,6 +51,9 @@ impl Planned<'_> {
 }
 
 /// All mounts but the root, parents first; those of the op over those of the daemon, those of the host over all.
+///
+/// The daemon's files come before everything: an op that mounts something at `/etc` sees just that, and it may be
+/// read-only.
 pub(super) fn plan<'a>(
     setting: &Setting,
     request: &'a ExecRequest,
@@ -81,6 +88,6 @@ pub(super) fn plan<'a>(
         dest: mount.dest.clone(),
         what: What::Host(mount),
     }));
-    planned.sort_by(|a, b| a.dest.cmp(&b.dest));
+    planned.sort_by(|a, b| (!a.is_file_of_daemon(), &a.dest).cmp(&(!b.is_file_of_daemon(), &b.dest)));
     planned
 }

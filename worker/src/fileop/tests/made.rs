@@ -65,6 +65,7 @@ fn files_are_made_and_removed() {
             mkdir("/d", true),
             Err("mkdir /d: not a directory"),
         ),
+        ("mkdir, a file is there", "d = 1", mkdir("/d", false), Ok("d = 1 644")),
         (
             "mkdir, through a link",
             "l -> /e\ne/",
@@ -165,7 +166,18 @@ fn files_are_made_and_removed() {
             rm("/?", false, false),
             Err("lstat /?: no such file or directory"),
         ),
-        ("rm, the root", "a = 1\nd/\nd/x = 1", rm("/", false, false), Ok("")),
+        (
+            "rm, wildcard below a link",
+            "l -> d\nd/\nd/x = 1",
+            rm("/l/*", false, true),
+            Ok("d/ 755\nd/x = 1 644\nl -> d"),
+        ),
+        (
+            "rm, the root",
+            "a = 1\nd/\nd/x = 1",
+            rm("/", false, false),
+            Err("rmPath /: invalid empty path"),
+        ),
     ];
     for (what, dest, kind, want) in rows {
         check(what, dest, "", kind, *want);

@@ -3,6 +3,10 @@
 //! An overlay copies a file up before it knows whether anything of it will change, and a file replaced by its equal is
 //! in the upper directory, too. None of that is a change: what is the same in the layers below is removed. Only the
 //! layer's own directory is walked, and below it only where there is a directory of the same name in both.
+//!
+//! A directory that was removed and made again hides the one below it. Instead, what was in that one is marked as
+//! deleted, one by one: laid over something else, as differences and merges do, the layer takes away what it has seen
+//! and nothing else.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -108,9 +112,10 @@ impl Pair {
                 }
                 None => ours.is_whiteout(),
                 Some(below) if ours.is_dir() && below.is_dir() => {
-                    if at::xattr(&self.upper, &name, OPAQUE.as_ref())?.as_deref() != Some(b"y") {
-                        level.pending.push(name);
+                    if at::xattr(&self.upper, &name, OPAQUE.as_ref())?.as_deref() == Some(b"y") {
+                        self.uncover(&name)?;
                     }
+                    level.pending.push(name);
                     continue;
                 }
                 Some(_) if ours.is_dir() => {
@@ -125,6 +130,28 @@ impl Pair {
             }
         }
         Ok(level)
+    }
+
+    /// Lets a directory that hides the one below be laid over it, with marks of deletion for what is only there.
+    fn uncover(&self, name: &OsStr) -> io::Result<()> {
+        let inside = self.child(name)?;
+        let before = Metadata::of(&inside.upper)?;
+        for entry in at::read_dir(&inside.lower)? {
+            let name = entry.name.as_os_str();
+            match at::stat(&inside.upper, name) {
+                // It was hidden with the one around it, and is looked into next.
+                Ok(ours) if ours.is_dir() && at::stat(&inside.lower, name)?.is_dir() => {
+                    at::set_xattr(&inside.upper, name, OPAQUE.as_ref(), b"y")?;
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    at::mknod(&inside.upper, name, libc::S_IFCHR, (0, 0))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        at::set_times_fd(&inside.upper, Some(before.atime), Some(before.mtime))?;
+        at::remove_xattr(&self.upper, name, OPAQUE.as_ref())
     }
 
     /// Takes the mark from a directory that has none below it: overlay also marks those that were moved, or that

@@ -81,8 +81,9 @@ fn image() -> impl Strategy<Value = SourceOp> {
 fn local() -> impl Strategy<Value = SourceOp> {
     let differ = prop_oneof![Just(Differ::Metadata), Just(Differ::None)];
     let names = ("[a-z]{1,8}", prop::option::of("[a-z]{1,8}"), "[a-z]{0,4}");
-    (names, texts(), texts(), texts(), text(), differ, text()).prop_map(
-        |((name, session, prefix), include, exclude, follow_paths, shared_key_hint, differ, unique)| {
+    let metadata = (any::<bool>(), texts());
+    (names, texts(), texts(), texts(), text(), differ, text(), metadata).prop_map(
+        |((name, session, prefix), include, exclude, follow_paths, shared_key_hint, differ, unique, metadata)| {
             SourceOp::Local(LocalSource {
                 name,
                 session,
@@ -93,6 +94,8 @@ fn local() -> impl Strategy<Value = SourceOp> {
                 shared_key_hint,
                 differ,
                 unique,
+                metadata_only: metadata.0,
+                metadata_exceptions: metadata.1,
             })
         },
     )

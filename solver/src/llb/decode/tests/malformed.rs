@@ -250,7 +250,7 @@ fn ghsa_7236_3392_c5c6_unknown_modes() {
     );
     refused(
         &mount(|mount| mount.mount_type = 9),
-        "invalid exec op %: mount \"/m\": unknown mount type 9",
+        "invalid exec op %: mount \"/m\": mount type 9 not implemented",
     );
     refused(
         &mount(|mount| mount.content_cache = 3),
@@ -263,7 +263,10 @@ fn ghsa_7236_3392_c5c6_unknown_modes() {
             sharing: 3,
         });
     });
-    refused(&sharing, "invalid exec op %: mount \"/m\": unknown sharing mode 3");
+    refused(
+        &sharing,
+        "invalid exec op %: mount \"/m\": invalid cache sharing option: 3",
+    );
 }
 
 #[test]

@@ -154,8 +154,10 @@ async fn cve_2024_23651_selectors_stay_in_their_source() {
             selector: selector.to_owned(),
             ..cache("/file")
         });
-        let error = f.fail(op).await;
-        assert!(matches!(error, ExecError::Selector { .. }), "{selector}: {error}");
+        let ExecError::Process { source: error, .. } = f.fail(op).await else {
+            panic!("{selector}: about no process");
+        };
+        assert!(matches!(*error, ExecError::Selector { .. }), "{selector}: {error}");
     }
 }
 

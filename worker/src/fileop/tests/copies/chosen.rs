@@ -108,6 +108,13 @@ fn which_files_are_meant() {
             row("ls/y*", "/d/"),
             Ok("d/ 755\nd/y = 5 644"),
         ),
+        (
+            "wildcard below a link that is not followed",
+            "",
+            source,
+            unfollowed("ls/y*"),
+            Ok(""),
+        ),
         ("wildcards do not enter links", "", source, row("l?/y", "/d/"), Ok("")),
         (
             "links inside are copied",

@@ -60,7 +60,7 @@ fn what_is_the_same_goes_and_what_differs_stays() {
         return;
     }
     type Change = fn(&Trees);
-    let cases: [(&str, Change, &[&str]); 18] = [
+    let cases: [(&str, Change, &[&str]); 19] = [
         ("nothing", |_| {}, &[]),
         (
             "mode",
@@ -168,7 +168,17 @@ fn what_is_the_same_goes_and_what_differs_stays() {
         (
             "opaque",
             |t| t.upper.set_xattr("d/e", OPAQUE.as_ref(), b"y").unwrap(),
-            &["d", "d/e", "d/e/f"],
+            &[],
+        ),
+        (
+            "opaque with what is in it",
+            |t| {
+                t.upper.set_xattr("d", OPAQUE.as_ref(), b"y").unwrap();
+                t.upper.unlink("d/g").unwrap();
+                t.upper.unlink("d/e/f").unwrap();
+                t.upper.symlink("new", "d/e/n").unwrap();
+            },
+            &["d", "d/e", "d/e/f", "d/e/n", "d/g"],
         ),
         (
             "second name",
@@ -256,7 +266,7 @@ fn is_empty(store: &LayerStore, list: &LayerList) -> bool {
 }
 
 #[test]
-fn directories_hide_only_directories() {
+fn directories_hide_nothing_but_mark_what_is_gone() {
     if !is_root_or_skip() {
         return;
     }
@@ -268,12 +278,30 @@ fn directories_hide_only_directories() {
         std::fs::create_dir(path("upper", name)).unwrap();
         at::set_xattr(&trees.upper, name.as_ref(), OPAQUE.as_ref(), b"y").unwrap();
     }
-    assert_eq!(trees.left(), ["new", "was-dir", "was-file"]);
+    std::fs::write(path("lower", "was-dir/gone"), "").unwrap();
+    std::fs::create_dir_all(path("lower", "was-dir/in/deep")).unwrap();
+    std::fs::create_dir(path("upper", "was-dir/in")).unwrap();
+    at::set_times(&trees.upper, "was-dir".as_ref(), None, Some(TIME)).unwrap();
+    let left = [
+        "new",
+        "was-dir",
+        "was-dir/gone",
+        "was-dir/in",
+        "was-dir/in/deep",
+        "was-file",
+    ];
+    assert_eq!(trees.left(), left);
+    for gone in ["was-dir/gone", "was-dir/in/deep"] {
+        assert!(trees.upper.lstat(gone).unwrap().is_whiteout(), "{gone}");
+    }
+    assert_eq!(trees.upper.stat("was-dir").unwrap().mtime, TIME);
     let is_marked = |name: &str| {
         at::xattr(&trees.upper, name.as_ref(), OPAQUE.as_ref())
             .unwrap()
             .is_some()
     };
-    assert!(is_marked("was-dir"));
-    assert!(!is_marked("was-file") && !is_marked("new"));
+    let names = ["was-dir", "was-file", "new"];
+    assert!(!names.into_iter().any(is_marked));
+    let inside = trees.upper.sub_root("was-dir").unwrap();
+    assert_eq!(at::xattr(&inside, "in".as_ref(), OPAQUE.as_ref()).unwrap(), None);
 }

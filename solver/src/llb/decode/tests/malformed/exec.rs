@@ -4,9 +4,9 @@ use super::*;
 
 #[test]
 fn execs() {
-    refused(&exec(|exec| exec.meta = None), "invalid exec op %: no meta");
+    refused(&exec(|exec| exec.meta = None), "invalid exec op with no meta (%)");
     let meta = |change: fn(&mut pb::Meta)| exec(|exec| change(exec.meta.as_mut().unwrap()));
-    refused(&meta(|meta| meta.args.clear()), "invalid exec op %: no arguments");
+    refused(&meta(|meta| meta.args.clear()), "invalid exec op with no args (%)");
     refused(
         &meta(|meta| meta.args[0] = "a\0".to_owned()),
         "invalid exec op %: a NUL byte in \"a\\0\"",
@@ -55,10 +55,10 @@ fn execs() {
 
 #[test]
 fn mounts() {
-    refused(&exec(|exec| exec.mounts.clear()), "invalid exec op %: no mounts");
+    refused(&exec(|exec| exec.mounts.clear()), "invalid exec op with no mounts (%)");
     refused(
         &exec(|exec| exec.mounts[0].dest = "/x".to_owned()),
-        "invalid exec op %: no rootfs",
+        "invalid exec op with no rootfs (%)",
     );
     for root in ["/", "//", "/./"] {
         refused(
@@ -71,7 +71,7 @@ fn mounts() {
             exec.mounts[0].set_mount_type(pb::MountType::Tmpfs);
             exec.mounts[0].output = -1;
         }),
-        "invalid exec op %: the mount at / is no bind mount",
+        "invalid exec op %: invalid mount type TMPFS for /",
     );
     refused(
         &exec(|exec| exec.mounts = vec![exec.mounts[0].clone(); MAX_MOUNTS_PLUS_ONE]),
@@ -111,11 +111,11 @@ fn mounts() {
     );
     refused(
         &mount(|mount| mount.set_mount_type(pb::MountType::Cache)),
-        "invalid exec op %: mount \"/m\": no cache options",
+        "invalid exec op %: mount \"/m\": missing cache mount options",
     );
     refused(
         &mount(|mount| mount.set_mount_type(pb::MountType::Secret)),
-        "invalid exec op %: mount \"/m\": no secret options",
+        "invalid exec op %: mount \"/m\": invalid secret mount options",
     );
     refused(
         &mount(|mount| {

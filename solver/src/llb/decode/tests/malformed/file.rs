@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn files() {
-    refused(&file(vec![]), "invalid file op %: no actions");
+    refused(&file(vec![]), "invalid file op with no actions (%)");
     refused(
         &file(vec![action(|_| {}); 10_001]),
         "invalid file op %: 10001 actions: at most 10000 are accepted",
