@@ -43,7 +43,7 @@ impl Budget {
     /// Takes note of an expansion, whether or not it came to something.
     pub(crate) fn charge_expansion(
         &mut self,
-        expansion: &Result<Expanded, ExpandError>,
+        expansion: &Result<Expanded<'_>, ExpandError>,
         lines: Lines,
     ) -> Result<(), DockerfileError> {
         let (effort, bytes) = match expansion {

@@ -68,7 +68,7 @@ impl Dockerfile {
             if file.errors.len() >= MAX_ERRORS {
                 break;
             }
-            let (lines, is_from) = (node.lines, node.word.eq_ignore_ascii_case("FROM"));
+            let (lines, is_from) = (node.lines, node.word().eq_ignore_ascii_case("FROM"));
             match Instruction::from_node(node) {
                 Ok(instruction) => file.add(instruction, &mut lacks_stage),
                 Err(message) => {

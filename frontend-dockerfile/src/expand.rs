@@ -6,6 +6,7 @@
 mod lexer;
 mod pattern;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use lexer::Expander;
@@ -40,13 +41,13 @@ impl Variables for NoVariables {
 
 /// What became of a text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Expanded {
+pub struct Expanded<'a> {
     /// The result.
-    pub value: String,
+    pub value: Cow<'a, str>,
     /// Names that had a value.
-    pub matched: BTreeSet<String>,
+    pub matched: BTreeSet<&'a str>,
     /// Names that had none.
-    pub unmatched: BTreeSet<String>,
+    pub unmatched: BTreeSet<&'a str>,
     /// How much work it was: bytes produced on the way, and characters compared with patterns.
     pub effort: usize,
 }

@@ -3,6 +3,8 @@
 use crate::suggest::suggestion;
 use crate::syntax::FlagWord;
 
+const TRUE: &str = "true";
+
 /// What a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FlagKind {
@@ -19,13 +21,13 @@ pub(crate) type FlagSpec = [(&'static str, FlagKind)];
 
 /// Flags with their values.
 #[derive(Debug, Default)]
-pub(crate) struct Flags {
-    given: Vec<(&'static str, String)>,
+pub(crate) struct Flags<'a> {
+    given: Vec<(&'static str, &'a str)>,
 }
 
-impl Flags {
+impl<'a> Flags<'a> {
     /// Checks flags against what the instruction takes.
-    pub(crate) fn parse(words: &[FlagWord], spec: &FlagSpec) -> Result<Self, String> {
+    pub(crate) fn parse(words: &'a [FlagWord], spec: &FlagSpec) -> Result<Self, String> {
         let mut flags = Self::default();
         for word in words {
             flags.add(&word.text, spec)?;
@@ -33,7 +35,7 @@ impl Flags {
         Ok(flags)
     }
 
-    fn add(&mut self, word: &str, spec: &FlagSpec) -> Result<(), String> {
+    fn add(&mut self, word: &'a str, spec: &FlagSpec) -> Result<(), String> {
         let body = word.strip_prefix("--").unwrap_or(word);
         let (name, value) = body
             .split_once('=')
@@ -46,40 +48,38 @@ impl Flags {
             return Err(format!("duplicate flag specified: --{name}"));
         }
         let value = match (kind, value) {
-            (FlagKind::Switch, None) => "true".to_owned(),
-            (FlagKind::Switch, Some(value)) => match value.to_ascii_lowercase().as_str() {
+            (FlagKind::Switch, None) => TRUE,
+            (FlagKind::Switch, Some(value)) => match value {
                 "" => return Err(format!("missing a value on flag: --{name}")),
-                value @ ("true" | "false") => value.to_owned(),
+                value if value.eq_ignore_ascii_case(TRUE) => TRUE,
+                value if value.eq_ignore_ascii_case("false") => "false",
                 _ => return Err(format!("expecting boolean value for flag --{name}, not: {value}")),
             },
             (_, None) => return Err(format!("missing a value on flag: --{name}")),
-            (_, Some(value)) => value.to_owned(),
+            (_, Some(value)) => value,
         };
         self.given.push((known, value));
         Ok(())
     }
 
     /// The value of a flag; an empty one counts as not given.
-    pub(crate) fn text(&self, name: &str) -> Option<String> {
-        self.list(name).pop().filter(|value| !value.is_empty())
+    pub(crate) fn text(&self, name: &str) -> Option<&'a str> {
+        self.list(name).last().filter(|value| !value.is_empty())
     }
 
     /// The value of a flag, also if it is empty.
-    pub(crate) fn given(&self, name: &str) -> Option<String> {
-        self.list(name).pop()
+    pub(crate) fn given(&self, name: &str) -> Option<&'a str> {
+        self.list(name).last()
     }
 
     /// All values of a flag.
-    pub(crate) fn list(&self, name: &str) -> Vec<String> {
-        self.given
-            .iter()
-            .filter(|(given, _)| *given == name)
-            .map(|(_, value)| value.clone())
-            .collect()
+    pub(crate) fn list(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        let given = self.given.iter().filter(move |(given, _)| *given == name);
+        given.map(|(_, value)| *value)
     }
 
     /// A switch, if it was given.
     pub(crate) fn switch(&self, name: &str) -> Option<bool> {
-        self.text(name).map(|value| value == "true")
+        self.text(name).map(|value| value == TRUE)
     }
 }

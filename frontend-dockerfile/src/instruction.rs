@@ -12,20 +12,20 @@ pub use healthcheck::Healthcheck;
 pub use run::{CacheMode, DeviceFlag, MountFlag, MountSpec, NetworkFlag, Run, parse_mount};
 pub use stage::{ArgDecl, From};
 
+use std::sync::Arc;
+
 use crate::flags::{FlagSpec, Flags};
 use crate::location::Lines;
 use crate::suggest::suggestion;
-use crate::syntax::{Args, KEYWORDS, Node, keyword};
+use crate::syntax::{Args, KEYWORDS, Node, first_word, keyword};
 
 /// One instruction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instruction {
     /// What it says.
     pub kind: Kind,
-    /// The instruction word as written.
-    pub word: String,
     /// The joined line as written, trimmed.
-    pub text: String,
+    pub text: Arc<str>,
     /// The lines it covers.
     pub lines: Lines,
     /// Comments above it.
@@ -82,11 +82,11 @@ impl Instruction {
     ///
     /// # Errors
     /// What is wrong with it, without its place.
-    pub fn from_node(node: Node) -> Result<Self, String> {
+    pub fn from_node(mut node: Node) -> Result<Self, String> {
+        let args = std::mem::take(&mut node.args);
         Ok(Self {
-            kind: kind(&node)?,
-            legacy_form: matches!(node.args, Args::Pairs { legacy: true, .. }),
-            word: node.word,
+            legacy_form: matches!(args, Args::Pairs { legacy: true, .. }),
+            kind: kind(&node, args)?,
             text: node.text,
             lines: node.lines,
             comments: node.comments,
@@ -107,11 +107,16 @@ impl Instruction {
             return Err("onbuild trigger should be a single expression".to_owned());
         };
         let node = Node { lines, ..node };
-        match keyword(&node.word) {
+        match keyword(node.word()) {
             "ONBUILD" => Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
             word @ ("FROM" | "MAINTAINER") => Err(format!("{word} isn't allowed as an ONBUILD trigger")),
             _ => Self::from_node(node),
         }
+    }
+
+    /// The instruction word as written.
+    pub fn word(&self) -> &str {
+        first_word(&self.text).0
     }
 
     /// Whether it makes a layer.
@@ -123,28 +128,29 @@ impl Instruction {
     }
 }
 
-fn kind(node: &Node) -> Result<Kind, String> {
-    Ok(match keyword(&node.word) {
-        "ADD" => Kind::Add(copy::add(node)?),
-        "ARG" => Kind::Arg(stage::arg(node)?),
-        "CMD" => Kind::Cmd(config::command_line(node)?),
-        "COPY" => Kind::Copy(copy::copy(node)?),
-        "ENTRYPOINT" => Kind::Entrypoint(config::command_line(node)?),
-        "ENV" => Kind::Env(config::pairs(node, "ENV")?),
-        "EXPOSE" => Kind::Expose(config::expose(node)?),
-        "FROM" => Kind::From(stage::from(node)?),
-        "HEALTHCHECK" => Kind::Healthcheck(healthcheck::healthcheck(node)?),
-        "LABEL" => Kind::Label(config::pairs(node, "LABEL")?),
-        "MAINTAINER" => Kind::Maintainer(config::single(node, "MAINTAINER")?),
-        "ONBUILD" => Kind::Onbuild(config::onbuild(node)?),
-        "RUN" => Kind::Run(run::run(node)?),
-        "SHELL" => Kind::Shell(config::shell(node)?),
+fn kind(node: &Node, args: Args) -> Result<Kind, String> {
+    let word = node.word();
+    Ok(match keyword(word) {
+        "ADD" => Kind::Add(copy::add(node, args)?),
+        "ARG" => Kind::Arg(stage::arg(args)?),
+        "CMD" => Kind::Cmd(config::command_line(node, args)?),
+        "COPY" => Kind::Copy(copy::copy(node, args)?),
+        "ENTRYPOINT" => Kind::Entrypoint(config::command_line(node, args)?),
+        "ENV" => Kind::Env(config::pairs(node, args, "ENV")?),
+        "EXPOSE" => Kind::Expose(config::expose(node, args)?),
+        "FROM" => Kind::From(stage::from(node, args)?),
+        "HEALTHCHECK" => Kind::Healthcheck(healthcheck::healthcheck(node, args)?),
+        "LABEL" => Kind::Label(config::pairs(node, args, "LABEL")?),
+        "MAINTAINER" => Kind::Maintainer(config::single(node, args, "MAINTAINER")?),
+        "ONBUILD" => Kind::Onbuild(config::onbuild(node, args)?),
+        "RUN" => Kind::Run(run::run(node, args)?),
+        "SHELL" => Kind::Shell(config::shell(node, args)?),
         // Flag words of this one have always been dropped.
-        "STOPSIGNAL" => Kind::StopSignal(config::one_text(node, "STOPSIGNAL")?),
-        "USER" => Kind::User(config::single(node, "USER")?),
-        "VOLUME" => Kind::Volume(config::volume(node)?),
-        "WORKDIR" => Kind::Workdir(config::single(node, "WORKDIR")?),
-        _ => return Err(format!("unknown instruction: {}{}", node.word, near_word(&node.word))),
+        "STOPSIGNAL" => Kind::StopSignal(config::one_text(args, "STOPSIGNAL")?),
+        "USER" => Kind::User(config::single(node, args, "USER")?),
+        "VOLUME" => Kind::Volume(config::volume(node, args)?),
+        "WORKDIR" => Kind::Workdir(config::single(node, args, "WORKDIR")?),
+        _ => return Err(format!("unknown instruction: {word}{}", near_word(word))),
     })
 }
 
@@ -164,16 +170,16 @@ fn near_word(word: &str) -> String {
 }
 
 /// The flags of an instruction that takes `spec`.
-fn flags(node: &Node, spec: &FlagSpec) -> Result<Flags, String> {
+fn flags<'a>(node: &'a Node, spec: &FlagSpec) -> Result<Flags<'a>, String> {
     Flags::parse(&node.flags, spec)
 }
 
 /// The arguments as a list, whichever form they have.
-fn list(node: &Node) -> Vec<String> {
-    match &node.args {
-        Args::Json(items) | Args::Words(items) => items.clone(),
+fn list(args: Args) -> Vec<String> {
+    match args {
+        Args::Json(items) | Args::Words(items) => items,
         Args::Text(text) if text.is_empty() => Vec::new(),
-        Args::Text(text) => vec![text.clone()],
+        Args::Text(text) => vec![text],
         _ => Vec::new(),
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct PlannedStage {
     pub(crate) platform: Arc<Platform>,
     pub(crate) lines: Option<Lines>,
     /// The text of the `FROM`.
-    pub(crate) text: String,
+    pub(crate) text: Arc<str>,
     pub(crate) steps: Vec<Step>,
     /// Whether a named context stands in for the stage, whose instructions are dropped.
     pub(crate) replaced: bool,

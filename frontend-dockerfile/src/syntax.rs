@@ -18,6 +18,7 @@ pub use heredoc::Heredoc;
 pub(crate) use keyword::{KEYWORDS, keyword};
 pub use node::{FlagWord, Node};
 pub use reader::{MAX_ERRORS, SyntaxTree, parse};
+pub(crate) use words::first_word;
 
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,7 @@ fn bare(node: Node) -> Node {
         start: nowhere,
         end: nowhere,
     };
+    let word: std::sync::Arc<str> = node.word().into();
     let flags = node
         .flags
         .into_iter()
@@ -68,8 +69,8 @@ fn bare(node: Node) -> Node {
             Args::Nested(inner) => Args::Nested(Box::new(bare(*inner))),
             args => args,
         },
-        rest: String::new(),
-        text: String::new(),
+        args_at: word.len(),
+        text: word,
         lines: Lines::one(0),
         empty_continuation: None,
         ..node

@@ -35,7 +35,7 @@ pub(crate) fn tree(tree: &SyntaxTree) -> String {
 fn line(node: &Node, escape: char) -> String {
     // Which words announce here-documents depends on every quote of the line, flags included.
     let mut text = if node.text.contains("<<") {
-        node.text.clone()
+        node.text.to_string()
     } else {
         instruction(node, escape)
     };
@@ -47,7 +47,7 @@ fn line(node: &Node, escape: char) -> String {
 }
 
 fn instruction(node: &Node, escape: char) -> String {
-    let mut text = node.word.clone();
+    let mut text = node.word().to_owned();
     for flag in &node.flags {
         text.push(' ');
         text.push_str(&quoted(&flag.text, escape));

@@ -113,17 +113,17 @@ fn stage_names(file: &Dockerfile, found: &mut Findings) {
 
 fn casing(file: &Dockerfile, found: &mut Findings) {
     let all = || file.stages.iter().flat_map(Stage::all);
-    let lower = all().filter(|instruction| is_lower(&instruction.word)).count();
-    let upper = all().filter(|instruction| is_upper(&instruction.word)).count();
+    let lower = all().filter(|instruction| is_lower(instruction.word())).count();
+    let upper = all().filter(|instruction| is_upper(instruction.word())).count();
     let (fits, majority): (fn(&str) -> bool, _) = if lower > upper {
         (is_lower, "lowercase")
     } else {
         (is_upper, "uppercase")
     };
-    for instruction in all().filter(|instruction| !fits(&instruction.word)) {
+    for instruction in all().filter(|instruction| !fits(instruction.word())) {
         let message = format!(
             "Command '{}' should match the case of the command majority ({majority})",
-            instruction.word
+            instruction.word()
         );
         found.find(&CONSISTENT_INSTRUCTION_CASING, instruction.lines, message);
     }

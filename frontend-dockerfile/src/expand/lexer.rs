@@ -1,5 +1,6 @@
 //! The character-level reader behind [`Expander`].
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::pattern::{self, Steps};
@@ -76,12 +77,12 @@ impl Expander {
     ///
     /// # Errors
     /// Unbalanced quotes, malformed or unknown substitutions, `${name:?}` without value, and results beyond the limits.
-    pub fn expand(&self, word: &str, variables: &dyn Variables) -> Result<Expanded, ExpandError> {
+    pub fn expand<'a>(&self, word: &'a str, variables: &'a dyn Variables) -> Result<Expanded<'a>, ExpandError> {
         // Most words mean nothing but themselves.
         let may_mean_more = |b: u8| matches!(b, b'\'' | b'"' | b'$') || !b.is_ascii() || char::from(b) == self.escape;
         if !word.bytes().any(may_mean_more) {
             return Ok(Expanded {
-                value: word.to_owned(),
+                value: word.into(),
                 effort: word.len(),
                 ..Expanded::default()
             });
@@ -90,7 +91,7 @@ impl Expander {
         match reader.until(None, self.keep_escapes) {
             Ok(value) => Ok(Expanded {
                 effort: reader.effort(),
-                value,
+                value: value.into(),
                 matched: reader.matched,
                 unmatched: reader.unmatched,
             }),
@@ -123,11 +124,12 @@ struct Reader<'a> {
     steps: Steps,
     /// `None` if nobody asked for them.
     words: Option<Words>,
-    matched: BTreeSet<String>,
-    unmatched: BTreeSet<String>,
+    matched: BTreeSet<&'a str>,
+    unmatched: BTreeSet<&'a str>,
 }
 
-type Piece = Result<String, ExpandCause>;
+/// What a piece of the text comes to.
+type Piece<'a> = Result<Cow<'a, str>, ExpandCause>;
 
 impl<'a> Reader<'a> {
     fn new(how: Expander, text: &'a str, variables: &'a dyn Variables) -> Self {
@@ -151,7 +153,7 @@ impl<'a> Reader<'a> {
             effort: self.effort(),
             word: text.to_owned(),
             cause,
-            unmatched: self.unmatched,
+            unmatched: self.unmatched.into_iter().map(str::to_owned).collect(),
         }
     }
 
@@ -187,7 +189,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads up to and including `stop`, or to the end if there is none.
-    fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Piece {
+    fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Result<String, ExpandCause> {
         let mut out = String::new();
         let top = stop.is_none();
         while let Some(c) = self.peek() {
@@ -199,8 +201,8 @@ impl<'a> Reader<'a> {
             match c {
                 '\'' if !self.how.quotes_are_text => {
                     let text = self.single_quoted()?;
-                    self.word(top, |words| words.quoted(&text));
-                    out.push_str(&text);
+                    self.word(top, |words| words.quoted(text));
+                    out.push_str(text);
                 }
                 '"' if !self.how.quotes_are_text => {
                     let text = self.double_quoted()?;
@@ -263,7 +265,7 @@ impl<'a> Reader<'a> {
         text
     }
 
-    fn single_quoted(&mut self) -> Piece {
+    fn single_quoted(&mut self) -> Result<&'a str, ExpandCause> {
         let inner = &self.rest[1..];
         let end = inner.find('\'').ok_or(ExpandCause::UnmatchedQuote("single"))?;
         let text = if self.how.keep_quotes {
@@ -271,12 +273,11 @@ impl<'a> Reader<'a> {
         } else {
             &inner[..end]
         };
-        let text = text.to_owned();
         self.rest = &inner[end + 1..];
         Ok(text)
     }
 
-    fn double_quoted(&mut self) -> Piece {
+    fn double_quoted(&mut self) -> Result<String, ExpandCause> {
         let mut out = String::new();
         self.next();
         if self.how.keep_quotes {
@@ -315,18 +316,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn dollar(&mut self) -> Piece {
+    fn dollar(&mut self) -> Piece<'a> {
         self.next();
         if self.peek() != Some('{') {
             let name = self.name();
             if name.is_empty() {
-                return Ok("$".to_owned());
+                return Ok("$".into());
             }
-            let (value, known) = self.look_up(&name)?;
+            let (value, known) = self.look_up(name)?;
             return Ok(if known || !self.how.keep_unknown {
-                value
+                value.into()
             } else {
-                format!("${name}")
+                format!("${name}").into()
             });
         }
         self.next();
@@ -339,7 +340,7 @@ impl<'a> Reader<'a> {
         value
     }
 
-    fn braced(&mut self) -> Piece {
+    fn braced(&mut self) -> Piece<'a> {
         match self.peek() {
             None => return Err(ExpandCause::MissingBrace),
             Some('{' | '}' | ':') => return Err(ExpandCause::BadSubstitution),
@@ -348,24 +349,24 @@ impl<'a> Reader<'a> {
         let name = self.name();
         match self.next() {
             Some('}') => {
-                let (value, known) = self.look_up(&name)?;
+                let (value, known) = self.look_up(name)?;
                 Ok(if known || !self.how.keep_unknown {
-                    value
+                    value.into()
                 } else {
-                    format!("${{{name}}}")
+                    format!("${{{name}}}").into()
                 })
             }
-            Some('/') => self.replace(&name),
+            Some('/') => self.replace(name),
             Some(':') => {
                 let operator = self.next();
-                self.operator(&name, true, operator)
+                self.operator(name, true, operator)
             }
-            operator => self.operator(&name, false, operator),
+            operator => self.operator(name, false, operator),
         }
     }
 
     /// `-`, `+`, `?`, `#` and `%`; with `colon` an empty value counts as none.
-    fn operator(&mut self, name: &str, colon: bool, operator: Option<char>) -> Piece {
+    fn operator(&mut self, name: &'a str, colon: bool, operator: Option<char>) -> Piece<'a> {
         let shown = || {
             format!(
                 "{}{}",
@@ -380,12 +381,12 @@ impl<'a> Reader<'a> {
         let word = self.part('}', trims, ExpandCause::MissingBrace)?;
         let (value, known) = self.look_up(name)?;
         if !known && self.how.keep_unknown {
-            return Ok(format!("${{{name}{}{word}}}", shown()));
+            return Ok(format!("${{{name}{}{word}}}", shown()).into());
         }
         let absent = !known || (colon && value.is_empty());
         match operator {
-            '-' => Ok(if absent { word } else { value }),
-            '+' => Ok(if absent { String::new() } else { word }),
+            '-' => Ok(if absent { word.into() } else { value.into() }),
+            '+' => Ok(if absent { "".into() } else { word.into() }),
             '?' if absent => {
                 let message = match (word.is_empty(), known) {
                     (false, _) => word,
@@ -397,43 +398,44 @@ impl<'a> Reader<'a> {
                     message,
                 })
             }
-            '?' => Ok(value),
-            '#' => match word.strip_prefix('#') {
-                Some(longest) => pattern::trim_prefix(longest, &value, true, &mut self.steps),
-                None => pattern::trim_prefix(&word, &value, false, &mut self.steps),
-            },
-            _ => match word.strip_prefix('%') {
-                Some(longest) => pattern::trim_suffix(longest, &value, true, &mut self.steps),
-                None => pattern::trim_suffix(&word, &value, false, &mut self.steps),
-            },
+            '?' => Ok(value.into()),
+            '#' => {
+                let (pattern, greedy) = word
+                    .strip_prefix('#')
+                    .map_or((&*word, false), |pattern| (pattern, true));
+                pattern::trim_prefix(pattern, value, greedy, &mut self.steps).map(Cow::Borrowed)
+            }
+            _ => {
+                let (pattern, greedy) = word
+                    .strip_prefix('%')
+                    .map_or((&*word, false), |pattern| (pattern, true));
+                pattern::trim_suffix(pattern, value, greedy, &mut self.steps).map(Cow::Borrowed)
+            }
         }
     }
 
-    fn replace(&mut self, name: &str) -> Piece {
+    fn replace(&mut self, name: &'a str) -> Piece<'a> {
         let all = self.eat('/');
         let pattern = self.part('/', true, ExpandCause::MissingSlash)?;
         let replacement = self.part('}', true, ExpandCause::MissingBrace)?;
         let (value, known) = self.look_up(name)?;
         if !known && self.how.keep_unknown {
-            return Ok(format!(
-                "${{{name}/{}{pattern}/{replacement}}}",
-                if all { "/" } else { "" }
-            ));
+            return Ok(format!("${{{name}/{}{pattern}/{replacement}}}", if all { "/" } else { "" }).into());
         }
         let left = self.limit.saturating_sub(self.produced);
-        let replaced = pattern::replace(&pattern, &value, &replacement, all, left, &mut self.steps)?;
+        let replaced = pattern::replace(&pattern, value, &replacement, all, left, &mut self.steps)?;
         self.count(replaced.len())?;
-        Ok(replaced)
+        Ok(replaced.into())
     }
 
     /// A part of a substitution, up to `stop`. A text that ends early lacks that character, whatever else it lacks.
-    fn part(&mut self, stop: char, keep_escapes: bool, missing: ExpandCause) -> Piece {
+    fn part(&mut self, stop: char, keep_escapes: bool, missing: ExpandCause) -> Result<String, ExpandCause> {
         self.until(Some(stop), keep_escapes)
             .map_err(|cause| if self.rest.is_empty() { missing } else { cause })
     }
 
     /// A name; empty if there is none here.
-    fn name(&mut self) -> String {
+    fn name(&mut self) -> &'a str {
         let end = match self.peek() {
             Some(c) if c.is_numeric() => self.rest.find(|c: char| !c.is_numeric()),
             Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => Some(1),
@@ -441,19 +443,20 @@ impl<'a> Reader<'a> {
         };
         let (name, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
         self.rest = rest;
-        name.to_owned()
+        name
     }
 
-    fn look_up(&mut self, name: &str) -> Result<(String, bool), ExpandCause> {
+    /// The value of a name; empty, and false, if it has none.
+    fn look_up(&mut self, name: &'a str) -> Result<(&'a str, bool), ExpandCause> {
         match self.variables.get(name) {
             Some(value) => {
                 self.count(value.len())?;
-                self.matched.insert(name.to_owned());
-                Ok((value.to_owned(), true))
+                self.matched.insert(name);
+                Ok((value, true))
             }
             None => {
-                self.unmatched.insert(name.to_owned());
-                Ok((String::new(), false))
+                self.unmatched.insert(name);
+                Ok(("", false))
             }
         }
     }

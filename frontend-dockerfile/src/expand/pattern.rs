@@ -16,20 +16,34 @@ impl Steps {
 }
 
 /// Removes the shortest or (`greedy`) longest prefix of `value` that matches.
-pub(super) fn trim_prefix(pattern: &str, value: &str, greedy: bool, steps: &mut Steps) -> Result<String, ExpandCause> {
-    let pattern = Pattern::parse(pattern)?;
-    let value: Vec<char> = value.chars().collect();
-    let end = pattern.prefix(&value, greedy, steps)?.unwrap_or(0);
-    Ok(value[end..].iter().collect())
+pub(super) fn trim_prefix<'a>(
+    pattern: &str,
+    value: &'a str,
+    greedy: bool,
+    steps: &mut Steps,
+) -> Result<&'a str, ExpandCause> {
+    let chars: Vec<char> = value.chars().collect();
+    let end = Pattern::parse(pattern)?.prefix(&chars, greedy, steps)?.unwrap_or(0);
+    Ok(&value[bytes(&chars[..end])..])
 }
 
 /// Removes the shortest or (`greedy`) longest suffix of `value` that matches.
-pub(super) fn trim_suffix(pattern: &str, value: &str, greedy: bool, steps: &mut Steps) -> Result<String, ExpandCause> {
+pub(super) fn trim_suffix<'a>(
+    pattern: &str,
+    value: &'a str,
+    greedy: bool,
+    steps: &mut Steps,
+) -> Result<&'a str, ExpandCause> {
     // Read backwards, a suffix is a prefix.
+    let chars: Vec<char> = value.chars().rev().collect();
     let pattern = Pattern::parse(pattern)?.reversed();
-    let value: Vec<char> = value.chars().rev().collect();
-    let end = pattern.prefix(&value, greedy, steps)?.unwrap_or(0);
-    Ok(value[end..].iter().rev().collect())
+    let end = pattern.prefix(&chars, greedy, steps)?.unwrap_or(0);
+    Ok(&value[..value.len() - bytes(&chars[..end])])
+}
+
+/// How long `chars` are as a text.
+fn bytes(chars: &[char]) -> usize {
+    chars.iter().map(|c| c.len_utf8()).sum()
 }
 
 /// Replaces the first match, or all of them. Only in the latter case is `$0` in the replacement the match, and any other

@@ -14,7 +14,7 @@ fn variables() -> BTreeMap<String, String> {
 fn expand(escape: char, word: &str) -> Result<String, String> {
     Expander::new(escape)
         .expand(word, &variables())
-        .map(|e| e.value)
+        .map(|e| e.value.into_owned())
         .map_err(|e| e.cause.to_string())
 }
 
@@ -48,27 +48,28 @@ fn words_expand_as_they_are_meant() {
 
 #[test]
 fn heredoc_bodies_keep_quotes() {
+    let variables = variables();
     let body = Expander::heredoc_body()
-        .expand("$v \\$v '$v' \"$e\" \\n\n", &variables())
+        .expand("$v \\$v '$v' \"$e\" \\n\n", &variables)
         .unwrap();
     assert_eq!(body.value, "foobarbaz $v 'foobarbaz' \"\" n\n");
 }
 
 #[test]
 fn commands_are_shown_with_what_is_known() {
+    let variables = variables();
     let shown = Expander::display('\\')
-        .expand("echo $v ${u} ${u:-d} \\$x \"a b\" a\\ b", &variables())
+        .expand("echo $v ${u} ${u:-d} \\$x \"a b\" a\\ b", &variables)
         .unwrap();
     assert_eq!(shown.value, "echo foobarbaz ${u} ${u:-d} $x \"a b\" a b");
 }
 
 #[test]
 fn names_are_told_apart_by_whether_they_have_a_value() {
-    let expanded = Expander::new('\\')
-        .expand("$v ${u:-$w} ${v:-$x}", &variables())
-        .unwrap();
-    assert!(expanded.matched.iter().eq(["v"]));
-    assert!(expanded.unmatched.iter().eq(["u", "w", "x"]));
+    let variables = variables();
+    let expanded = Expander::new('\\').expand("$v ${u:-$w} ${v:-$x}", &variables).unwrap();
+    assert!(expanded.matched.into_iter().eq(["v"]));
+    assert!(expanded.unmatched.into_iter().eq(["u", "w", "x"]));
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn replacements_of_every_match_are_templates() {
     let vars: BTreeMap<String, String> = [("v", "abab"), ("t", "<$0${0}$$-$x.$>")]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into();
-    let expand = |word: &str| Expander::new('\\').expand(word, &vars).unwrap().value;
+    let expand = |word: &'static str| Expander::new('\\').expand(word, &vars).unwrap().value;
     assert_eq!(expand("${v//b/$t}"), "a<bb$-.$>a<bb$-.$>");
     assert_eq!(expand("${v/b/$t}"), "a<$0${0}$$-$x.$>ab");
 }

@@ -43,7 +43,7 @@ impl EnvList {
 
     /// Sets a variable, in place if there is one of that name.
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        let entry = format!("{name}={value}").into();
+        let entry = [name, "=", value].concat().into();
         match self.places.get(name) {
             Some(&place) => self.entries[place] = entry,
             None => {

@@ -1,6 +1,6 @@
 //! Instructions that only change the image config.
 
-use crate::syntax::{Args, Node, keyword};
+use crate::syntax::{Args, KeyValue, Node, keyword};
 
 /// A command in exec form (`["a", "b"]`) or shell form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,22 +20,22 @@ pub struct Pair {
     pub value: String,
 }
 
-pub(super) fn command_line(node: &Node) -> Result<CommandLine, String> {
+pub(super) fn command_line(node: &Node, args: Args) -> Result<CommandLine, String> {
     super::flags(node, &[])?;
-    Ok(command(&node.args))
+    Ok(command(args))
 }
 
-pub(super) fn command(args: &Args) -> CommandLine {
+pub(super) fn command(args: Args) -> CommandLine {
     match args {
-        Args::Json(items) => CommandLine::Exec(items.clone()),
-        Args::Text(text) => CommandLine::Shell(text.clone()),
+        Args::Json(items) => CommandLine::Exec(items),
+        Args::Text(text) => CommandLine::Shell(text),
         _ => CommandLine::Shell(String::new()),
     }
 }
 
-pub(super) fn pairs(node: &Node, word: &str) -> Result<Vec<Pair>, String> {
+pub(super) fn pairs(node: &Node, args: Args, word: &str) -> Result<Vec<Pair>, String> {
     super::flags(node, &[])?;
-    let Args::Pairs { pairs, .. } = &node.args else {
+    let Args::Pairs { pairs, .. } = args else {
         return Err(format!("{word} requires at least one argument"));
     };
     if pairs.is_empty() {
@@ -44,30 +44,25 @@ pub(super) fn pairs(node: &Node, word: &str) -> Result<Vec<Pair>, String> {
     if pairs.iter().any(|pair| pair.key.is_empty()) {
         return Err(format!("{word} names can not be blank"));
     }
-    Ok(pairs
-        .iter()
-        .map(|pair| Pair {
-            key: pair.key.clone(),
-            value: pair.value.clone(),
-        })
-        .collect())
+    let pairs = pairs.into_iter().map(|KeyValue { key, value }| Pair { key, value });
+    Ok(pairs.collect())
 }
 
-pub(super) fn single(node: &Node, word: &str) -> Result<String, String> {
+pub(super) fn single(node: &Node, args: Args, word: &str) -> Result<String, String> {
     super::flags(node, &[])?;
-    one_text(node, word)
+    one_text(args, word)
 }
 
-pub(super) fn one_text(node: &Node, word: &str) -> Result<String, String> {
-    match &node.args {
-        Args::Text(text) if !text.is_empty() => Ok(text.clone()),
+pub(super) fn one_text(args: Args, word: &str) -> Result<String, String> {
+    match args {
+        Args::Text(text) if !text.is_empty() => Ok(text),
         _ => Err(format!("{word} requires exactly one argument")),
     }
 }
 
-pub(super) fn expose(node: &Node) -> Result<Vec<String>, String> {
+pub(super) fn expose(node: &Node, args: Args) -> Result<Vec<String>, String> {
     super::flags(node, &[])?;
-    let mut words = super::list(node);
+    let mut words = super::list(args);
     if words.is_empty() {
         return Err("EXPOSE requires at least one argument".to_owned());
     }
@@ -75,9 +70,9 @@ pub(super) fn expose(node: &Node) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-pub(super) fn volume(node: &Node) -> Result<Vec<String>, String> {
+pub(super) fn volume(node: &Node, args: Args) -> Result<Vec<String>, String> {
     super::flags(node, &[])?;
-    let paths: Vec<String> = super::list(node).iter().map(|path| path.trim().to_owned()).collect();
+    let paths: Vec<String> = super::list(args).iter().map(|path| path.trim().to_owned()).collect();
     if paths.is_empty() {
         return Err("VOLUME requires at least one argument".to_owned());
     }
@@ -87,27 +82,27 @@ pub(super) fn volume(node: &Node) -> Result<Vec<String>, String> {
     Ok(paths)
 }
 
-pub(super) fn shell(node: &Node) -> Result<Vec<String>, String> {
+pub(super) fn shell(node: &Node, args: Args) -> Result<Vec<String>, String> {
     super::flags(node, &[])?;
-    match &node.args {
-        Args::Json(items) if !items.is_empty() => Ok(items.clone()),
+    match args {
+        Args::Json(items) if !items.is_empty() => Ok(items),
         Args::Text(text) if !text.is_empty() => Err("SHELL requires the arguments to be in JSON form".to_owned()),
         _ => Err("SHELL requires at least one argument".to_owned()),
     }
 }
 
 /// The text of the trigger, as images carry it: the instruction, then its here-documents.
-pub(super) fn onbuild(node: &Node) -> Result<String, String> {
+pub(super) fn onbuild(node: &Node, args: Args) -> Result<String, String> {
     super::flags(node, &[])?;
-    let Args::Nested(inner) = &node.args else {
+    let Args::Nested(inner) = args else {
         return Err("ONBUILD requires at least one argument".to_owned());
     };
-    match keyword(&inner.word) {
+    match keyword(inner.word()) {
         "ONBUILD" => return Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
         word @ ("MAINTAINER" | "FROM") => return Err(format!("{word} isn't allowed as an ONBUILD trigger")),
         _ => {}
     }
-    let mut text = node.rest.clone();
+    let mut text = node.rest().to_owned();
     for heredoc in &inner.heredocs {
         text.push('\n');
         text.push_str(&heredoc.body);

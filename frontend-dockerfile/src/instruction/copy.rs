@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::flags::{FlagKind, FlagSpec, Flags};
-use crate::syntax::{Heredoc, Node};
+use crate::syntax::{Args, Heredoc, Node};
 
 /// A `COPY` or `ADD`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,22 +60,20 @@ const ADD_FLAGS: &FlagSpec = &[
     ("unpack", FlagKind::Switch),
 ];
 
-pub(super) fn copy(node: &Node) -> Result<Copy, String> {
-    parse(node, &super::flags(node, COPY_FLAGS)?, "COPY")
+pub(super) fn copy(node: &Node, args: Args) -> Result<Copy, String> {
+    parse(node, args, &super::flags(node, COPY_FLAGS)?, "COPY")
 }
 
-pub(super) fn add(node: &Node) -> Result<Copy, String> {
-    parse(node, &super::flags(node, ADD_FLAGS)?, "ADD")
+pub(super) fn add(node: &Node, args: Args) -> Result<Copy, String> {
+    parse(node, args, &super::flags(node, ADD_FLAGS)?, "ADD")
 }
 
-fn parse(node: &Node, flags: &Flags, word: &str) -> Result<Copy, String> {
-    let words = super::list(node);
-    let [sources @ .., dest] = words.as_slice() else {
-        return Err(too_few(word));
-    };
-    if sources.is_empty() {
-        return Err(too_few(word));
-    }
+fn parse(node: &Node, args: Args, flags: &Flags<'_>, word: &str) -> Result<Copy, String> {
+    let mut sources = super::list(args);
+    let dest = sources
+        .pop()
+        .filter(|_| !sources.is_empty())
+        .ok_or_else(|| too_few(word))?;
     // Of two with the same name the last one counts, for both.
     let heredocs = node.heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc));
     let heredocs: HashMap<&str, &Heredoc> = heredocs.collect();
@@ -83,26 +81,27 @@ fn parse(node: &Node, flags: &Flags, word: &str) -> Result<Copy, String> {
         true => None,
         false => heredocs.get(Heredoc::from_word(word)?.name.as_str()).copied(),
     };
-    if heredoc_for(dest).is_some() {
+    if heredoc_for(&dest).is_some() {
         return Err(format!("{word} cannot accept a heredoc as a destination"));
     }
-    let source = |word: &String| match heredoc_for(word) {
+    let source = |word: String| match heredoc_for(&word) {
         Some(heredoc) => CopySource::Heredoc(heredoc.clone()),
-        None => CopySource::Word(word.clone()),
+        None => CopySource::Word(word),
     };
-    let sources: Vec<CopySource> = sources.iter().map(source).collect();
+    let sources: Vec<CopySource> = sources.into_iter().map(source).collect();
+    let text = |name| flags.text(name).map(str::to_owned);
     check_heredocs(&sources)?;
     Ok(Copy {
         sources,
-        dest: dest.clone(),
-        from: flags.text("from"),
-        chown: flags.text("chown"),
-        chmod: flags.text("chmod"),
+        dest,
+        from: text("from"),
+        chown: text("chown"),
+        chmod: text("chmod"),
         link: flags.switch("link").unwrap_or(false),
         parents: flags.switch("parents").unwrap_or(false),
-        exclude: flags.list("exclude"),
+        exclude: flags.list("exclude").map(str::to_owned).collect(),
         keep_git_dir: flags.switch("keep-git-dir"),
-        checksum: flags.text("checksum"),
+        checksum: text("checksum"),
         unpack: flags.switch("unpack"),
     })
 }

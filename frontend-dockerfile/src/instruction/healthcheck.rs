@@ -33,14 +33,14 @@ const FLAGS: &FlagSpec = &[
     ("retries", FlagKind::Text),
 ];
 
-pub(super) fn healthcheck(node: &Node) -> Result<Healthcheck, String> {
-    let Args::Typed { kind, rest } = &node.args else {
+pub(super) fn healthcheck(node: &Node, args: Args) -> Result<Healthcheck, String> {
+    let Args::Typed { kind, rest } = args else {
         return Err("HEALTHCHECK requires at least one argument".to_owned());
     };
     let upper = kind.to_uppercase();
     match upper.as_str() {
         "" => Err("HEALTHCHECK requires at least one argument".to_owned()),
-        "NONE" => match rest.as_ref() {
+        "NONE" => match *rest {
             Args::Text(text) if text.is_empty() => Ok(Healthcheck {
                 test: vec!["NONE".to_owned()],
                 ..Healthcheck::default()
@@ -50,7 +50,7 @@ pub(super) fn healthcheck(node: &Node) -> Result<Healthcheck, String> {
         "CMD" => {
             let flags = Flags::parse(&node.flags, FLAGS)?;
             Ok(Healthcheck {
-                test: test(rest)?,
+                test: test(*rest)?,
                 interval: time(&flags, "interval", "Interval")?,
                 timeout: time(&flags, "timeout", "Interval")?,
                 start_period: time(&flags, "start-period", "Interval")?,
@@ -65,7 +65,7 @@ pub(super) fn healthcheck(node: &Node) -> Result<Healthcheck, String> {
     }
 }
 
-fn test(args: &Args) -> Result<Vec<String>, String> {
+fn test(args: Args) -> Result<Vec<String>, String> {
     let test = match command(args) {
         CommandLine::Exec(items) if !items.is_empty() => [vec!["CMD".to_owned()], items].concat(),
         CommandLine::Shell(text) if !text.is_empty() => vec!["CMD-SHELL".to_owned(), text],
@@ -74,16 +74,16 @@ fn test(args: &Args) -> Result<Vec<String>, String> {
     Ok(test)
 }
 
-fn time(flags: &Flags, name: &str, kind: &str) -> Result<i64, String> {
+fn time(flags: &Flags<'_>, name: &str, kind: &str) -> Result<i64, String> {
     let Some(value) = flags.text(name) else { return Ok(0) };
-    let nanos = gofmt::parse_duration(&value)?;
+    let nanos = gofmt::parse_duration(value)?;
     if nanos != 0 && nanos < 1_000_000 {
         return Err(format!("{kind} {} cannot be less than 1ms", gofmt::quote(name)));
     }
     Ok(nanos)
 }
 
-fn retries(flags: &Flags) -> Result<i64, String> {
+fn retries(flags: &Flags<'_>) -> Result<i64, String> {
     let Some(value) = flags.text("retries") else {
         return Ok(0);
     };
@@ -92,7 +92,7 @@ fn retries(flags: &Flags) -> Result<i64, String> {
             IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
             _ => "invalid syntax",
         };
-        format!("strconv.ParseInt: parsing {}: {problem}", gofmt::quote(&value))
+        format!("strconv.ParseInt: parsing {}: {problem}", gofmt::quote(value))
     })?;
     if number < 0 {
         return Err(format!("--retries cannot be negative ({number})"));

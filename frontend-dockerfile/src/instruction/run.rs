@@ -4,7 +4,7 @@ use crate::csv;
 use crate::flags::{FlagKind, FlagSpec};
 use crate::gofmt;
 use crate::suggest::suggestion;
-use crate::syntax::{Heredoc, Node};
+use crate::syntax::{Args, Heredoc, Node};
 
 use super::config::{CommandLine, command};
 
@@ -126,29 +126,24 @@ const KEYS: [&str; 19] = [
     "env",
 ];
 
-pub(super) fn run(node: &Node) -> Result<Run, String> {
+pub(super) fn run(node: &Node, args: Args) -> Result<Run, String> {
     let flags = super::flags(node, FLAGS)?;
-    let mounts = flags
-        .list("mount")
-        .iter()
-        .map(|value| mount_flag(value))
-        .collect::<Result<_, _>>()?;
-    let network = match flags.given("network").as_deref() {
+    let mounts = flags.list("mount").map(mount_flag).collect::<Result<_, _>>()?;
+    let network = match flags.given("network") {
         None => None,
         Some("default") => Some(NetworkFlag::Default),
         Some("host") => Some(NetworkFlag::Host),
         Some("none") => Some(NetworkFlag::None),
         Some(other) => return Err(format!("invalid network mode {}", gofmt::quote(other))),
     };
-    let insecure = match flags.given("security").as_deref() {
+    let insecure = match flags.given("security") {
         None | Some("sandbox") => false,
         Some("insecure") => true,
         Some(other) => return Err(format!("security {} is not valid", gofmt::quote(other))),
     };
-    let devices = flags.list("device");
     Ok(Run {
-        devices: devices.iter().map(|value| device(value)).collect::<Result<_, _>>()?,
-        command: command(&node.args),
+        devices: flags.list("device").map(device).collect::<Result<_, _>>()?,
+        command: command(args),
         heredocs: node.heredocs.clone(),
         mounts,
         network,

@@ -23,18 +23,21 @@ pub struct ArgDecl {
     pub default: Option<String>,
 }
 
-pub(super) fn from(node: &Node) -> Result<From, String> {
+pub(super) fn from(node: &Node, args: Args) -> Result<From, String> {
     let flags = super::flags(node, &[("platform", FlagKind::Text)])?;
-    let words = super::list(node);
-    let (base, name) = match words.as_slice() {
-        [base] => (base, None),
-        [base, keyword, name] if keyword.eq_ignore_ascii_case("as") => (base, Some(stage_name(name)?)),
+    let mut words = super::list(args).into_iter();
+    let words = (words.next(), words.next(), words.next(), words.next());
+    let (base, name) = match words {
+        (Some(base), None, ..) => (base, None),
+        (Some(base), Some(keyword), Some(name), None) if keyword.eq_ignore_ascii_case("as") => {
+            (base, Some(stage_name(&name)?))
+        }
         _ => return Err("FROM requires either one or three arguments".to_owned()),
     };
     Ok(From {
-        base: base.clone(),
+        base,
         name,
-        platform: flags.text("platform"),
+        platform: flags.text("platform").map(str::to_owned),
     })
 }
 
@@ -53,8 +56,8 @@ fn stage_name(written: &str) -> Result<String, String> {
 }
 
 /// Flag words of `ARG` have always been dropped without a word.
-pub(super) fn arg(node: &Node) -> Result<Vec<ArgDecl>, String> {
-    let Args::Words(words) = &node.args else {
+pub(super) fn arg(args: Args) -> Result<Vec<ArgDecl>, String> {
+    let Args::Words(words) = args else {
         return Err("ARG requires at least one argument".to_owned());
     };
     if words.is_empty() {

@@ -29,14 +29,14 @@ impl Lowering<'_> {
             Kind::Cmd(command) => {
                 let argv = argv(state, command);
                 state.image.set_cmd(&argv);
-                self.only_last(state.commands.cmd.replace(lines), &step.instruction.word);
+                self.only_last(state.commands.cmd.replace(lines), step.instruction.word());
                 self.check_form(state, step, command);
                 format!("CMD {}", gofmt::quoted_list(&argv))
             }
             Kind::Entrypoint(command) => {
                 let argv = argv(state, command);
                 state.image.set_entrypoint(&argv);
-                self.only_last(state.commands.entrypoint.replace(lines), &step.instruction.word);
+                self.only_last(state.commands.entrypoint.replace(lines), step.instruction.word());
                 self.check_form(state, step, command);
                 if state.commands.cmd.is_none() {
                     state.image.clear_cmd();
@@ -76,7 +76,7 @@ impl Lowering<'_> {
                 format!("STOPSIGNAL {name}")
             }
             Kind::Healthcheck(check) => {
-                self.only_last(state.commands.healthcheck.replace(lines), &step.instruction.word);
+                self.only_last(state.commands.healthcheck.replace(lines), step.instruction.word());
                 state.image.set_healthcheck(check);
                 show_healthcheck(check)
             }
@@ -97,7 +97,7 @@ impl Lowering<'_> {
 
     fn check_pairs(&mut self, step: &Step) {
         if step.instruction.legacy_form {
-            let word = &step.instruction.word;
+            let word = step.instruction.word();
             let message = format!("\"{word} key=value\" should be used instead of legacy \"{word} key value\" format");
             self.find(&LEGACY_KEY_VALUE_FORMAT, step.instruction.lines, message);
         }
@@ -160,7 +160,7 @@ impl Lowering<'_> {
 impl Lowering<'_> {
     fn check_form(&mut self, state: &StageState, step: &Step, command: &CommandLine) {
         if matches!(command, CommandLine::Shell(_)) && state.image.shell().is_none() {
-            let word = &step.instruction.word;
+            let word = step.instruction.word();
             let message =
                 format!("JSON arguments recommended for {word} to prevent unintended behavior related to OS signals");
             self.find(&JSON_ARGS_RECOMMENDED, step.instruction.lines, message);
@@ -201,7 +201,12 @@ pub(super) fn with_shell(state: &StageState, text: &str) -> Vec<String> {
 }
 
 fn show(word: &str, pairs: &[(String, String)]) -> String {
-    let mut text = word.to_owned();
+    let length = pairs
+        .iter()
+        .map(|(key, value)| key.len() + value.len() + 2)
+        .sum::<usize>();
+    let mut text = String::with_capacity(word.len() + length);
+    text.push_str(word);
     for (key, value) in pairs {
         text.extend([" ", key, "=", value]);
     }

@@ -353,7 +353,9 @@ fn used_path(source: &str) -> String {
 }
 
 fn created_by(word: &str, copy: &Copy, said: &Expanded) -> String {
-    let mut text = word.to_owned();
+    let length = said.sources.iter().map(|source| source.len() + 1).sum::<usize>();
+    let mut text = String::with_capacity(length + said.dest.len() + 64);
+    text.push_str(word);
     if copy.parents {
         text.push_str(" --parents");
     }
@@ -368,5 +370,6 @@ fn created_by(word: &str, copy: &Copy, said: &Expanded) -> String {
     for (name, _) in &said.heredocs {
         text.extend([" <<", name]);
     }
-    format!("{text} {} # buildkit", said.dest)
+    text.extend([" ", &said.dest, " # buildkit"]);
+    text
 }

@@ -24,7 +24,7 @@ impl Env {
             None => self.places.insert(name.into(), at),
         };
         let before = before.and_then(|before| self.entries.remove(&before));
-        let entry: Arc<str> = format!("{name}={value}").into();
+        let entry: Arc<str> = [name, "=", value].concat().into();
         self.bytes = self.bytes + entry.len() - before.map_or(0, |before| before.len());
         self.entries.insert(at, entry);
     }

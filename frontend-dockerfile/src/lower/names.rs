@@ -50,7 +50,8 @@ impl StepNames {
             None => String::new(),
         };
         let width = total.checked_ilog10().unwrap_or(0) as usize + 1;
-        format!("[{platform}{}{number:>width$}/{total}] {text}", self.label)
+        let number = format!("{number:>width$}/{total}] ");
+        ["[", &platform, &self.label, &number, text].concat()
     }
 }
 

@@ -71,7 +71,11 @@ impl Lowering<'_> {
             value: value.cloned(),
             lines: instruction.lines,
             comments: instruction.comments.clone(),
-            needs: expanded.map(|expanded| expanded.matched).unwrap_or_default(),
+            needs: expanded
+                .into_iter()
+                .flat_map(|expanded| expanded.matched)
+                .map(str::to_owned)
+                .collect(),
         };
         notes.args.insert(arg.name.clone(), note);
     }

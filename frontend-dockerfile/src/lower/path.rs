@@ -11,7 +11,7 @@ pub(super) fn absolute(base: &str, path: &str) -> String {
     if path.starts_with('/') {
         clean(path)
     } else {
-        clean(&format!("/{base}/{path}"))
+        clean(&["/", base, "/", path].concat())
     }
 }
 

@@ -59,7 +59,7 @@ impl Lowering<'_> {
         let mut metadata = state.metadata(name, &step.instruction.text);
         let options = &self.around.options.run;
         metadata.resources = options.resources.clone().map(Box::new);
-        let created_by = format!("RUN {}{} # buildkit", arguments(state), args.join(" "));
+        let created_by = ["RUN ", &arguments(state), &args.join(" "), " # buildkit"].concat();
         let op = ExecOp {
             args,
             env,

@@ -1,5 +1,7 @@
 //! Beginning a stage, and going through its instructions.
 
+use std::sync::Arc;
+
 use cairn_solver::Platform;
 use cairn_solver::llb::{ImageSource, OciLayoutSource, Op, OpMetadata, SourceOp};
 
@@ -200,7 +202,7 @@ impl Lowering<'_> {
         index: usize,
     ) -> Result<(), DockerfileError> {
         let lines = instruction.lines;
-        let mut shown = vec!["ARG".to_owned()];
+        let mut shown = "ARG".to_owned();
         for arg in declared {
             self.check_secret("ARG", &arg.name, lines);
             let given = self.around.options.build_args.get(&arg.name);
@@ -215,15 +217,12 @@ impl Lowering<'_> {
                 (None, Some(default)) => Some(self.expand(state, default, lines)?),
                 (None, None) => self.plan.args.get(&arg.name).map(str::to_owned),
             };
-            shown.push(
-                value
-                    .as_ref()
-                    .map_or_else(|| arg.name.clone(), |value| format!("{}={value}", arg.name)),
-            );
+            shown.extend([" ", &arg.name]);
+            shown.extend(value.iter().flat_map(|value| ["=", value]));
             self.note_arg(state, index, instruction, arg, value.as_ref());
             state.declare(&arg.name, value);
         }
-        self.history(state, shown.join(" "), true, lines)
+        self.history(state, shown, true, lines)
     }
 
     /// Expands a word with the variables of the stage.
@@ -240,9 +239,9 @@ impl Lowering<'_> {
     ) -> Result<String, DockerfileError> {
         let expanded = expander.expand(text, &state.env);
         self.budget.charge_expansion(&expanded, lines)?;
-        let unmatched = match &expanded {
-            Ok(expanded) => &expanded.unmatched,
-            Err(error) => &error.unmatched,
+        let unmatched: Vec<&str> = match &expanded {
+            Ok(expanded) => expanded.unmatched.iter().copied().collect(),
+            Err(error) => error.unmatched.iter().map(String::as_str).collect(),
         };
         for name in unmatched {
             if !state.args.declares(name) && !self.findings.is_full() {
@@ -255,7 +254,7 @@ impl Lowering<'_> {
             }
         }
         let expanded = expanded.map_err(|error| DockerfileError::at(lines, error.to_string()))?;
-        Ok(expanded.value)
+        Ok(expanded.value.into_owned())
     }
 
     /// The text of an instruction for display: expanded, its first word in upper case. What cannot be expanded is shown
@@ -271,9 +270,9 @@ impl Lowering<'_> {
         let (word, rest) = text.split_at(at);
         let expanded = expander.expand(rest, variables);
         self.budget.charge_expansion(&expanded, *lines)?;
-        let rest = expanded.map_or_else(|_| rest.to_owned(), |expanded| expanded.value);
+        let rest = expanded.map_or(rest.into(), |expanded| expanded.value);
         let trigger = if step.is_trigger { "ONBUILD " } else { "" };
-        Ok(format!("{trigger}{}{rest}", word.to_uppercase()))
+        Ok([trigger, &word.to_uppercase(), &*rest].concat())
     }
 
     pub(super) fn check_secret(&mut self, word: &str, name: &str, lines: Lines) {
@@ -324,7 +323,7 @@ fn from_metadata(planned: &PlannedStage, name: String) -> OpMetadata {
     if !planned.text.is_empty() {
         metadata
             .description
-            .insert("com.docker.dockerfile.v1.command", planned.text.as_str());
+            .insert("com.docker.dockerfile.v1.command", Arc::clone(&planned.text));
     }
     metadata
 }

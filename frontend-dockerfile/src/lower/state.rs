@@ -1,6 +1,7 @@
 //! What instructions change.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use cairn_solver::llb::OpMetadata;
 
@@ -98,12 +99,14 @@ impl StageState {
     }
 
     /// Metadata of the op behind an instruction.
-    pub(super) fn metadata(&self, name: String, command: &str) -> OpMetadata {
+    pub(super) fn metadata(&self, name: String, command: &Arc<str>) -> OpMetadata {
         let mut metadata = OpMetadata {
             ignore_cache: self.ignore_cache,
             ..OpMetadata::named(name)
         };
-        metadata.description.insert("com.docker.dockerfile.v1.command", command);
+        metadata
+            .description
+            .insert("com.docker.dockerfile.v1.command", Arc::clone(command));
         metadata
     }
 }

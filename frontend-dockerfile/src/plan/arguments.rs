@@ -79,8 +79,8 @@ impl GlobalArgs {
                         budget.charge_expansion(&expanded, instruction.lines)?;
                         let expanded =
                             expanded.map_err(|error| DockerfileError::at(instruction.lines, error.to_string()))?;
-                        needs = expanded.matched;
-                        Some(expanded.value)
+                        needs = expanded.matched.into_iter().map(str::to_owned).collect();
+                        Some(expanded.value.into_owned())
                     }
                     (None, None) => None,
                 };

@@ -22,7 +22,7 @@ impl Plan {
             .flatten()
         {
             let unmatched = match self.args.expander.expand(text, &self.args) {
-                Ok(expanded) => expanded.unmatched,
+                Ok(expanded) => expanded.unmatched.into_iter().map(str::to_owned).collect(),
                 Err(error) => error.unmatched,
             };
             for name in unmatched.iter().filter(|name| !self.args.declares(name)) {
@@ -36,8 +36,8 @@ impl Plan {
         if let Some(written) = &stage.from.platform
             && let Ok(expanded) = self.args.expander.expand(written, &self.args)
         {
-            let mut names = expanded.matched.iter().chain(&expanded.unmatched);
-            match (names.next().map(String::as_str), names.next()) {
+            let mut names = expanded.matched.iter().chain(&expanded.unmatched).copied();
+            match (names.next(), names.next()) {
                 (None, _) if platform_is_news(&expanded.value, stage, self) => {
                     let message = format!(
                         "FROM --platform flag should not use constant value \"{}\"",
@@ -45,7 +45,7 @@ impl Plan {
                     );
                     find(&FROM_PLATFORM_FLAG_CONST_DISALLOWED, message);
                 }
-                (Some("TARGETPLATFORM"), None) if self.args.get("TARGETPLATFORM") == Some(&expanded.value) => {
+                (Some("TARGETPLATFORM"), None) if self.args.get("TARGETPLATFORM") == Some(&*expanded.value) => {
                     let message = format!(
                         "Setting platform to predefined {written} in FROM is redundant as this is the default behavior"
                     );

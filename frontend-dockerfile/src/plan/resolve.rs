@@ -27,9 +27,9 @@ impl Plan {
         let fail = |message: String| DockerfileError::at(lines, message);
         let expanded = self.args.expander.expand(&stage.from.base, &self.args);
         self.budget.charge_expansion(&expanded, lines)?;
-        let expanded = expanded.map_err(|error| fail(error.to_string()))?;
+        let name = expanded.map_err(|error| fail(error.to_string()))?.value.into_owned();
         let platform = self.stage_platform(stage.from.platform.as_deref(), lines)?;
-        if expanded.value.is_empty() {
+        if name.is_empty() {
             return Err(fail(format!("base name ({}) should not be blank", stage.from.base)));
         }
         let asked = platform.map_or_else(|| self.platform.clone(), Arc::new);
@@ -40,7 +40,7 @@ impl Plan {
         let replaced = own.is_some();
         let base = match own {
             Some(context) => context.base,
-            None => self.base(options, &expanded.value, &asked).map_err(fail)?,
+            None => self.base(options, &name, &asked).map_err(fail)?,
         };
         let platform = match &base {
             Base::Stage(base) => self.stages[*base].platform.clone(),
@@ -172,7 +172,7 @@ impl Plan {
             written: name.to_owned(),
             platform: self.platform.clone(),
             lines: Some(lines),
-            text: String::new(),
+            text: Arc::default(),
             steps: Vec::new(),
             replaced: false,
             reachable: false,

@@ -130,7 +130,12 @@ fn used_args<'a>(
         let texts = [Some(&stage.from.base), stage.from.platform.as_ref()];
         for text in texts.into_iter().flatten() {
             let expanded = plan.args.expander.expand(text, &plan.args);
-            pending.extend(expanded.into_iter().flat_map(|expanded| expanded.matched));
+            pending.extend(
+                expanded
+                    .into_iter()
+                    .flat_map(|expanded| expanded.matched)
+                    .map(str::to_owned),
+            );
         }
     }
     let (mut found, mut seen) = (Vec::new(), BTreeSet::new());

@@ -44,6 +44,13 @@ pub enum Args {
     Nested(Box<super::Node>),
 }
 
+impl Default for Args {
+    /// None.
+    fn default() -> Self {
+        Self::Text(String::new())
+    }
+}
+
 /// Parses the exec form. `None` means that the text is not of that form.
 fn json(text: &str) -> Option<Result<Vec<String>, String>> {
     if !text.starts_with('[') {
@@ -140,7 +147,7 @@ pub(super) fn pairs(text: &str, escape: char, instruction: &str) -> Result<Args,
         return Ok(Args::Pairs { pairs, legacy: true });
     }
     let pairs = words
-        .iter()
+        .into_iter()
         .map(|word| match word.split_once('=') {
             Some((key, value)) => Ok(KeyValue {
                 key: key.to_owned(),

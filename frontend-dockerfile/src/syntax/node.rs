@@ -1,6 +1,7 @@
 //! One instruction as text: its word, flags and arguments.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use crate::location::{Lines, Position, Span};
 
@@ -12,8 +13,6 @@ use super::words;
 /// One instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// The instruction word as written.
-    pub word: String,
     /// Where the word is.
     pub word_span: Span,
     /// Words beginning with `--` before the arguments.
@@ -22,10 +21,10 @@ pub struct Node {
     pub args: Args,
     /// Where the arguments are; empty if there are none.
     pub args_span: Span,
-    /// The arguments as written, without flags, trimmed.
-    pub rest: String,
     /// The joined line as written, trimmed.
-    pub text: String,
+    pub text: Arc<str>,
+    /// Where in it the arguments begin, behind the flags; a byte offset.
+    pub args_at: usize,
     /// The lines it covers, here-documents included.
     pub lines: Lines,
     /// Here-documents, in order.
@@ -52,7 +51,7 @@ pub(super) struct Context {
 }
 
 /// A joined line with the places that its pieces come from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Joined {
     pub(super) text: String,
     /// Offset in `text`, and the position of the character there.
@@ -63,6 +62,13 @@ pub(super) struct Joined {
 }
 
 impl Joined {
+    /// Makes room for the next line.
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+        self.pieces.clear();
+        self.latest.set(None);
+    }
+
     pub(super) fn push(&mut self, text: &str, position: Position) {
         self.pieces.push((self.text.len(), position));
         self.text.push_str(text);
@@ -105,12 +111,22 @@ impl Node {
         read_at(joined, start, whole, lines, context, 0)
     }
 
+    /// The instruction word as written.
+    pub fn word(&self) -> &str {
+        words::first_word(&self.text).0
+    }
+
+    /// The arguments as written, without flags, trimmed.
+    pub fn rest(&self) -> &str {
+        &self.text[self.args_at..]
+    }
+
     /// Whether here-documents may belong to this instruction.
     pub(super) fn takes_heredocs(&self) -> bool {
         match &self.args {
             Args::Json(_) => false,
             Args::Nested(inner) => inner.takes_heredocs(),
-            _ => matches!(keyword(&self.word), "ADD" | "COPY" | "RUN"),
+            _ => matches!(keyword(self.word()), "ADD" | "COPY" | "RUN"),
         }
     }
 
@@ -146,7 +162,12 @@ fn read_at(
         "CMD" | "ENTRYPOINT" | "RUN" | "SHELL" => args::json_or_text(arguments),
         "HEALTHCHECK" => args::typed(arguments),
         "ENV" | "LABEL" => args::pairs(arguments, context.escape, keyword),
-        "ARG" => Ok(Args::Words(words::quoted(arguments, context.escape))),
+        "ARG" => Ok(Args::Words(
+            words::quoted(arguments, context.escape)
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+        )),
         "EXPOSE" | "FROM" => Ok(Args::Words(words::at_blanks(arguments))),
         "ONBUILD" if !arguments.is_empty() && depth < MAX_NESTING => {
             let (inner, result) = read_at(joined, args_start, arguments, lines, context, depth + 1);
@@ -160,12 +181,11 @@ fn read_at(
     };
     let node = Node {
         word_span: joined.span(start, start + word.len()),
-        word: word.to_owned(),
         flags,
         args,
         args_span: joined.span(args_start, args_start + arguments.len()),
-        rest: arguments.to_owned(),
-        text: text.to_owned(),
+        text: text.into(),
+        args_at: args_start - start,
         lines,
         heredocs: Vec::new(),
         comments: Vec::new(),

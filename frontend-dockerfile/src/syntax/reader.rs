@@ -31,6 +31,7 @@ pub fn parse(bytes: &[u8]) -> SyntaxTree {
         at: 0,
         directives: DirectiveReader::default(),
         comments: Vec::new(),
+        joined: Joined::default(),
         tree: SyntaxTree::default(),
     };
     if bytes.is_empty() {
@@ -55,6 +56,8 @@ struct Reader<'a> {
     at: usize,
     directives: DirectiveReader,
     comments: Vec<String>,
+    /// The instruction under way; its memory serves one after the other.
+    joined: Joined,
     tree: SyntaxTree,
 }
 
@@ -98,18 +101,14 @@ impl<'a> Reader<'a> {
         if let Err(error) = self.directives.offer(text, line.number) {
             self.tree.errors.push(error);
         }
-        let (joined, last, empty) = self.join(line, text);
-        if joined.text.trim().is_empty() {
-            return true;
+        let mut joined = std::mem::take(&mut self.joined);
+        joined.clear();
+        let (last, empty) = self.join(&mut joined, line, text);
+        if !joined.text.trim().is_empty() {
+            let first = line.number;
+            self.instruction(&joined, Lines { first, last }, empty);
         }
-        self.instruction(
-            &joined,
-            Lines {
-                first: line.number,
-                last,
-            },
-            empty,
-        );
+        self.joined = joined;
         true
     }
 
@@ -131,9 +130,8 @@ impl<'a> Reader<'a> {
 
     /// Joins an instruction's first line with those that continue it. Returns the last line, and whether an empty line
     /// was among them.
-    fn join(&mut self, first: Line<'a>, text: &'a str) -> (Joined, u32, bool) {
+    fn join(&mut self, joined: &mut Joined, first: Line<'a>, text: &'a str) -> (u32, bool) {
         let escape = self.directives.directives.escape_char();
-        let mut joined = Joined::default();
         let trimmed = text.trim_start();
         let indent = text.chars().count() - trimmed.chars().count();
         let (piece, mut continues) = continuation(trimmed, escape);
@@ -165,7 +163,7 @@ impl<'a> Reader<'a> {
             );
             continues = more;
         }
-        (joined, last, empty)
+        (last, empty)
     }
 
     fn instruction(&mut self, joined: &Joined, mut lines: Lines, empty: bool) {

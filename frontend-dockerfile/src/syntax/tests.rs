@@ -41,7 +41,7 @@ fn dump_node(out: &mut String, node: &Node, indent: &str) {
     writeln!(
         out,
         "{indent}{} {} lines {}-{}",
-        node.word,
+        node.word(),
         span(node.word_span),
         node.lines.first,
         node.lines.last
@@ -126,7 +126,7 @@ proptest! {
             }
             let line: Vec<char> = text.split('\n').nth(node.word_span.start.line as usize - 1).unwrap().chars().collect();
             let at = node.word_span.start.column as usize - 1;
-            prop_assert!(node.word.is_empty() || line.get(at) == node.word.chars().next().as_ref(), "{:?}", node);
+            prop_assert!(node.word().is_empty() || line.get(at) == node.word().chars().next().as_ref(), "{:?}", node);
         }
     }
 }

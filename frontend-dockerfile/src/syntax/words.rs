@@ -14,7 +14,7 @@ pub(super) fn at_blanks(text: &str) -> Vec<String> {
 }
 
 /// Splits once at the first run of blanks.
-pub(super) fn first_word(text: &str) -> (&str, &str) {
+pub(crate) fn first_word(text: &str) -> (&str, &str) {
     match text.find(is_blank) {
         Some(at) => (&text[..at], text[at..].trim_start_matches(is_blank)),
         None => (text, ""),
@@ -25,7 +25,7 @@ pub(super) fn first_word(text: &str) -> (&str, &str) {
 ///
 /// Blanks inside of quotes do not separate, nor does one behind the escape character. An escape at the very end is
 /// dropped; a quote without its partner reaches to the end.
-pub(super) fn quoted(text: &str, escape: char) -> Vec<String> {
+pub(super) fn quoted(text: &str, escape: char) -> Vec<&str> {
     let mut words = Vec::new();
     // Where the word under way begins.
     let mut start: Option<usize> = None;
@@ -34,7 +34,7 @@ pub(super) fn quoted(text: &str, escape: char) -> Vec<String> {
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
         if quote.is_none() && c.is_whitespace() {
-            words.extend(start.take().map(|start| text[start..at].to_owned()));
+            words.extend(start.take().map(|start| &text[start..at]));
             continue;
         }
         start.get_or_insert(at);
@@ -50,11 +50,7 @@ pub(super) fn quoted(text: &str, escape: char) -> Vec<String> {
             _ => {}
         }
     }
-    words.extend(
-        start
-            .filter(|start| *start < end)
-            .map(|start| text[start..end].to_owned()),
-    );
+    words.extend(start.filter(|start| *start < end).map(|start| &text[start..end]));
     words
 }
 

@@ -43,7 +43,6 @@ pub struct Builder {
     /// Where each is among them.
     places: HashMap<VertexDigest, usize>,
     files: Vec<SourceFile>,
-    locations: BTreeMap<VertexDigest, Vec<SourceLocation>>,
 }
 
 /// An op, encoded.
@@ -54,6 +53,7 @@ struct Encoded {
     /// The places of what it uses, which come before it.
     inputs: Vec<usize>,
     metadata: Arc<OpMetadata>,
+    locations: Vec<SourceLocation>,
 }
 
 impl Builder {
@@ -179,6 +179,7 @@ impl Builder {
             bytes,
             inputs,
             metadata,
+            locations: Vec::new(),
         });
     }
 
@@ -199,8 +200,11 @@ impl Builder {
     }
 
     fn add_location(&mut self, digest: VertexDigest, location: SourceLocation) {
-        let known = self.locations.entry(digest).or_default();
+        let Some(&place) = self.places.get(&digest) else { return };
+        let known = &mut self.ops[place].locations;
         if !known.contains(&location) {
+            // Hardly any op has more than one.
+            known.reserve_exact(1);
             known.push(location);
         }
     }
@@ -215,10 +219,10 @@ impl Builder {
         for (op, _) in self.ops.iter().zip(wanted).filter(|(_, is_wanted)| *is_wanted) {
             wire.def.push(op.bytes.clone());
             known.insert(op.digest, op.metadata.clone());
-            if let Some(locations) = self.locations.get(&op.digest) {
+            if !op.locations.is_empty() {
                 source
                     .locations
-                    .insert(op.digest.to_string(), encode::locations(locations));
+                    .insert(op.digest.to_string(), encode::locations(&op.locations));
             }
         }
         let terminal = canonical::encode_op(&pb::Op {

@@ -95,5 +95,5 @@ fn declare(
 fn expand(args: &Args, plan: &Plan, text: &str, lines: Lines) -> Result<String, DockerfileError> {
     let expanded = plan.args.expander.expand(text, args);
     let expanded = expanded.map_err(|error| DockerfileError::at(lines, error.to_string()))?;
-    Ok(expanded.value)
+    Ok(expanded.value.into_owned())
 }
