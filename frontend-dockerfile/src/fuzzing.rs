@@ -55,8 +55,8 @@ pub fn words(data: &[u8]) {
     drop(crate::csv::record(&text));
     let host: Platform = "linux/amd64".parse().expect("a platform");
     drop(crate::platform::parse(&text, &host));
-    if let Ok(name) = crate::reference::ImageRef::parse(&text) {
-        crate::reference::ImageRef::parse(&name.full()).expect("a whole name is a name");
+    if let Ok(name) = cairn_solver::Reference::parse(&text) {
+        cairn_solver::Reference::parse(&name.to_string()).expect("a whole name is a name");
     }
 }
 

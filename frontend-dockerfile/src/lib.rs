@@ -28,7 +28,6 @@ mod lower;
 mod options;
 mod plan;
 mod platform;
-mod reference;
 mod remote;
 pub mod sbom;
 mod subrequest;

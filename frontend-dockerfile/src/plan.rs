@@ -24,8 +24,8 @@ use crate::image::ImageConfig;
 use crate::instruction::{Instruction, Kind};
 use crate::location::Lines;
 use crate::options::Options;
-use crate::reference::ImageRef;
 use crate::suggest::suggestion;
+use cairn_solver::Reference;
 
 pub(crate) use arguments::GlobalArgs;
 pub(crate) use context::NamedContext;
@@ -87,7 +87,7 @@ pub(crate) enum Base {
     Scratch,
     Stage(usize),
     Image {
-        reference: ImageRef,
+        reference: Reference,
         context: Option<ContextImage>,
         /// The client's OCI layout that it is in; `None` for a registry.
         layout: Option<String>,
@@ -375,7 +375,7 @@ impl Plan {
                     resolved: None,
                 } if stage.reachable => Some(Wanted {
                     stage: index,
-                    reference: reference.full(),
+                    reference: reference.to_string(),
                     platform: Platform::clone(&stage.platform),
                     context: context.clone(),
                     layout: layout.clone(),
@@ -398,9 +398,9 @@ impl Plan {
             reference, resolved, ..
         } = &mut self.stages[index].base
         {
-            if found.reference != reference.full() {
+            if found.reference != reference.to_string() {
                 let unparsed = |_| DockerfileError::at(lines, format!("failed to parse ref \"{}\"", found.reference));
-                *reference = ImageRef::parse(&found.reference).map_err(unparsed)?;
+                *reference = Reference::parse(&found.reference).map_err(unparsed)?;
             }
             *resolved = Some(found);
         }

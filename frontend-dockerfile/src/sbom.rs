@@ -14,8 +14,8 @@ use cairn_solver::worker::ImageQuery;
 use cairn_solver::{Attestation, AttestationKind, Platform, SolveError, WorkerError};
 
 use crate::image::ImageConfig;
-use crate::reference::ImageRef;
 use crate::{csv, gofmt};
+use cairn_solver::Reference;
 
 /// What the statements state.
 pub const SPDX: &str = "https://spdx.dev/Document";
@@ -31,7 +31,7 @@ const BUILD_ARG: &str = "build-arg:BUILDKIT_ATTEST_";
 /// The scanner that a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generator {
-    reference: ImageRef,
+    reference: Reference,
     /// What it is told besides where to look.
     parameters: BTreeMap<String, String>,
 }
@@ -78,7 +78,7 @@ impl Generator {
         if generator.is_empty() {
             return Err("sbom generator cannot be empty".to_owned());
         }
-        let reference = ImageRef::parse(generator);
+        let reference = Reference::parse(generator);
         Ok(Self {
             reference: reference.map_err(|cause| format!("failed to parse sbom generator {generator}: {cause}"))?,
             parameters,
@@ -90,7 +90,7 @@ impl Generator {
     /// # Errors
     /// If it is not there, or says of no command what it is to run.
     pub async fn resolve(&self, bridge: &dyn Bridge, mode: ResolveMode) -> Result<Scanner, FrontendError> {
-        let reference = self.reference.full();
+        let reference = self.reference.to_string();
         let platform = build_platform(bridge);
         let query = ImageQuery {
             reference: reference.clone(),
@@ -115,13 +115,13 @@ impl Generator {
             return Err(FrontendError::Option(format!("scanner {reference} does not have cmd")));
         }
         // Policies may have put another image in its place.
-        let resolved = ImageRef::parse(&found.reference);
+        let resolved = Reference::parse(&found.reference);
         let resolved = resolved.map_err(|cause| FrontendError::Option(format!("scanner {reference}: {cause}")))?;
         let variables = config.env().map(|(name, value)| format!("{name}={value}"));
         let parameters = self.parameters.iter();
         Ok(Scanner {
             image: ImageSource {
-                reference: resolved.pinned(&found.digest),
+                reference: resolved.pinned(found.digest).to_string(),
                 resolve_mode: mode,
                 ..ImageSource::default()
             },
@@ -302,7 +302,7 @@ mod tests {
         for value in ["", "true", "false", "a=b"] {
             let generator = asked(&[("build-arg:BUILDKIT_ATTEST_SBOM", value)]).unwrap().unwrap();
             assert_eq!(
-                generator.reference.full(),
+                generator.reference.to_string(),
                 "docker.io/docker/buildkit-syft-scanner:stable-1"
             );
         }
@@ -314,7 +314,7 @@ mod tests {
             ("build-arg:BUILDKIT_ATTEST_SBOM", "generator=other"),
         ];
         let generator = asked(&both).unwrap().unwrap();
-        assert_eq!(generator.reference.full(), "h:1/scan:latest");
+        assert_eq!(generator.reference.to_string(), "h:1/scan:latest");
         let parameters: Vec<_> = generator.parameters.iter().map(|(k, v)| (&**k, &**v)).collect();
         assert_eq!(parameters, [("a", "b,c"), ("d", ""), ("e", "f=g")]);
     }

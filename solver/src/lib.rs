@@ -34,6 +34,7 @@ pub mod llb;
 mod platform;
 pub mod policy;
 pub mod progress;
+mod reference;
 pub mod session;
 mod trace_context;
 pub mod usage;
@@ -49,6 +50,7 @@ pub use frontend::{
 };
 pub use platform::{Platform, PlatformError};
 pub use policy::{Policy, PolicyError, RawSource, SourceJudge};
+pub use reference::{Reference, ReferenceError};
 pub use session::SessionGroup;
 pub use trace_context::TraceContext;
 pub use worker::{Ref, ResultId, Worker, WorkerError};

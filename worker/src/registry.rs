@@ -30,11 +30,10 @@ pub(crate) mod tests;
 mod tls;
 
 pub use auth::{Anonymous, Credentials, CredentialsError, Secret, Token, TokenRequest, UserPassword};
+pub use cairn_solver::Reference;
 pub use client::{ClientOptions, Progress, Registry, RegistryClient, RetryPolicy};
 pub use error::RegistryError;
 pub use hosts::{KeyPair, RegistryConfig, RegistryHosts};
-pub use oci_spec::distribution::Reference;
 pub use push::Pushed;
 pub use resolve::ResolvedImage;
-pub(crate) use resolve::with_digest;
 pub(crate) use tls::plain_client;

@@ -141,7 +141,7 @@ impl Lowering<'_> {
         if resolved.image.has_no_layers() {
             return Ok(());
         }
-        let pinned = reference.pinned(&resolved.digest);
+        let pinned = reference.pinned(resolved.digest).to_string();
         let name = match (context, layout) {
             (Some(context), Some(_)) => format!("[context {}] OCI load from client", context.title),
             (Some(context), None) => format!("[context {}] {}", context.title, context.written),
@@ -150,7 +150,7 @@ impl Lowering<'_> {
         };
         let source = match layout {
             Some(store) => SourceOp::OciLayout(OciLayoutSource {
-                reference: reference.full(),
+                reference: reference.to_string(),
                 session: Some(self.around.session.clone()),
                 store: store.clone(),
                 ..OciLayoutSource::default()

@@ -7,8 +7,8 @@ use crate::checks::{
 use crate::dockerfile::Stage;
 use crate::expand::Variables;
 use crate::platform;
-use crate::reference::ImageRef;
 use crate::suggest::suggestion;
+use cairn_solver::Reference;
 
 use super::{GlobalArgs, Plan};
 
@@ -60,7 +60,7 @@ impl Plan {
 /// Looks whether a stage's base makes sense with `defaults`, the arguments without what the build was given.
 pub(super) fn default_base(stage: &Stage, defaults: &GlobalArgs, found: &mut Findings) {
     let expanded = defaults.expander.expand(&stage.from.base, defaults);
-    if expanded.is_ok_and(|expanded| !ImageRef::is_valid(&expanded.value)) {
+    if expanded.is_ok_and(|expanded| Reference::parse(&expanded.value).is_err()) {
         let message = format!(
             "Default value for ARG {} results in empty or invalid base image name",
             stage.from.base

@@ -10,8 +10,8 @@ use cairn_solver::llb::{Builder, HttpSource, OpMetadata, SourceOp};
 use cairn_solver::{Digest, Platform};
 
 use crate::options::Options;
-use crate::reference::ImageRef;
 use crate::remote::GitRef;
+use cairn_solver::Reference;
 
 use super::{Base, ContextImage, GraphBase};
 
@@ -28,7 +28,7 @@ impl NamedContext {
             return Ok(None);
         }
         // A name that is no image reference is no name of a context either; what it is shows elsewhere.
-        let Ok(reference) = ImageRef::parse(name) else {
+        let Ok(reference) = Reference::parse(name) else {
             return Ok(None);
         };
         let name = reference.familiar();
@@ -95,7 +95,7 @@ impl Lookup<'_> {
             return Ok(Base::Scratch);
         }
         let reference =
-            ImageRef::parse(image).map_err(|cause| format!("failed to parse context {}: {cause}", self.title))?;
+            Reference::parse(image).map_err(|cause| format!("failed to parse context {}: {cause}", self.title))?;
         Ok(Base::Image {
             reference,
             context: Some(self.shown(image)),
@@ -145,7 +145,7 @@ impl Lookup<'_> {
         let digest = digest.ok_or_else(|| format!("oci-layout reference \"{text}\" has no digest"))?;
         let digest = Digest::parse(digest).map_err(|_| fail())?;
         let name = self.name.split('@').next().unwrap_or(self.name);
-        let reference = ImageRef::parse(&format!("{name}@{digest}")).map_err(|_| fail())?;
+        let reference = Reference::parse(&format!("{name}@{digest}")).map_err(|_| fail())?;
         Ok(Base::Image {
             reference,
             context: Some(self.shown(text)),

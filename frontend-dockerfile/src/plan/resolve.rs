@@ -9,8 +9,8 @@ use crate::error::DockerfileError;
 use crate::location::Lines;
 use crate::options::Options;
 use crate::platform;
-use crate::reference::ImageRef;
 use crate::suggest::suggestion;
+use cairn_solver::Reference;
 
 use super::{Base, NamedContext, Plan, PlannedStage};
 
@@ -94,7 +94,7 @@ impl Plan {
             return Ok(Base::Scratch);
         }
         let reference =
-            ImageRef::parse(name).map_err(|cause| format!("failed to parse stage name \"{name}\": {cause}"))?;
+            Reference::parse(name).map_err(|cause| format!("failed to parse stage name \"{name}\": {cause}"))?;
         if let Some(context) = NamedContext::find(options, name, platform)? {
             return Ok(context.base);
         }
@@ -154,7 +154,7 @@ impl Plan {
             Some(context) => context.base,
             None if name == "scratch" => Base::Scratch,
             None => {
-                let reference = ImageRef::parse(name).map_err(|cause| {
+                let reference = Reference::parse(name).map_err(|cause| {
                     DockerfileError::at(lines, format!("failed to parse stage name \"{name}\": {cause}"))
                 })?;
                 Base::Image {

@@ -12,7 +12,7 @@ use crate::image::select;
 use crate::image::{
     ATTESTATION_MANIFEST, Content, Descriptor, Document, PREDICATE_TYPE, REFERENCE_DIGEST, REFERENCE_TYPE,
 };
-use crate::registry::{Reference, Registry, with_digest};
+use crate::registry::{Reference, Registry};
 
 /// Types of what holds signatures, the better one first.
 const SIGNATURES: [&str; 2] = [
@@ -40,7 +40,7 @@ impl Place {
                 reference,
                 contents,
             } => {
-                let document = registry.document(&with_digest(reference, digest), contents).await;
+                let document = registry.document(&reference.with_digest(digest), contents).await;
                 document.map_err(|error| registry_error(&error))
             }
             Self::Layout(layout, _) => {

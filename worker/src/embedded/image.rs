@@ -18,7 +18,7 @@ use crate::compression::{self, Limits};
 use crate::content::{ContentStore, HashingReader};
 use crate::image::{self, Descriptor};
 use crate::layer::{Blob, Describe, Unpacked, Unpacker};
-use crate::registry::{Reference, Registry, RegistryError, with_digest};
+use crate::registry::{Reference, Registry, RegistryError};
 use crate::sys::Root;
 
 /// Largest image config that is read for its list of layers.
@@ -107,7 +107,7 @@ impl EmbeddedWorker {
         }
         let reference = parse_reference(&query.reference)?;
         let digest = self.resolve_digest(&reference, query.mode, context).await?;
-        let reference = with_digest(&reference, digest);
+        let reference = reference.with_digest(digest);
         let registry = self.registry(context);
         let image = registry.resolve(&reference, &platform, &self.0.content).await;
         let image = image.map_err(|error| registry_error(&error))?;
@@ -161,7 +161,7 @@ impl EmbeddedWorker {
         let reference = match resolved.and_then(|resolved| resolved.parts.get("manifest")) {
             Some(digest) => {
                 let digest = Digest::parse(digest).map_err(|error| WorkerError::Failed(error.to_string()))?;
-                with_digest(&reference, digest)
+                reference.with_digest(digest)
             }
             None => reference,
         };
@@ -295,7 +295,7 @@ pub(super) fn layout_error(error: &LayoutError) -> WorkerError {
 
 /// Parses a reference as users write it: `debian` is `docker.io/library/debian:latest`.
 pub(super) fn parse_reference(text: &str) -> Result<Reference, WorkerError> {
-    let parsed = Reference::try_from(text);
+    let parsed = Reference::parse(text);
     parsed.map_err(|error| WorkerError::Invalid(format!("failed to parse image reference {text:?}: {error}")))
 }
 

@@ -105,7 +105,7 @@ mod tests {
     fn names_move_to_the_newest_image() {
         let dir = tempfile::tempdir().unwrap();
         let store = ImageStore::open(dir.path()).unwrap();
-        let name = Reference::try_from("hello:multi").unwrap();
+        let name = Reference::parse("hello:multi").unwrap();
         assert_eq!(store.get(&name).unwrap(), None);
         for text in ["a", "b"] {
             let target = Descriptor::of("application/vnd.oci.image.manifest.v1+json", text.as_bytes());

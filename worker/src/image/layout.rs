@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use cairn_solver::Digest;
+use cairn_solver::Reference;
 use jiff::Timestamp;
-use oci_spec::distribution::Reference;
 use serde::Serialize;
 
 use super::descriptor::Descriptor;
@@ -118,14 +118,12 @@ pub fn write_layout<W: Write>(
 
 /// A reference as Docker's users write it: without what is implied.
 pub fn familiar_name(reference: &Reference) -> String {
-    let full = reference.to_string();
-    let short = full.strip_prefix("docker.io/").unwrap_or(&full);
-    let short = if short.len() < full.len() {
-        short.strip_prefix("library/").unwrap_or(short)
-    } else {
-        short
-    };
-    short.to_owned()
+    let mut name = reference.familiar_name();
+    name.extend(reference.tag().into_iter().flat_map(|tag| [":", tag]));
+    if let Some(digest) = reference.digest() {
+        name.extend(["@", &digest.to_string()]);
+    }
+    name
 }
 
 /// One entry per name; one without a name when there is none.

@@ -3,7 +3,6 @@
 use cairn_solver::Platform;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::layout::familiar_name;
 use crate::registry::Reference;
 
 /// What is left as it is in any part of a package URL.
@@ -13,26 +12,14 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 ///
 /// See the purl specification, type `docker`; names are those that Docker's users write.
 pub fn docker_purl(reference: &Reference, platform: Option<&Platform>) -> String {
-    let tag = reference.tag();
-    let untagged = Reference::with_tag(
-        reference.registry().to_owned(),
-        reference.repository().to_owned(),
-        String::new(),
-    );
-    let name = familiar_name(&untagged);
-    let path: Vec<String> = name.trim_end_matches(':').split('/').map(escape).collect();
+    let path: Vec<String> = reference.familiar_name().split('/').map(escape).collect();
     let mut purl = format!("pkg:docker/{}", path.join("/"));
-    let version = match (tag, reference.digest()) {
-        (Some(tag), _) => Some(tag),
-        (None, None) => Some("latest"),
-        (None, Some(_)) => None,
-    };
-    if let Some(version) = version {
+    if let Some(version) = reference.tag() {
         purl = format!("{purl}@{}", escape(version));
     }
     // Sorted by name.
     let qualifiers = [
-        ("digest", reference.digest().map(str::to_owned)),
+        ("digest", reference.digest().map(|digest| digest.to_string())),
         ("platform", platform.map(ToString::to_string)),
     ];
     let mut separator = '?';

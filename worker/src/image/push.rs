@@ -206,11 +206,7 @@ impl Push<'_> {
 
     /// The same repository with the document's own digest.
     fn untagged(&self, document: &Document) -> Reference {
-        let (registry, repository) = (
-            self.reference.registry().to_owned(),
-            self.reference.repository().to_owned(),
-        );
-        Reference::with_digest(registry, repository, document.digest().to_string())
+        self.reference.with_digest(document.digest())
     }
 
     fn failed(&self, source: RegistryError) -> PushError {

@@ -108,7 +108,7 @@ impl BlobOrigin {
         let Self::Registry { reference, .. } = self else {
             return None;
         };
-        let reference = Reference::try_from(reference.as_str()).ok()?;
+        let reference = Reference::parse(reference).ok()?;
         (reference.registry() == registry).then(|| reference.repository().to_owned())
     }
 }

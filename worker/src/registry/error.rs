@@ -12,14 +12,6 @@ use super::auth::CredentialsError;
 /// A failed request to a registry, or an answer that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// The text is no image reference.
-    #[error("invalid reference {text:?}: {problem}")]
-    Reference {
-        /// What was given.
-        text: String,
-        /// What is wrong with it.
-        problem: String,
-    },
     /// The configuration for a host cannot be used.
     #[error("invalid configuration for registry {host}: {problem}")]
     Config {

@@ -49,7 +49,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]; [`RegistryError::is_not_found`] when no server has it.
     pub async fn resolve_digest(&self, reference: &Reference) -> Result<Digest, RegistryError> {
-        if let Some(digest) = pinned(reference)? {
+        if let Some(digest) = reference.digest() {
             return Ok(digest);
         }
         let mut attempts = Attempts::new(reference);
@@ -97,7 +97,7 @@ impl Registry {
             });
         }
         let document = self
-            .get_document_anywhere(&with_digest(reference, digest), digest)
+            .get_document_anywhere(&reference.with_digest(digest), digest)
             .await?;
         write_stored(store, document.bytes.clone(), &name).await?;
         Ok(document)
@@ -137,7 +137,7 @@ impl Registry {
                         })?
                 }
             };
-            manifest = self.document(&with_digest(reference, chosen.digest), store).await?;
+            manifest = self.document(&reference.with_digest(chosen.digest), store).await?;
             if !chosen.media_type.is_empty() && chosen.media_type != manifest.descriptor.media_type {
                 return Err(RegistryError::Document {
                     reference: name,
@@ -284,7 +284,8 @@ fn document_call<'a>(
     endpoint: &Endpoint,
     method: Method,
 ) -> Result<DocumentCall<'a>, RegistryError> {
-    let what = reference.digest().or(reference.tag()).unwrap_or("latest");
+    let digest = reference.digest().map(|digest| digest.to_string());
+    let what = digest.as_deref().or(reference.tag()).unwrap_or(Reference::DEFAULT_TAG);
     let url = api_url(endpoint, reference, &format!("manifests/{what}"))?;
     Ok(DocumentCall {
         name,
@@ -309,21 +310,6 @@ pub(super) fn api_url(endpoint: &Endpoint, reference: &Reference, rest: &str) ->
 
 pub(super) fn pull_scope(reference: &Reference) -> String {
     format!("repository:{}:pull", reference.repository())
-}
-
-/// The digest in a reference, which must be one we can verify.
-pub(super) fn pinned(reference: &Reference) -> Result<Option<Digest>, RegistryError> {
-    let digest = reference.digest().map(Digest::parse).transpose();
-    digest.map_err(|err| RegistryError::Reference {
-        text: reference.to_string(),
-        problem: err.to_string(),
-    })
-}
-
-/// The same repository's manifest or index of that digest.
-pub(crate) fn with_digest(reference: &Reference, digest: Digest) -> Reference {
-    let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-    Reference::with_digest(registry, repository, digest.to_string())
 }
 
 fn digest_header(response: &Response) -> Option<Digest> {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use bytes::Bytes;
+use cairn_solver::Reference;
 use cairn_solver::llb::{Builder, Definition, ImageSource, OciLayoutSource, OpMetadata, SourceOp};
 use cairn_solver::worker::{ImageQuery, LayoutStore};
-use cairn_solver::{Bridge as _, BuildBridge, Digest, FrontendError, FrontendRequest, Platform, SolveError};
-use oci_spec::distribution::Reference;
+use cairn_solver::{Bridge as _, BuildBridge, FrontendError, FrontendRequest, Platform, SolveError};
 use serde::Deserialize;
 
 use super::not_allowed;
@@ -76,19 +76,19 @@ impl FrontendImage {
     async fn resolve(bridge: &BuildBridge, name: &str, platform: Option<&Platform>) -> Result<Self, FrontendError> {
         let reference = normalize(name)?;
         let query = ImageQuery {
-            reference: reference.whole(),
+            reference: reference.to_string(),
             platform: platform.cloned(),
             mode: Default::default(),
             layout: None,
         };
         let found = bridge.resolve_image(query, "").await;
         let found = found.map_err(|error| FrontendError::For {
-            what: format!("failed to resolve source metadata for {}", reference.whole()),
+            what: format!("failed to resolve source metadata for {}", reference),
             source: Box::new(error.into()),
         })?;
         let reference = normalize(&found.reference)?;
         let source = SourceOp::Image(ImageSource {
-            reference: pinned(&reference, &found.digest),
+            reference: reference.pinned(found.digest).to_string(),
             record_type: RECORD_TYPE.to_owned(),
             ..ImageSource::default()
         });
@@ -213,7 +213,7 @@ pub(super) fn is_substituted(source: &str, options: &BTreeMap<String, String>) -
 /// The named context that stands for the image called `source`.
 fn substitute<'a>(source: &str, options: &'a BTreeMap<String, String>) -> Option<(String, &'a str)> {
     let mut names = vec![source.to_owned()];
-    names.extend(normalize(source).ok().map(|reference| familiar(&reference)));
+    names.extend(normalize(source).ok().map(|reference| reference.familiar()));
     let host = Platform::host();
     for name in names {
         for key in [format!("context:{name}::{host}"), format!("context:{name}")] {
@@ -228,21 +228,6 @@ fn substitute<'a>(source: &str, options: &'a BTreeMap<String, String>) -> Option
 fn normalize(name: &str) -> Result<Reference, FrontendError> {
     let invalid = |_| FrontendError::Option(format!("failed to parse {name:?}: invalid reference format"));
     name.parse().map_err(invalid)
-}
-
-/// The short form under which named contexts are looked up.
-fn familiar(reference: &Reference) -> String {
-    let name = format!("{}/{}", reference.registry(), reference.repository());
-    let name = name.strip_prefix("docker.io/").unwrap_or(&name);
-    let name = name.strip_prefix("library/").unwrap_or(name);
-    let tag = reference.tag().filter(|tag| *tag != "latest");
-    let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
-    format!("{name}{tag}")
-}
-
-fn pinned(reference: &Reference, digest: &Digest) -> String {
-    let tag = reference.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
-    format!("{}/{}{tag}@{digest}", reference.registry(), reference.repository())
 }
 
 fn parse(config: &[u8]) -> Result<Config, String> {

@@ -15,7 +15,7 @@ use crate::embedded::layout::Layout;
 use crate::embedded::{EmbeddedWorker, blocking, failed};
 use crate::image::{Descriptor, Document};
 use crate::layer::{BlobOrigin, Describe};
-use crate::registry::{Reference, Registry, with_digest};
+use crate::registry::{Reference, Registry};
 use crate::remote_cache::{CacheManifest, LoadedCache, MAX_CONFIG, read_config, read_inline};
 use crate::service::CacheImporter;
 
@@ -60,7 +60,7 @@ impl Reader {
     async fn document(&self, worker: &EmbeddedWorker, digest: Option<Digest>) -> Result<Document, WorkerError> {
         match (self, digest) {
             (Self::Registry(registry, reference), digest) => {
-                let reference = digest.map_or_else(|| reference.clone(), |digest| with_digest(reference, digest));
+                let reference = digest.map_or_else(|| reference.clone(), |digest| reference.with_digest(digest));
                 let document = registry.document(&reference, &worker.0.content).await;
                 document.map_err(|error| crate::embedded::image::registry_error(&error))
             }
