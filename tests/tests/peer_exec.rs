@@ -182,8 +182,10 @@ const LEFT: [Run; 6] = [
     ),
 ];
 
+type Change = fn(&mut pb::ExecOp);
+
 /// Two steps of which the second may be known by the first.
-const AGAIN: [(&str, fn(&mut pb::ExecOp), fn(&mut pb::ExecOp)); 15] = [
+const AGAIN: [(&str, Change, Change); 15] = [
     ("the same", |_| {}, |_| {}),
     ("a variable", |_| {}, |exec| env(exec, &["A=1"])),
     (

@@ -52,7 +52,11 @@ impl Control for ControlService {
         let daemon = self.daemon.clone();
         // On a task of its own, so that a panic ends this build alone; aborted when the client goes.
         let build = async move {
+            let id = request.r#ref.clone();
             let outcome = solve::solve(&daemon, request, parent).await;
+            if outcome.is_err() {
+                daemon.jobs.refuse(&id);
+            }
             let duration_ms = received.elapsed().as_secs_f64() * 1000.0;
             match &outcome {
                 Ok(_) => tracing::info!(duration_ms, "build completed"),

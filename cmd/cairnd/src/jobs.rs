@@ -1,6 +1,6 @@
 //! Builds by the id that clients gave them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tonic::Code;
 use crate::failure::Failure;
 use crate::frontends::BuiltInFrontends;
 use crate::gateway::{Answer, Forwarder};
+use crate::limits::MAX_ID;
 
 /// How long the events of a build can be asked for after its end.
 const LINGER: Duration = Duration::from_secs(10);
@@ -56,6 +57,8 @@ struct Known {
     /// What is left of builds that ended a moment ago. Their results are let go of at once, so that they can be
     /// removed.
     ended: HashMap<String, Arc<EventLog>>,
+    /// Ids of builds that were refused a moment ago.
+    refused: HashSet<String>,
 }
 
 /// The builds of a daemon. Clones share them.
@@ -80,6 +83,7 @@ impl Jobs {
         if known.jobs.contains_key(id) || known.ended.contains_key(id) {
             return Err(Failure::new(Code::AlreadyExists, format!("job ID {id} exists")));
         }
+        known.refused.remove(id);
         known.jobs.insert(id.to_owned(), job.clone());
         drop(known);
         self.0.appeared.notify_waiters();
@@ -88,6 +92,18 @@ impl Jobs {
             job,
             jobs: self.clone(),
         })
+    }
+
+    /// Notes that the build of that id was refused before it began, so that who asks what it tells does not wait for it.
+    pub(crate) fn refuse(&self, id: &str) {
+        let mut known = self.0.known.lock();
+        if id.len() > MAX_ID || known.jobs.contains_key(id) || known.ended.contains_key(id) {
+            return;
+        }
+        known.refused.insert(id.to_owned());
+        drop(known);
+        self.0.appeared.notify_waiters();
+        self.linger(id.to_owned());
     }
 
     /// Whether there is a running build of that id now.
@@ -103,14 +119,15 @@ impl Jobs {
         self.find(id, wait, |known| known.jobs.get(id).cloned()).await
     }
 
-    /// Finds what a build tells, waiting for it to appear; also shortly after its end.
+    /// Finds what a build tells, waiting for it to appear; also shortly after its end. One that was refused tells nothing.
     ///
     /// # Errors
     /// If it does not appear.
     pub(crate) async fn events(&self, id: &str, wait: Duration) -> Result<Arc<EventLog>, Failure> {
         let events = |known: &Known| {
             let running = known.jobs.get(id).map(|job| job.build.events());
-            running.or_else(|| known.ended.get(id)).cloned()
+            let told = running.or_else(|| known.ended.get(id)).cloned();
+            told.or_else(|| known.refused.contains(id).then(silence))
         };
         self.find(id, wait, events).await
     }
@@ -152,11 +169,30 @@ impl Jobs {
     /// Whether there is no build, nor anything left of one.
     fn is_empty(&self) -> bool {
         let known = self.0.known.lock();
-        known.jobs.is_empty() && known.ended.is_empty()
+        known.jobs.is_empty() && known.ended.is_empty() && known.refused.is_empty()
     }
 
     fn forget(&self, id: &str) {
-        self.0.known.lock().ended.remove(id);
+        let mut known = self.0.known.lock();
+        known.ended.remove(id);
+        known.refused.remove(id);
+    }
+
+    /// Forgets after a while what is left of a build.
+    fn linger(&self, id: String) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return self.forget(&id);
+        };
+        let jobs = self.clone();
+        // Ends by itself; at most `LINGER` after the runtime's last build.
+        runtime.spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            jobs.forget(&id);
+            if jobs.is_empty() {
+                // Waits for nobody and holds nothing.
+                drop(tokio::task::spawn_blocking(cairn_worker::sys::memory::give_back));
+            }
+        });
     }
 }
 
@@ -171,18 +207,33 @@ impl Drop for JobHandle {
     fn drop(&mut self) {
         self.job.build.close();
         self.jobs.end(&self.id);
-        let (jobs, id) = (self.jobs.clone(), std::mem::take(&mut self.id));
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return jobs.forget(&id);
-        };
-        // Ends by itself; at most `LINGER` after the runtime's last build.
-        runtime.spawn(async move {
-            tokio::time::sleep(LINGER).await;
-            jobs.forget(&id);
-            if jobs.is_empty() {
-                // Waits for nobody and holds nothing.
-                drop(tokio::task::spawn_blocking(cairn_worker::sys::memory::give_back));
-            }
-        });
+        self.jobs.linger(std::mem::take(&mut self.id));
+    }
+}
+
+/// What a build tells that never began.
+fn silence() -> Arc<EventLog> {
+    let events = Arc::new(EventLog::default());
+    events.close();
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asks_what_a_refused_build_tells_does_not_wait() {
+        let jobs = Jobs::default();
+        let missing = jobs.events("a", Duration::ZERO).await;
+        assert_eq!(
+            missing.err().map(|failure| failure.message().to_owned()),
+            Some("no such job a".to_owned())
+        );
+        let asked = jobs.events("a", STATUS_WAIT);
+        let (events, ()) = tokio::join!(asked, async { jobs.refuse("a") });
+        let events = events.ok().expect("the build is known to be refused");
+        assert!(events.reader().next().await.is_none());
+        assert!(jobs.get("a", Duration::ZERO).await.is_err());
     }
 }

@@ -6,7 +6,7 @@ use tonic::Code;
 use crate::failure::Failure;
 
 /// Longest id of a build, in bytes.
-const MAX_ID: usize = 256;
+pub(crate) const MAX_ID: usize = 256;
 /// Most outputs of one build.
 const MAX_EXPORTERS: usize = 64;
 /// Most caches that one build may import, or export.

@@ -185,7 +185,7 @@ impl CacheIndex for RedbIndex {
         }
         self.read("read a content digest", |file| {
             let row = file.contents.get(key.as_bytes())?;
-            Ok(row.map(|hash| Digest::from_sha256(*hash.value())))
+            Ok(row.and_then(|row| codec::decode_content(key, row.value())))
         })
     }
 

@@ -41,6 +41,33 @@ pub(super) fn decode_results(row: &[u8]) -> Option<Outputs> {
     row.list(|row| row.option(|row| row.text().map(ResultId::new)))
 }
 
+/// Bytes of the row of a content key.
+pub(super) const CONTENT_ROW: usize = 40;
+
+/// The row of a content key: the digest, and a check of both. Any 32 bytes are a digest, so damage would not show
+/// otherwise, and keys would be made of it.
+pub(super) fn encode_content(key: &CacheKey, digest: &Digest) -> [u8; CONTENT_ROW] {
+    let mut row = [0; CONTENT_ROW];
+    let (hash, check) = row.split_at_mut(32);
+    hash.copy_from_slice(digest.as_bytes());
+    check.copy_from_slice(&content_check(key, digest));
+    row
+}
+
+pub(super) fn decode_content(key: &CacheKey, row: &[u8; CONTENT_ROW]) -> Option<Digest> {
+    let (hash, check) = row.split_first_chunk()?;
+    let digest = Digest::from_sha256(*hash);
+    (check == content_check(key, &digest)).then_some(digest)
+}
+
+fn content_check(key: &CacheKey, digest: &Digest) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(key.as_bytes()).update(digest.as_bytes());
+    let mut check = [0; 8];
+    hasher.finalize_xof().fill(&mut check);
+    check
+}
+
 /// The row of what went into a key, which the row begins with.
 pub(super) fn encode_known(key: &CacheKey, known: &Known) -> Vec<u8> {
     let Known { preimage, evidence } = known;
@@ -348,6 +375,19 @@ mod tests {
                 },
             },
         )
+    }
+
+    #[test]
+    fn a_damaged_content_row_is_as_good_as_none() {
+        let key = CacheKey::from_bytes([7; 32]);
+        let row = encode_content(&key, &Digest::sha256(b"x"));
+        assert_eq!(decode_content(&key, &row), Some(Digest::sha256(b"x")));
+        assert_eq!(decode_content(&CacheKey::from_bytes([8; 32]), &row), None);
+        for bit in 0..CONTENT_ROW * 8 {
+            let mut damaged = row;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_content(&key, &damaged), None, "bit {bit}");
+        }
     }
 
     proptest! {

@@ -45,7 +45,7 @@ pub(super) struct Snapshot {
     pub(super) results: ReadOnlyTable<Hash, Bytes>,
     pub(super) known: ReadOnlyTable<u64, Bytes>,
     pub(super) gone: ReadOnlyTable<Hash, (u64, u8, u64)>,
-    pub(super) contents: ReadOnlyTable<Hash, Hash>,
+    pub(super) contents: ReadOnlyTable<Hash, tables::ContentRow>,
     pub(super) builds: ReadOnlyTable<u64, Bytes>,
     pub(super) steps: ReadOnlyTable<u64, Bytes>,
     pub(super) sites: ReadOnlyTable<Hash, Bytes>,

@@ -8,6 +8,7 @@ use ::redb::{Key, ReadOnlyTable, TableDefinition, Value};
 
 use super::file::{File, Snapshot};
 use super::{codec, tables};
+use crate::cache_key::CacheKey;
 
 /// Rows that are looked at before others may write.
 const ROWS_AT_ONCE: usize = 2_048;
@@ -47,7 +48,7 @@ pub(super) fn repair(file: &File) -> Result<Repaired, String> {
         Ok(true)
     };
     walk(file, tables::SITES, |of| &of.sites, &mut repaired, is_stray)?;
-    // The other large tables are only measured.
+    // This table is only measured.
     walk(
         file,
         tables::RESULTS,
@@ -60,7 +61,7 @@ pub(super) fn repair(file: &File) -> Result<Repaired, String> {
         tables::CONTENTS,
         |of| &of.contents,
         &mut repaired,
-        |_, _, _| Ok(false),
+        |_, key, row| Ok(codec::decode_content(&CacheKey::from_bytes(*key), row).is_none()),
     )?;
     Ok(repaired)
 }

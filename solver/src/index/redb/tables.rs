@@ -15,6 +15,7 @@ use crate::cache_key::CacheKey;
 
 type Bytes = &'static [u8];
 type Hash = &'static [u8; 32];
+pub(super) type ContentRow = &'static [u8; codec::CONTENT_ROW];
 
 /// Key → the number of its row in `KNOWN`, the number that it got when it was used last, and the outputs.
 pub(super) const RESULTS: TableDefinition<'_, Hash, Bytes> = TableDefinition::new("results");
@@ -23,8 +24,8 @@ pub(super) const RESULTS: TableDefinition<'_, Hash, Bytes> = TableDefinition::ne
 pub(super) const KNOWN: TableDefinition<'_, u64, Bytes> = TableDefinition::new("known");
 /// Key without results → when and how they went, and the number of its row in `KNOWN`.
 pub(super) const GONE: TableDefinition<'_, Hash, (u64, u8, u64)> = TableDefinition::new("gone");
-/// Content key → sha256.
-pub(super) const CONTENTS: TableDefinition<'_, Hash, Hash> = TableDefinition::new("contents");
+/// Content key → sha256, in the form of [`codec::encode_content`].
+pub(super) const CONTENTS: TableDefinition<'_, Hash, ContentRow> = TableDefinition::new("contents");
 /// Number of a build → JSON about it.
 pub(super) const BUILDS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("builds");
 /// Number of a build → JSON of its steps.
@@ -35,7 +36,7 @@ pub(super) const SITES: TableDefinition<'_, Hash, Bytes> = TableDefinition::new(
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Version of all that is in the file. A file of another version is emptied: a cache can be rebuilt.
-const FORMAT: u64 = 4;
+const FORMAT: u64 = 5;
 const FORMAT_NAME: &str = "format";
 /// The last number that was given to a row of `KNOWN` or to a record that was used.
 const LAST_NAME: &str = "last";
@@ -165,7 +166,7 @@ pub(super) struct Keys<'a> {
     pub(super) results: Table<'a, Hash, Bytes>,
     pub(super) known: Table<'a, u64, Bytes>,
     pub(super) gone: Table<'a, Hash, (u64, u8, u64)>,
-    pub(super) contents: Table<'a, Hash, Hash>,
+    pub(super) contents: Table<'a, Hash, ContentRow>,
 }
 
 impl<'a> Keys<'a> {
@@ -195,7 +196,8 @@ impl<'a> Keys<'a> {
                 }
             }
             Change::Content(digest) => {
-                self.contents.insert(key.as_bytes(), digest.as_bytes())?;
+                self.contents
+                    .insert(key.as_bytes(), &codec::encode_content(key, digest))?;
             }
         }
         Ok(())
