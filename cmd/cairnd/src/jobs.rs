@@ -232,7 +232,7 @@ mod tests {
         );
         let asked = jobs.events("a", STATUS_WAIT);
         let (events, ()) = tokio::join!(asked, async { jobs.refuse("a") });
-        let events = events.ok().expect("the build is known to be refused");
+        let events = events.expect("the build is known to be refused");
         assert!(events.reader().next().await.is_none());
         assert!(jobs.get("a", Duration::ZERO).await.is_err());
     }
