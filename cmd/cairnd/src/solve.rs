@@ -81,7 +81,7 @@ pub(crate) async fn solve(
         policies: policy::from_wire(request.source_policy.take().into_iter().collect()).await?,
         judge: judge(daemon, &request.source_policy_session),
         measures: outputs.measures(),
-        trace: trace.as_ref().map(OpenTrace::context),
+        trace: trace.as_ref().and_then(OpenTrace::of_client),
     });
     let (job, answer) = Job::new(build.clone(), inputs.clone(), daemon.frontends.clone());
     let handle = daemon.jobs.register(&request.r#ref, job)?;
