@@ -94,7 +94,7 @@ impl Jobs {
         })
     }
 
-    /// Notes that the build of that id was refused before it began, so that who asks what it tells does not wait for it.
+    /// Notes that the build of that id was refused before it began, so that who asks for it or what it tells does not wait.
     pub(crate) fn refuse(&self, id: &str) {
         let mut known = self.0.known.lock();
         if id.len() > MAX_ID || known.jobs.contains_key(id) || known.ended.contains_key(id) {
@@ -138,16 +138,19 @@ impl Jobs {
                 let mut appeared = std::pin::pin!(self.0.appeared.notified());
                 // Listening starts before looking, so that no registration falls in between.
                 appeared.as_mut().enable();
-                let found = look(&self.0.known.lock());
-                if let Some(found) = found {
-                    return found;
+                {
+                    let known = self.0.known.lock();
+                    let found = look(&known);
+                    if found.is_some() || known.refused.contains(id) {
+                        return found;
+                    }
                 }
                 appeared.await;
             }
         };
-        tokio::time::timeout(wait, found)
-            .await
-            .map_err(|_| Failure::new(Code::NotFound, format!("no such job {id}")))
+        let found = tokio::time::timeout(wait, found).await;
+        let missing = || Failure::new(Code::NotFound, format!("no such job {id}"));
+        found.ok().flatten().ok_or_else(missing)
     }
 
     /// Ends all builds.
@@ -223,7 +226,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_asks_what_a_refused_build_tells_does_not_wait() {
+    async fn who_asks_for_a_refused_build_or_what_it_tells_does_not_wait() {
         let jobs = Jobs::default();
         let missing = jobs.events("a", Duration::ZERO).await;
         assert_eq!(
@@ -234,6 +237,6 @@ mod tests {
         let (events, ()) = tokio::join!(asked, async { jobs.refuse("a") });
         let events = events.expect("the build is known to be refused");
         assert!(events.reader().next().await.is_none());
-        assert!(jobs.get("a", Duration::ZERO).await.is_err());
+        assert!(jobs.get("a", Duration::from_secs(3_600)).await.is_err());
     }
 }
