@@ -1,6 +1,6 @@
 //! What a definition may ask of a build.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use super::{Entitlement, Inner};
 use crate::SolveError;
@@ -17,12 +17,12 @@ impl Inner {
     /// Checks that a graph's vertices are allowed, and that there is a worker for each; decides which devices they get.
     pub(in crate::engine) fn check(&self, graph: &mut Graph) -> Result<(), SolveError> {
         self.settle_devices(graph)?;
-        let mut checked: HashMap<&[String], ()> = HashMap::new();
+        let mut checked: HashSet<&[String]> = HashSet::new();
         for index in graph.topological() {
             let vertex = graph.vertex(index);
             self.check_allowed(vertex)?;
             let filter = &vertex.constraints[..];
-            if filter.is_empty() || checked.contains_key(filter) {
+            if filter.is_empty() || checked.contains(filter) {
                 continue;
             }
             if checked.len() >= MAX_CONSTRAINTS {
@@ -35,7 +35,7 @@ impl Inner {
                     filter: filter.join(", "),
                 });
             }
-            checked.insert(filter, ());
+            checked.insert(filter);
         }
         Ok(())
     }
