@@ -347,7 +347,8 @@ fn process(graph: &mut Graph, script: &str, change: fn(&mut pb::ExecOp)) -> pb::
 
 /// The same with only `/out` as a result, where what it says goes.
 fn saying(graph: &mut Graph, script: &str, change: fn(&mut pb::ExecOp)) -> pb::Definition {
-    let script = format!("({script}) > /out/said && touch -d @1 /out/said");
+    // A process that ends with a code leaves the same time as well.
+    let script = format!("({script}) > /out/said; code=$?; touch -d @1 /out/said; exit $code");
     let mut op = process(graph, &script, change);
     if let Some(pb::op::Op::Exec(exec)) = &mut op.op {
         exec.mounts[0].output = -1;
