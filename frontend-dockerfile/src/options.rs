@@ -154,13 +154,10 @@ impl Options {
             "cache-from" => {}
             // Taken together with the build arg of the same meaning, once all are known.
             "multi-platform" => {}
-            "source" if value == "dockerfile.v0" || is_official(value) => {}
+            // Names the frontend, which is this one.
+            "source" => {}
             "override-copy-image" => return Err(format!("support for \"{key}\" was removed in BuildKit 0.11")),
             "requestid" => self.request = Some(value.to_owned()),
-            "source" if !value.is_empty() => {
-                return Err(format!("frontend option {key}={value} is not supported yet"));
-            }
-            "source" => {}
             _ => {
                 if !self.run.set(key, value)? {
                     self.unknown.push(key.to_owned());
@@ -263,7 +260,10 @@ pub(crate) fn is_labs(syntax: &str) -> bool {
 
 fn platforms(value: &str, host: &Platform) -> Result<Vec<Platform>, String> {
     let mut platforms = Vec::new();
-    for text in value.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+    if value.is_empty() {
+        return Ok(platforms);
+    }
+    for text in value.split(',').map(str::trim) {
         let platform =
             platform::parse(text, host).map_err(|cause| format!("failed to parse target platform {text}: {cause}"))?;
         if !platforms.contains(&platform) {
@@ -360,6 +360,17 @@ mod tests {
                 "nofile",
                 "failed to parse ulimit: invalid ulimit argument: nofile",
             ),
+            ("ulimit", "foo=1", "failed to parse ulimit: invalid ulimit type: foo"),
+            (
+                "ulimit",
+                "nofile=5:1",
+                "failed to parse ulimit: ulimit soft limit must be less than or equal to hard limit: 5 > 1",
+            ),
+            (
+                "ulimit",
+                "core=-1:1",
+                "failed to parse ulimit: ulimit soft limit must be less than or equal to hard limit: -1 > 1",
+            ),
             (
                 "memory",
                 "-1",
@@ -380,6 +391,11 @@ mod tests {
                 "platform",
                 "foo",
                 "failed to parse target platform foo: \"foo\": unknown operating system or architecture: invalid argument",
+            ),
+            (
+                "platform",
+                "linux/amd64,",
+                "failed to parse target platform : \"\": unknown operating system or architecture: invalid argument",
             ),
             (
                 "override-copy-image",

@@ -532,6 +532,13 @@ pub trait Worker: Send + Sync + 'static {
     async fn stat_file(&self, input: Option<&Ref>, path: &str) -> Result<FileStat, WorkerError>;
 }
 
+/// How errors begin that came of finding out what a source stands for.
+///
+/// Clients know the error of a build by these words; the vertex itself tells only what follows them.
+pub const NO_KEY: &str = "failed to load cache key: ";
+/// The same of reading what an input holds.
+pub const NO_CONTENT: &str = "failed to compute cache key: ";
+
 /// Why a worker could not do something.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WorkerError {

@@ -41,8 +41,8 @@ use bytes::Bytes;
 use cairn_session::SessionManager;
 use cairn_solver::llb::{GitSource, HttpSource, Op, SourceOp};
 use cairn_solver::worker::{
-    AttestationChain, CallContext, ChecksumRequest, Comparison, ContentSelector, Execution, FileStat, ImageQuery, Ref,
-    ResolvedImage, ResolvedSource, ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
+    AttestationChain, CallContext, ChecksumRequest, Comparison, ContentSelector, Execution, FileStat, ImageQuery,
+    NO_CONTENT, NO_KEY, Ref, ResolvedImage, ResolvedSource, ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
 };
 use cairn_solver::{Device, Digest, Platform};
 use tokio::sync::Notify;
@@ -277,7 +277,7 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> WorkerError {
 
 /// An error in finding out what a source stands for, as clients know it.
 fn no_key(error: WorkerError) -> WorkerError {
-    let prefixed = |text: String| format!("failed to load cache key: {text}");
+    let prefixed = |text: String| format!("{NO_KEY}{text}");
     match error {
         WorkerError::NotFound(text) => WorkerError::NotFound(prefixed(text)),
         WorkerError::Invalid(text) => WorkerError::Invalid(prefixed(text)),
@@ -397,7 +397,7 @@ impl Worker for EmbeddedWorker {
             let name = input.as_ref().map_or("scratch", |input| input.id().as_str());
             let view = worker.view(input.as_ref())?;
             crate::checksum::digest(&*view, name, &selector).map_err(|error| {
-                let text = format!("failed to compute cache key: {}", with_causes(&error));
+                let text = format!("{NO_CONTENT}{}", with_causes(&error));
                 if error.is_not_found() {
                     WorkerError::NotFound(text)
                 } else {

@@ -112,7 +112,8 @@ fn response(made: &Made) -> BTreeMap<String, String> {
     let told = made.cached.iter().chain(made.exported.iter().flatten());
     let mut response: BTreeMap<String, String> = told.map(|(key, value)| (key.clone(), value.clone())).collect();
     for (key, value) in &made.metadata {
-        if key.starts_with("frontend.") || key.starts_with("result.") || key == ANSWER_VERSION {
+        let is_answer = key.starts_with("result.") || key == ANSWER_VERSION;
+        if key.starts_with("frontend.") || made.is_answered_here && is_answer {
             response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
         }
     }
@@ -129,6 +130,7 @@ async fn work_through(
     outputs: &mut Outputs,
     request: &SolveRequest,
 ) -> Result<Made, Failure> {
+    let is_answered_here = !matches!(work, Work::Client);
     let result = match work {
         Work::Definition(definition) => {
             let reference = job.bridge.solve(definition).await?;
@@ -170,6 +172,7 @@ async fn work_through(
         cached,
         provenance: outputs.record(provenance).await,
         metadata: input.metadata,
+        is_answered_here,
     };
     outputs.client.finalize(&response(&made)).await?;
     Ok(made)

@@ -44,7 +44,7 @@ impl CheckConfig {
                         )
                     })?;
                 }
-                _ => return Err(format!("invalid check option {}", gofmt::quote(part))),
+                key => return Err(format!("invalid check option {}", gofmt::quote(key))),
             }
         }
         Ok(config)

@@ -503,6 +503,10 @@ fn findings_can_be_made_errors() {
         error("# check=foo\nFROM scratch", &[]),
         "failed to parse check options: invalid check option \"foo\""
     );
+    assert_eq!(
+        error("# check=foo=bar\nFROM scratch", &[]),
+        "failed to parse check options: invalid check option \"foo\""
+    );
 }
 
 #[test]

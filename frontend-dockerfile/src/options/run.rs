@@ -111,15 +111,46 @@ fn shm_size(value: &str) -> Result<u64, String> {
     u64::try_from(number).map_err(|_| format!("failed to parse shm size: {value} is negative"))
 }
 
+/// Limits that processes have.
+const ULIMITS: [&str; 15] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
+/// No limit at all.
+const UNLIMITED: i64 = -1;
+
 fn ulimits(value: &str) -> Result<Vec<Ulimit>, String> {
     fields(value)?
         .iter()
         .map(|field| {
             let invalid = || format!("invalid ulimit argument: {field}");
             let (name, limits) = field.split_once('=').ok_or_else(invalid)?;
+            if !ULIMITS.contains(&name) {
+                return Err(format!("invalid ulimit type: {name}"));
+            }
             let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
             let soft: i64 = soft.parse().map_err(|_| invalid())?;
             let hard: i64 = hard.parse().map_err(|_| invalid())?;
+            let rank = |limit: i64| if limit == UNLIMITED { i64::MAX } else { limit };
+            if rank(soft) > rank(hard) {
+                return Err(format!(
+                    "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+                ));
+            }
             Ok(Ulimit {
                 name: name.to_owned(),
                 soft,

@@ -30,7 +30,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use cairn_session::{LOOKUP_TIMEOUT, SessionManager, upload};
 use cairn_solver::Digest;
 use cairn_solver::llb::HttpSource;
-use cairn_solver::worker::{CallContext, HttpMeta, Ref, ResolvedSource, ResultId, WorkerError};
+use cairn_solver::worker::{CallContext, HttpMeta, NO_KEY, Ref, ResolvedSource, ResultId, WorkerError};
 use reqwest::header::{ETAG, LAST_MODIFIED};
 use tokio::sync::Semaphore;
 use url::Url;
@@ -150,7 +150,7 @@ impl HttpSources {
         source: &HttpSource,
         context: &CallContext,
     ) -> Result<ResolvedSource, WorkerError> {
-        let failed = |error: HttpError| WorkerError::Failed(format!("failed to load cache key: {}", error.describe()));
+        let failed = |error: HttpError| WorkerError::Failed(format!("{NO_KEY}{}", error.describe()));
         let url = parse_url(&source.url).map_err(failed)?;
         if let Some(checksum) = source
             .checksum

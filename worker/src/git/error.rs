@@ -38,7 +38,7 @@ pub(crate) enum GitError {
         reason: &'static str,
     },
     /// A checksum is none.
-    #[error("invalid git checksum {0:?}: it is no beginning of a commit hash")]
+    #[error("invalid checksum {0} for Git URL, expected hex commit hash")]
     MalformedChecksum(String),
     /// A credential cannot be sent.
     #[error("the credential for {host} holds characters that cannot be sent")]
@@ -53,6 +53,20 @@ pub(crate) enum GitError {
         reference: String,
         /// What the remote had to say.
         output: String,
+    },
+    /// The remote has no branch at all. Clients know the words.
+    #[error("could not find default branch for repository: {remote}")]
+    NoDefaultBranch {
+        /// Which remote.
+        remote: String,
+    },
+    /// The remote does not tell its default branch. Clients know the words.
+    #[error("error fetching default branch for repository {remote}")]
+    DefaultBranch {
+        /// Which remote.
+        remote: String,
+        /// Why.
+        source: Box<Self>,
     },
     /// The commit is another one. Clients know the words.
     #[error("expected checksum to match {expected}, got {actual}")]
@@ -165,6 +179,7 @@ impl GitError {
             Self::Stopped { clean, .. } => !clean,
             // By a signal, which nobody here has sent.
             Self::Failed { status, .. } => *status > 128 && *status != 129,
+            Self::DefaultBranch { source, .. } => source.leaves_a_mess(),
             _ => false,
         }
     }
@@ -178,6 +193,7 @@ impl From<GitError> for WorkerError {
                 why: Stop::Cancelled, ..
             } => Self::Cancelled,
             GitError::NoReference { .. }
+            | GitError::NoDefaultBranch { .. }
             | GitError::NoCommit { .. }
             | GitError::NoBundle {
                 source: Self::NotFound(_),

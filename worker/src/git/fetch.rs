@@ -90,11 +90,24 @@ impl Inner {
         let patterns = wanted.patterns();
         let mut arguments = vec!["ls-remote", "--symref", "--", access.remote.url()];
         arguments.extend(patterns.iter().map(String::as_str));
-        let doing = format!("look up references of {}", access.remote.url());
-        let said = self
-            .reach(&self.repositories, access, doing, &arguments, cancel)
-            .await?;
-        wanted.find(&said.success()?.text())
+        let remote = access.remote.url();
+        let doing = format!("fetch remote {remote}");
+        let reached = self.reach(&self.repositories, access, doing, &arguments, cancel);
+        let said = reached.await.and_then(|said| Ok(said.success()?.text()));
+        let is_unnamed = wanted.reference.is_empty();
+        let said = said.map_err(|error| match error {
+            GitError::Failed { .. } if is_unnamed => GitError::DefaultBranch {
+                remote: remote.to_owned(),
+                source: Box::new(error),
+            },
+            error => error,
+        })?;
+        wanted.find(&said).map_err(|error| match error {
+            GitError::NoReference { .. } if is_unnamed => GitError::NoDefaultBranch {
+                remote: remote.to_owned(),
+            },
+            error => error,
+        })
     }
 
     async fn fetch(

@@ -297,6 +297,14 @@ mod tests {
             };
             assert_eq!(wanted.verify(&found).is_ok(), good, "{sum}");
         }
+        let wrong = Wanted {
+            checksum: "ccc".to_owned(),
+            ..Wanted::default()
+        };
+        assert_eq!(
+            wrong.verify(&found).unwrap_err().to_string(),
+            format!("expected checksum to match ccc, got {}", found.commit)
+        );
     }
 
     #[test]

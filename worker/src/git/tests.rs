@@ -227,6 +227,16 @@ async fn every_way_to_name_a_commit_leads_to_it_and_known_ones_need_no_remote() 
         missing.to_string(),
         r#"repository does not contain ref nosuch, output: """#
     );
+    run(f.dir.path(), &["init", "-q", "--bare", "served/empty"]);
+    for (name, words) in [
+        ("empty", "could not find default branch for repository: git://"),
+        ("gone", "error fetching default branch for repository git://"),
+    ] {
+        let (access, cancel) = (f.access(name), CancellationToken::new());
+        let resolved = f.store.resolve(&access, &Wanted::default(), &cancel).await;
+        let missing = resolved.err().unwrap();
+        assert!(missing.to_string().contains(words), "{missing}");
+    }
     let missing = f.fetch(&"1".repeat(40)).await.err().unwrap();
     assert!(matches!(missing, GitError::NoCommit { .. }), "{missing}");
     let option = f.fetch("--upload-pack=touch /tmp/x").await.err().unwrap();

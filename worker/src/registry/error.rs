@@ -57,7 +57,7 @@ pub enum RegistryError {
         message: String,
     },
     /// No answer, or only a part of one.
-    #[error("{reference}: failed to {action} at {host}")]
+    #[error("{reference}: failed to do request: failed to {action} at {host}")]
     Transport {
         /// What was asked for.
         reference: String,

@@ -48,6 +48,9 @@ pub(crate) struct Made {
     pub(crate) provenance: Predicates,
     /// What the frontend says of the result.
     pub(crate) metadata: BTreeMap<String, Bytes>,
+    /// Whether what a frontend answers to a question reaches the client with the build's end alone; a client that
+    /// called the frontend itself has the answer.
+    pub(crate) is_answered_here: bool,
 }
 
 /// Records a build when it has ended; also when nobody waits for it any more.

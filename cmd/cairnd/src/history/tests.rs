@@ -383,6 +383,7 @@ fn results_are_described_by_exporter() {
         cached: BTreeMap::new(),
         provenance: Vec::new(),
         metadata: [("containerimage.config".to_owned(), "{}".into())].into(),
+        is_answered_here: true,
     };
     let mut record = record("r", 1);
     made.describe(&mut record);

@@ -53,3 +53,25 @@ async fn a_failure_is_told_once_and_stops_only_what_needs_it() {
     assert_eq!(told.count(), 1);
     assert_eq!(script.runs("bad"), 1);
 }
+
+#[tokio::test]
+async fn what_a_key_was_needed_for_is_told_by_the_build_and_not_by_the_vertex() {
+    use crate::progress::Event;
+    use crate::worker::{NO_KEY, WorkerError};
+    let (engine, script) = engine();
+    script.on("resolve docker-image://a", |_| async {
+        Err(WorkerError::Failed(format!("{NO_KEY}broken")))
+    });
+    let mut write = Write::default();
+    let source = write.image("a");
+    let definition = write.finish(source);
+    let failing = build(&engine, "b");
+    let error = soon(failing.solve(&definition)).await.unwrap_err();
+    assert_eq!(error.to_string(), "failed to load cache key: broken");
+    let told = failing.events().snapshot().into_iter();
+    let told = told.filter_map(|event| match event {
+        Event::Vertex(state) if !state.error.is_empty() => Some(state.error),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), ["broken"]);
+}

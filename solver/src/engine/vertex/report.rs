@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::node::Node;
 use crate::engine::build::Inner;
 use crate::progress::{Event, VertexState};
+use crate::worker::{NO_CONTENT, NO_KEY};
 use crate::{SolveError, TraceContext};
 
 impl Inner {
@@ -27,7 +28,7 @@ impl Inner {
     pub(super) fn report_completed(&self, node: &Node, error: Option<&SolveError>) {
         let mut state = node.state.lock();
         state.completed = state.started.max(Some(SystemTime::now()));
-        state.error = error.map(ToString::to_string).unwrap_or_default();
+        state.error = error.map(told).unwrap_or_default();
         self.events.push(Event::Vertex(state.clone()));
     }
 
@@ -40,7 +41,7 @@ impl Inner {
             state.cached = false;
         }
         state.completed = state.started.max(Some(now));
-        state.error = error.to_string();
+        state.error = told(error);
         self.events.push(Event::Vertex(state.clone()));
     }
 
@@ -58,6 +59,16 @@ impl Inner {
             }
         }
         self.events.push_all(news);
+    }
+}
+
+/// What a vertex says of its failure: not for what it was needed.
+fn told(error: &SolveError) -> String {
+    let text = error.to_string();
+    let needless = [NO_KEY, NO_CONTENT];
+    match needless.iter().find_map(|words| text.strip_prefix(words)) {
+        Some(rest) => rest.to_owned(),
+        None => text,
     }
 }
 

@@ -241,9 +241,10 @@ fn mount(vertex: VertexDigest, inputs: usize, wire: pb::Mount) -> Result<Mount, 
         }
         Err(_) => return Err(fail(format!("mount type {} not implemented", wire.mount_type))),
     };
-    let output = index(wire.output, usize::MAX).map_err(|index| fail(format!("output {index}")))?;
-    if output.is_some() && !matches!(kind, MountKind::Bind | MountKind::Cache { .. }) {
-        return Err(fail("only files that are kept can become an output".to_owned()));
+    let mut output = index(wire.output, usize::MAX).map_err(|index| fail(format!("output {index}")))?;
+    if !matches!(kind, MountKind::Bind | MountKind::Cache { .. }) {
+        // Nothing is kept of it. Clients leave the field as it is for secrets and agents: 0, which is the root's.
+        output = None;
     }
     Ok(Mount {
         dest: normal_dest(&wire.dest),

@@ -113,6 +113,39 @@ fn what_go_clients_emit_is_read_and_written_to_the_same_digests() {
     assert_eq!(rebuild(&graph).to_wire().def, copy.to_wire().def);
 }
 
+#[test]
+fn secrets_and_agents_have_no_outputs_whatever_clients_write() {
+    let Some(pb::op::Op::Exec(mut exec)) = pb::Op::decode(golden(EXEC)).unwrap().op else {
+        panic!("no exec")
+    };
+    // Clients written in Go leave the output of these as it is, which is that of the root.
+    for kind in [pb::MountType::Secret, pb::MountType::Ssh, pb::MountType::Tmpfs] {
+        exec.mounts.push(pb::Mount {
+            dest: format!("/{kind:?}"),
+            input: -1,
+            mount_type: kind.into(),
+            secret_opt: Some(pb::SecretOpt::default()),
+            ..pb::Mount::default()
+        });
+    }
+    let op = pb::Op {
+        inputs: vec![pb::Input {
+            digest: Digest::sha256(&golden(IMAGE)).to_string(),
+            index: 0,
+        }],
+        op: Some(pb::op::Op::Exec(exec)),
+        ..pb::Op::default()
+    };
+    let graph = decode(&definition(vec![golden(IMAGE), op.encode_to_vec().into()], 1))
+        .unwrap()
+        .unwrap();
+    let Op::Exec(op) = &graph.vertex(graph.target().vertex).op else {
+        panic!("no exec")
+    };
+    let outputs: Vec<_> = op.mounts.iter().map(|mount| mount.output).collect();
+    assert_eq!(outputs, [Some(0), Some(1), None, None, None]);
+}
+
 /// Sources as a Go client writes them: constraints, then identifier and attributes in the order of their names.
 #[test]
 fn sources_are_written_to_the_bytes_they_were_read_from() {

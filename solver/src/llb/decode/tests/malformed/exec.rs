@@ -124,14 +124,6 @@ fn mounts() {
         }),
         "invalid exec op %: mount \"/m\": size -5",
     );
-    refused(
-        &mount(|mount| {
-            mount.set_mount_type(pb::MountType::Secret);
-            mount.secret_opt = Some(pb::SecretOpt::default());
-            mount.output = 2;
-        }),
-        "invalid exec op %: mount \"/m\": only files that are kept can become an output",
-    );
 }
 
 /// One more than the decoder takes.
