@@ -2,6 +2,7 @@
 //!
 //! - [`root`]: [`root::Root`], a directory nobody is trusted in; every path into an image, a snapshot or a client's
 //!   tree goes through it, never through a path string handed to the kernel directly.
+//! - [`abi`]: which foreign programs the kernel runs.
 //! - [`at`]: the same operations on *one name in an open directory*, for code that walks trees.
 //! - [`metadata`]: what `statx` says.
 //! - [`overlay`]: many layer directories as one file system.
@@ -11,6 +12,7 @@
 
 #![allow(unsafe_code, reason = "this module is where the workspace keeps its system calls")]
 
+pub mod abi;
 pub mod at;
 pub mod inherited;
 pub mod memory;

@@ -24,6 +24,7 @@ use super::process::{
     ContainerId, Executor, ExecutorError, ExitStatus, OutputSink, OutputStream, ProcessIo, ProcessSpec,
 };
 use super::spec::runtime_spec;
+use crate::sys::abi;
 use crate::sys::process::kill_group;
 use crate::sys::root::create_private_dirs;
 
@@ -69,7 +70,10 @@ impl OciRuntime {
     /// [`ExecutorError::NoRuntime`] if there is none, it does not run, or it is too old to be trusted.
     pub async fn open(dir: impl AsRef<Path>, program: Option<&Path>) -> Result<Self, ExecutorError> {
         let dir = dir.as_ref();
-        let (program, kind) = version::find(program).await?;
+        // What this finds out is remembered: no step waits for it.
+        let abi = tokio::task::spawn_blocking(abi::takes_x32);
+        let (found, _) = tokio::join!(version::find(program), abi);
+        let (program, kind) = found?;
         let (runs, state) = (dir.join("runs"), dir.join("state"));
         for made in [&runs, &state] {
             create_private_dirs(made).map_err(ExecutorError::io(format!("create {}", made.display())))?;

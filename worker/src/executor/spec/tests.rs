@@ -32,6 +32,13 @@ fn process(security: SecurityMode) -> ProcessSpec {
 }
 
 #[test]
+fn architectures_are_those_that_the_kernel_takes() {
+    use Arch::{ScmpArchX32 as X32, ScmpArchX86 as X86, ScmpArchX86_64 as X86_64};
+    assert_eq!(x86_architectures(true), [X86_64, X86, X32]);
+    assert_eq!(x86_architectures(false), [X86_64, X86]);
+}
+
+#[test]
 fn the_profile_parses_and_names_each_call_once() {
     let profile = seccomp().unwrap();
     let mut seen = std::collections::HashSet::new();
