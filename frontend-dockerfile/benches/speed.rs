@@ -206,5 +206,5 @@ impl Bridge for OneFile {
         Err(FrontendError::Option(format!("invalid frontend: {name}")))
     }
 
-    fn warn(&self, _: Digest, _: Warning) {}
+    fn warn(&self, _: Option<Digest>, _: Warning) {}
 }

@@ -69,7 +69,7 @@ impl Frontend for DockerfileFrontend {
                 short: format!("frontend option {name} is unknown and has no effect").into(),
                 ..Warning::default()
             };
-            bridge.warn(inputs.vertex, warning);
+            bridge.warn(Some(inputs.vertex), warning);
         }
         Build {
             bridge: bridge.as_ref(),
@@ -173,7 +173,7 @@ impl Build<'_> {
                 warning.file = None;
                 warning.ranges.clear();
             }
-            self.bridge.warn(self.inputs.vertex, warning);
+            self.bridge.warn(Some(self.inputs.vertex), warning);
         }
         if let Some(more) = found.len().checked_sub(MAX).filter(|more| *more > 0) {
             let warning = Warning {
@@ -181,7 +181,7 @@ impl Build<'_> {
                 short: format!("and {more} more findings of build checks").into(),
                 ..Warning::default()
             };
-            self.bridge.warn(self.inputs.vertex, warning);
+            self.bridge.warn(Some(self.inputs.vertex), warning);
         }
     }
 

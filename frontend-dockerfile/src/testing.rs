@@ -245,7 +245,7 @@ impl Bridge for FakeBridge {
         Err(FrontendError::Option(format!("invalid frontend: {name}")))
     }
 
-    fn warn(&self, _: Digest, warning: Warning) {
+    fn warn(&self, _: Option<Digest>, warning: Warning) {
         self.note(format!("W {}", String::from_utf8_lossy(&warning.short)));
     }
 }

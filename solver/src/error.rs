@@ -63,15 +63,15 @@ pub struct VertexError {
     pub source: WorkerError,
     /// The files and places it was made from.
     pub places: Vec<(Arc<SourceFile>, SourceLocation)>,
-    /// What there was when it failed, if that can be looked into.
+    /// The step itself; none if it is no vertex of a definition.
     pub failed: Option<FailedStep>,
 }
 
-/// A failed step as it can be looked into.
+/// A failed step.
 #[derive(Debug, Clone)]
 pub struct FailedStep {
     /// What was to be done.
     pub vertex: Arc<Vertex>,
-    /// What there was; kept for as long as this lives.
-    pub state: Arc<FailedState>,
+    /// What there was, if that can be looked into; kept for as long as this lives.
+    pub state: Option<Arc<FailedState>>,
 }

@@ -135,7 +135,7 @@ pub trait Bridge: Send + Sync + 'static {
     ) -> Result<FrontendResult, FrontendError>;
 
     /// Tells the user about a finding; `vertex` is the step it belongs to.
-    fn warn(&self, vertex: Digest, warning: Warning);
+    fn warn(&self, vertex: Option<Digest>, warning: Warning);
 }
 
 /// Why a frontend failed.

@@ -26,7 +26,7 @@ pub enum Event {
     /// Output of a vertex's process.
     Log(VertexDigest, Log),
     /// A finding about a vertex.
-    Warning(VertexDigest, Box<Warning>),
+    Warning(Option<VertexDigest>, Box<Warning>),
 }
 
 /// What clients are shown of a vertex that never changes.
@@ -155,7 +155,7 @@ impl VertexProgress {
 
     /// Passes a finding on.
     pub fn warn(&self, warning: Warning) {
-        self.log.push(Event::Warning(self.vertex, Box::new(warning)));
+        self.log.push(Event::Warning(Some(self.vertex), Box::new(warning)));
     }
 
     /// Begins an action; its end is reported when the guard is finished or dropped.

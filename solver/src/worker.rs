@@ -561,6 +561,9 @@ pub enum WorkerError {
     /// Something asked for is not there.
     #[error("{0}")]
     NotFound(String),
+    /// The client has no directory of that name.
+    #[error("{0}")]
+    NoDirectory(String),
     /// This worker does not do that.
     #[error("{0}")]
     Unsupported(String),

@@ -5,6 +5,7 @@
 //! | `CAIRN_BIN_DIR` | where `cairn` and `cairnd` are | beside the test's own program |
 //! | `CAIRN_TEST_REGISTRY` | `HOST:PORT` of a registry that holds the base images | none: tests that need it are skipped |
 //! | `CAIRN_SID_BIN` | where today's buildx, Docker Engine and containerd are | none: likewise |
+//! | `CAIRN_BUILDCTL` | where BuildKit's client is; empty where it cannot be had | none: likewise |
 //! | `CAIRN_TEST_STRICT` | when set, a test that would be skipped fails | not set |
 
 use std::io::Write as _;
@@ -28,6 +29,8 @@ pub enum Need {
     Registry,
     /// Today's buildx, Docker Engine and containerd.
     Sid,
+    /// BuildKit's client.
+    Buildctl,
     /// Git, and both ends of ssh.
     Ssh,
     /// What makes OpenPGP keys and signatures.
@@ -45,9 +48,15 @@ impl Need {
             Self::Gpg => &["gpg", "gpg-agent", "gpgconf"],
             Self::Bases => return base_registry().err().map(|error| error.to_string()),
             Self::Sid => return sid_program("docker-buildx").err().map(|error| error.to_string()),
+            Self::Buildctl => return buildctl().err().map(|error| error.to_string()),
         };
         let missing = programs.iter().find(|name| which(name).is_none());
         missing.map(|name| format!("{name} is not installed"))
+    }
+
+    /// Whether it may be missing even if nothing else may: it is built from a distribution that moves.
+    fn is_optional(self) -> bool {
+        self == Self::Buildctl && std::env::var_os("CAIRN_BUILDCTL").is_some_and(|path| path.is_empty())
     }
 }
 
@@ -62,8 +71,9 @@ impl Lab {
     /// # Errors
     /// If the directory cannot be made, or something is missing although nothing may be.
     pub fn open(needs: &[Need]) -> anyhow::Result<Option<Self>> {
-        if let Some(reason) = needs.iter().find_map(|need| need.missing()) {
-            if std::env::var_os("CAIRN_TEST_STRICT").is_some() {
+        let missing = |need: &Need| need.missing().map(|reason| (*need, reason));
+        if let Some((need, reason)) = needs.iter().find_map(missing) {
+            if std::env::var_os("CAIRN_TEST_STRICT").is_some() && !need.is_optional() {
                 bail!("this test would be skipped: {reason}");
             }
             writeln!(std::io::stderr(), "skipped: {reason}")?;
@@ -189,6 +199,19 @@ pub fn sid_program(name: &str) -> anyhow::Result<PathBuf> {
     let program = Path::new(&dir).join(name);
     if !program.is_file() {
         bail!("{} is missing", program.display());
+    }
+    Ok(program)
+}
+
+/// The path of BuildKit's client.
+///
+/// # Errors
+/// If nobody said where it is, or it is not there.
+pub fn buildctl() -> anyhow::Result<PathBuf> {
+    let program = std::env::var_os("CAIRN_BUILDCTL").context("no CAIRN_BUILDCTL (`make test` sets it)")?;
+    let program = PathBuf::from(program);
+    if !program.is_file() {
+        bail!("there is no buildctl at {:?}", program.display());
     }
     Ok(program)
 }

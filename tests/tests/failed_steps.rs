@@ -204,6 +204,57 @@ async fn failed_file_operations_and_missing_content_are_looked_into() -> anyhow:
     Ok(())
 }
 
+#[tokio::test]
+async fn every_failure_names_its_step() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers, Need::Bases])? else {
+        return Ok(());
+    };
+    let daemon = Daemon::start(&lab)?;
+    let mut build = Driven::start(&daemon, "named").await?;
+    let source = |identifier: &str| pb::Op {
+        op: Some(pb::op::Op::Source(pb::SourceOp {
+            identifier: identifier.to_owned(),
+            ..pb::SourceOp::default()
+        })),
+        ..pb::Op::default()
+    };
+    for (identifier, words) in [
+        ("docker-image://docker.io/library/nosuch:1", "nosuch:1: not found"),
+        ("local://nowhere", "no active sessions"),
+    ] {
+        let mut graph = Graph::default();
+        let missing = graph.add(&source(identifier));
+        let status = fails(&mut build, graph.asking_for(&missing, 0), true).await?;
+        let detail = solve_detail(&status)?;
+        ensure!(status.message().contains(words), "{status:?}");
+        ensure!(detail["op"]["source"]["identifier"] == identifier, "{detail}");
+        ensure!(detail["inputIDs"].is_null() && detail["mountIDs"].is_null(), "{detail}");
+    }
+
+    let mut graph = Graph::default();
+    let base = graph.add(&image("docker.io/library/alpine:latest"));
+    let failing = graph.add(&run(input(&base, 0), &["sh", "-c", "exit 3"]));
+    let mut definition = graph.asking_for(&failing, 0);
+    let description = [("com.example.note".to_owned(), "mine".to_owned())];
+    let metadata = pb::OpMetadata {
+        description: description.into(),
+        ..pb::OpMetadata::default()
+    };
+    definition.metadata.insert(failing, metadata);
+    let detail = solve_detail(&fails(&mut build, definition, true).await?)?;
+    ensure!(detail["op"]["inputs"][0]["digest"] == base, "{detail}");
+    ensure!(detail["description"]["com.example.note"] == "mine", "{detail}");
+
+    // What is no step is said to be none.
+    let request = build.request(SolveRequest {
+        frontend: "none.v0".to_owned(),
+        ..SolveRequest::default()
+    });
+    let status = build.bridge.solve(request).await.err().context("there is one")?;
+    ensure!(solve_detail(&status)? == serde_json::json!({}), "{status:?}");
+    Ok(())
+}
+
 #[test]
 fn buildx_opens_a_shell_in_a_failed_step_and_nothing_of_it_stays() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers, Need::Bases, Need::Sid])? else {

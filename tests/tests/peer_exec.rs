@@ -314,7 +314,11 @@ fn secret(exec: &mut pb::ExecOp, id: &str, change: fn(&mut pb::SecretOpt)) {
         ..pb::SecretOpt::default()
     };
     change(&mut options);
-    mount(exec, -1, "/run/s", |mount| mount.set_mount_type(pb::MountType::Secret));
+    mount(exec, -1, "/run/s", |mount| {
+        mount.set_mount_type(pb::MountType::Secret);
+        // As BuildKit's client library writes it, beside the output 0 of the root.
+        mount.output = 0;
+    });
     exec.mounts.last_mut().expect("just made").secret_opt = Some(options);
 }
 

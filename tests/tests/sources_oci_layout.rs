@@ -92,7 +92,7 @@ async fn images_of_layouts_are_fetched_and_verified() -> anyhow::Result<()> {
         store(&base),
     )
     .await?;
-    ensure!(checksum.contains("does not match the expected"), "{checksum}");
+    ensure!(checksum.contains("does not match expected checksum"), "{checksum}");
 
     // A layer that is not what it says, or not as long.
     let manifest = json(&blob(&base, &root))?;

@@ -53,3 +53,25 @@ debian_mirror() {
     [ -n "$address" ] || die "apt has no source for '$codename': is this Debian? see /etc/apt/sources.list"
     printf '%s\n' "$address"
 }
+
+# Sets `apt`: an apt-get that knows nothing but Debian sid and keeps whatever it knows in a folder. The system's own apt
+# is neither changed nor told.
+#   private_apt FOLDER
+private_apt() {
+    local folder=$1 keyring=/usr/share/keyrings/debian-archive-keyring.gpg mirror
+    command -v apt-get >/dev/null || die "needs apt-get (Debian)"
+    [ -e "$keyring" ] || die "$keyring is missing: install debian-archive-keyring"
+    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial" "$folder/debs"
+    mirror=$(apt_sources | debian_mirror)
+    echo "deb [signed-by=$keyring] $mirror sid main" >"$folder/sources.list"
+    : >"$folder/status"
+    apt=(apt-get -q
+        -o "Dir::Etc::SourceList=$folder/sources.list"
+        -o "Dir::Etc::SourceParts=/dev/null"
+        -o "Dir::State::Lists=$folder/lists"
+        -o "Dir::State::Status=$folder/status"
+        -o "Dir::Cache=$folder/cache"
+        -o "Acquire::Languages=none"
+        # apt's own user cannot write into a folder under somebody's home
+        -o "APT::Sandbox::User=root")
+}

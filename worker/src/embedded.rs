@@ -39,7 +39,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_session::SessionManager;
-use cairn_solver::llb::{GitSource, HttpSource, Op, SourceOp};
+use cairn_solver::llb::{GitSource, HttpSource, Op, SourceOp, Vertex};
+use cairn_solver::progress::StatusGuard;
 use cairn_solver::worker::{
     AttestationChain, CallContext, ChecksumRequest, Comparison, ContentSelector, Execution, FileStat, ImageQuery,
     NO_CONTENT, NO_KEY, Ref, ResolvedImage, ResolvedSource, ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
@@ -275,6 +276,12 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> WorkerError {
     WorkerError::Failed(with_causes(error))
 }
 
+/// Says that what other steps left is combined, in the words of the client if it has some.
+fn combining(vertex: &Vertex, action: &str, context: &CallContext) -> StatusGuard {
+    let shown = vertex.custom_name().map_or(action, |name| &**name);
+    context.progress.begin_action(shown, action)
+}
+
 /// An error in finding out what a source stands for, as clients know it.
 fn no_key(error: WorkerError) -> WorkerError {
     let prefixed = |text: String| format!("{NO_KEY}{text}");
@@ -321,7 +328,7 @@ impl Worker for EmbeddedWorker {
                 SourceOp::Local(source) => self.receive_directory(source, context).await,
                 SourceOp::Git(source) => self.resolve_git(source, context).await,
                 SourceOp::Http(source) => self.0.http.resolve(source, context).await,
-                SourceOp::OciLayout(source) => self.resolve_layout_source(source, platform).map_err(no_key),
+                SourceOp::OciLayout(source) => self.resolve_layout_source(source, platform, context).map_err(no_key),
                 SourceOp::Blob(source) => Self::resolve_blob(source),
             }
         };
@@ -373,9 +380,13 @@ impl Worker for EmbeddedWorker {
             }
             Op::Exec(op) => self.run(op, &vertex, &execution.inputs, execution.meter, context).await,
             Op::File(op) => self.change_files(op, &vertex, &execution.inputs, context).await,
-            Op::Merge { inputs } => self.merge(inputs, &execution.inputs).await.map(|made| vec![made]),
+            Op::Merge { inputs } => {
+                let _status = combining(&vertex, "merging", context);
+                self.merge(inputs, &execution.inputs).await.map(|made| vec![made])
+            }
             Op::Diff { lower, upper } => {
                 let side = |index: Option<usize>| index.and_then(|index| execution.inputs[index].clone());
+                let _status = combining(&vertex, "diffing", context);
                 let made = self.diff(side(*lower), side(*upper), &vertex).await?;
                 Ok(vec![made])
             }

@@ -133,7 +133,8 @@ impl Control for ControlService {
     ) -> Result<Response<ListWorkersResponse>, Status> {
         let worker = &self.daemon.worker;
         let info = worker.info();
-        let filters = filter::Filters::parse(&request.into_inner().filter).map_err(invalid_filter)?;
+        let filters =
+            filter::Filters::parse(&request.into_inner().filter).map_err(|error| invalid_filter("worker", &error))?;
         let matches = filters.matches(|path| filter::worker_field(&info, path));
         let devices = worker.devices().map_err(Failure::from)?.unwrap_or_default();
         let record = convert::worker_record(&info, &devices, &self.daemon.config.gc, worker.disk_size());
@@ -144,7 +145,7 @@ impl Control for ControlService {
 
     async fn disk_usage(&self, request: Request<DiskUsageRequest>) -> Result<Response<DiskUsageResponse>, Status> {
         let request = request.into_inner();
-        let filters = filter::Filters::parse(&request.filter).map_err(invalid_filter)?;
+        let filters = filter::Filters::parse(&request.filter).map_err(|error| invalid_filter("diskusage", &error))?;
         let min_age = nanoseconds(request.age_limit)?;
         let now = SystemTime::now();
         let is_old = |record: &cairn_worker::service::UsageRecord| {
@@ -162,7 +163,7 @@ impl Control for ControlService {
 
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
         let request = request.into_inner();
-        filter::Filters::parse(&request.filter).map_err(invalid_filter)?;
+        filter::Filters::parse(&request.filter).map_err(|error| invalid_filter("prune", &error))?;
         let request = cairn_worker::service::PruneRequest {
             filters: request.filter,
             all: request.all,
@@ -206,8 +207,11 @@ fn timestamped<T>(messages: Streamed<T>) -> Result<Response<Streamed<T>>, Status
     Ok(response)
 }
 
-fn invalid_filter(error: filter::FilterError) -> Status {
-    Status::new(Code::InvalidArgument, format!("failed to parse prune filters: {error}"))
+fn invalid_filter(what: &str, error: &filter::FilterError) -> Status {
+    Status::new(
+        Code::InvalidArgument,
+        format!("failed to parse {what} filters: {error}"),
+    )
 }
 
 fn nanoseconds(wire: i64) -> Result<Duration, Status> {

@@ -62,7 +62,10 @@ impl Batch {
                 self.log_bytes += entry.data.len();
                 self.response.logs.push(log(digest.to_string(), entry));
             }
-            Event::Warning(digest, finding) => self.response.warnings.push(warning(digest.to_string(), *finding)),
+            Event::Warning(vertex, finding) => {
+                let vertex = vertex.map(|digest| digest.to_string()).unwrap_or_default();
+                self.response.warnings.push(warning(vertex, *finding));
+            }
         }
     }
 }

@@ -7,6 +7,8 @@ mod errors;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use cairn_proto::{pb, rpc};
 use cairn_solver::FailedStep;
 use cairn_solver::llb::{SourceFile, SourceRange};
@@ -17,6 +19,8 @@ use tonic::{Code, Status};
 const TYPE_PREFIX: &str = "github.com/moby/buildkit/";
 /// Says where in the user's files something comes from.
 const SOURCE: &str = "errdefs.Source+json";
+/// Says which step failed, and how to look into it.
+const SOLVE: &str = "errdefs.Solve+json";
 /// Says with which code a process ended.
 const EXIT: &str = "gatewayapi.ExitMessage+json";
 
@@ -26,18 +30,21 @@ pub(crate) struct Failure {
     code: Code,
     message: String,
     details: Vec<prost_types::Any>,
-    /// The step that failed, if it can be looked into.
+    /// The step that failed, if it was one.
     step: Option<FailedStep>,
 }
 
-/// A failed step, by the names under which a client can look into it.
+/// A failed step, and the names under which a client can look into it.
+#[derive(Default)]
 pub(crate) struct Inspectable {
     /// What went in.
     pub(crate) inputs: Vec<String>,
     /// What was there in the end.
     pub(crate) mounts: Vec<String>,
-    /// What was to be done.
-    pub(crate) op: pb::Op,
+    /// What was to be done; none if what failed is no step.
+    pub(crate) op: Option<pb::Op>,
+    /// What clients say about it.
+    pub(crate) description: BTreeMap<String, String>,
     /// What of it failed, if it has parts.
     pub(crate) subject: Option<Subject>,
 }
@@ -84,21 +91,26 @@ impl Failure {
         &self.message
     }
 
-    /// The step that failed, if it can be looked into.
+    /// The step that failed, if it was one.
     pub(crate) fn step(&self) -> Option<&FailedStep> {
         self.step.as_ref()
     }
 
-    /// Says under which names the failed step can be looked into.
+    /// Says which step failed, and under which names it can be looked into. That may have been said by somebody else,
+    /// who drove a part of the build.
     pub(crate) fn attach_solve(&mut self, step: &Inspectable) {
-        let op = match cairn_proto::json::op(&step.op.encode_to_vec()) {
+        if self.has(SOLVE) {
+            return;
+        }
+        let op = step.op.as_ref().map(|op| cairn_proto::json::op(&op.encode_to_vec()));
+        let op = match op.transpose() {
             Ok(op) => op,
             Err(error) => {
                 tracing::warn!(%error, "a failed step cannot be described");
                 return;
             }
         };
-        self.attach("errdefs.Solve+json", &details::solve(step, op));
+        self.attach(SOLVE, &details::solve(step, op));
     }
 
     /// The form it has inside messages.

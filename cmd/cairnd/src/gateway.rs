@@ -54,6 +54,7 @@ const CAPS: &[&str] = &[
     "proto.refarray",
     "readdir",
     "readfile",
+    "reference.attestations",
     "reference.output",
     "resolveimage",
     "resolveimage.resolvemode",
@@ -249,8 +250,11 @@ impl LlbBridge for GatewayService {
     async fn warn(&self, request: Request<wire::WarnRequest>) -> Result<Response<wire::WarnResponse>, Status> {
         let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let digest = Digest::parse(&request.digest).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        caller.bridge.warn(digest, convert::warning_from_wire(request));
+        let vertex = match request.digest.as_str() {
+            "" => None,
+            digest => Some(Digest::parse(digest).map_err(|error| Status::invalid_argument(error.to_string()))?),
+        };
+        caller.bridge.warn(vertex, convert::warning_from_wire(request));
         Ok(Response::new(wire::WarnResponse {}))
     }
 

@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod outputs;
+mod platforms;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -156,6 +157,8 @@ async fn work_through(
     let definitions: Vec<Arc<Definition>> = result.refs.iter().map(|made| made.definition.clone()).collect();
     let results = provenance::Results::of(&result);
     let mut input = evaluate(job, result, &outputs.exporters).await?;
+    let wanted = request.frontend_attrs.get("platform").map(String::as_str);
+    let findings = platforms::findings(wanted, &input)?;
     let provenance = outputs.state(job, &results, &mut input).await?;
     let records = outputs.caches.records(&job.build, &definitions).await?;
     input.inline_cache = outputs.caches.inline(&records);
@@ -164,7 +167,7 @@ async fn work_through(
         ExportRefs::Platforms(results) => results.values().flatten().cloned().collect(),
     };
     let (exported, cached) = tokio::try_join!(
-        outputs.export(job, &input),
+        outputs.export(job, &input, &findings),
         outputs.caches.run(&job.build, records, targets),
     )?;
     let made = Made {

@@ -44,7 +44,16 @@ impl Inputs {
         let path = in_root(filename);
         let (source, vertex) = Self::dockerfile_source(bridge, options, &context, filename).await?;
         let own_ignore = format!("{path}.dockerignore");
-        let data = match read(bridge, source.as_ref(), &path).await? {
+        let data = read(bridge, source.as_ref(), &path)
+            .await
+            .map_err(|error| match error {
+                FrontendError::Solve(SolveError::Cancelled) => error,
+                error => FrontendError::For {
+                    what: "failed to read dockerfile".to_owned(),
+                    source: Box::new(error),
+                },
+            })?;
+        let data = match data {
             Some(data) => Some(data),
             None => match lower_case(&path) {
                 Some(lower) => read(bridge, source.as_ref(), &lower).await?,

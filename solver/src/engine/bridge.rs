@@ -395,7 +395,7 @@ impl Bridge for BuildBridge {
         Ok(result)
     }
 
-    fn warn(&self, vertex: Digest, warning: Warning) {
+    fn warn(&self, vertex: Option<Digest>, warning: Warning) {
         self.common
             .build
             .events()

@@ -233,6 +233,18 @@ impl Build {
         SourceFacts::new(self.inner.clone())
     }
 
+    /// What goes into a vertex: in order, vertices and which of their outputs. Nothing if it was not taken in.
+    pub fn inputs_of(&self, vertex: &VertexDigest) -> Vec<(VertexDigest, usize)> {
+        let nodes = self.inner.nodes.read();
+        let node = nodes
+            .by_digest
+            .get(vertex)
+            .map(|&number| &nodes.in_order[number as usize]);
+        let digest = |want: &Want| nodes.in_order[want.node as usize].vertex.digest;
+        node.map(|node| node.inputs.iter().map(|want| (digest(want), want.output)).collect())
+            .unwrap_or_default()
+    }
+
     /// Gives the build up: its tasks end, and shared work that nobody else waits for is cancelled.
     pub fn cancel(&self) {
         self.inner.cancel.cancel();

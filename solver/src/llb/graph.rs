@@ -192,7 +192,8 @@ impl Vertex {
         self.custom_name().map_or_else(|| self.op.name(), ToString::to_string)
     }
 
-    fn custom_name(&self) -> Option<&Arc<str>> {
+    /// The name that the client gave it.
+    pub fn custom_name(&self) -> Option<&Arc<str>> {
         let name = self.metadata.description.get(Labels::CUSTOM_NAME);
         name.filter(|name| !name.is_empty())
     }

@@ -42,10 +42,12 @@ impl EmbeddedWorker {
         context: &CallContext,
     ) -> Result<ResolvedSource, WorkerError> {
         let reference = parse_reference(&source.reference)?;
+        let status = context.progress.begin(format!("resolve {reference}"));
         let digest = self.resolve_digest(&reference, source.resolve_mode, context).await?;
+        drop(status);
         if let Some(wanted) = source.checksum.filter(|wanted| *wanted != digest) {
             return Err(WorkerError::Failed(format!(
-                "image digest {digest} for {reference} does not match the expected {wanted}"
+                "image digest {digest} for {reference} does not match expected checksum {wanted}"
             )));
         }
         Ok(ResolvedSource {
@@ -63,11 +65,13 @@ impl EmbeddedWorker {
         &self,
         source: &OciLayoutSource,
         platform: Option<&Platform>,
+        context: &CallContext,
     ) -> Result<ResolvedSource, WorkerError> {
+        drop(context.progress.begin(format!("resolve {}", source.reference)));
         let digest = layout_digest(&source.reference)?;
         if let Some(wanted) = source.checksum.filter(|wanted| *wanted != digest) {
             return Err(WorkerError::Failed(format!(
-                "image digest {digest} for {} does not match the expected {wanted}",
+                "image digest {digest} for {} does not match expected checksum {wanted}",
                 source.reference
             )));
         }
@@ -281,7 +285,7 @@ struct Wanted {
 fn layout_digest(reference: &str) -> Result<Digest, WorkerError> {
     let (_, digest) = reference
         .rsplit_once('@')
-        .ok_or_else(|| WorkerError::Invalid(format!("oci-layout reference {reference:?} has no digest")))?;
+        .ok_or_else(|| WorkerError::Invalid(format!("reference {reference:?} must have digest")))?;
     Digest::parse(digest)
         .map_err(|error| WorkerError::Invalid(format!("could not parse oci-layout reference {reference:?}: {error}")))
 }

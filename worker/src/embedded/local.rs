@@ -8,6 +8,7 @@ use cairn_session::fsutil::{Selection, TransferError, TransferLimits};
 use cairn_session::{LOOKUP_TIMEOUT, Session, SessionError};
 use cairn_solver::llb::LocalSource;
 use cairn_solver::worker::{CallContext, Ref, ResolvedSource, WorkerError};
+use tonic::Code;
 
 use super::results::tree_id;
 use super::{EmbeddedWorker, blocking, failed};
@@ -92,6 +93,9 @@ fn not_received(error: TransferError) -> WorkerError {
     match error {
         TransferError::Session(SessionError::Unsupported { .. }) => {
             WorkerError::Failed(format!("no local sources enabled: {}", with_causes(&error)))
+        }
+        TransferError::Stream(status) if status.code() == Code::NotFound => {
+            WorkerError::NoDirectory(with_causes(&TransferError::Stream(status)))
         }
         error => failed(&error),
     }

@@ -141,7 +141,7 @@ pub trait ProcessControl: Send + Sync {
 
 /// The signal of a name without `SIG`, such as `TERM`, or of a number.
 pub fn signal_by_name(name: &str) -> Option<Signal> {
-    const SIGNALS: [(&str, Signal); 31] = [
+    const SIGNALS: [(&str, Signal); 34] = [
         ("HUP", Signal::HUP),
         ("INT", Signal::INT),
         ("QUIT", Signal::QUIT),
@@ -158,7 +158,9 @@ pub fn signal_by_name(name: &str) -> Option<Signal> {
         ("PIPE", Signal::PIPE),
         ("ALRM", Signal::ALARM),
         ("TERM", Signal::TERM),
+        ("STKFLT", Signal::STKFLT),
         ("CHLD", Signal::CHILD),
+        ("CLD", Signal::CHILD),
         ("CONT", Signal::CONT),
         ("STOP", Signal::STOP),
         ("TSTP", Signal::TSTP),
@@ -171,6 +173,7 @@ pub fn signal_by_name(name: &str) -> Option<Signal> {
         ("PROF", Signal::PROF),
         ("WINCH", Signal::WINCH),
         ("IO", Signal::IO),
+        ("POLL", Signal::IO),
         ("PWR", Signal::POWER),
         ("SYS", Signal::SYS),
     ];
@@ -192,6 +195,7 @@ mod tests {
         assert_eq!(signal_by_name("TERM"), Some(Signal::TERM));
         assert_eq!(signal_by_name("SIGWINCH"), Some(Signal::WINCH));
         assert_eq!(signal_by_name("9"), Some(Signal::KILL));
+        assert_eq!(signal_by_name("POLL"), signal_by_name("IO"));
         for unknown in ["", "SIG", "term", "0", "-1", "64", "99999999999999999999"] {
             assert_eq!(signal_by_name(unknown), None, "{unknown}");
         }

@@ -7,14 +7,19 @@ use serde_json::{Map, Value, json};
 use super::{Inspectable, Subject};
 
 /// Under which names a failed step, whose op is `op`, can be looked into.
-pub(super) fn solve(step: &Inspectable, op: Value) -> Value {
+pub(super) fn solve(step: &Inspectable, op: Option<Value>) -> Value {
     let mut detail = Map::new();
     for (name, ids) in [("inputIDs", &step.inputs), ("mountIDs", &step.mounts)] {
         if !ids.is_empty() {
             detail.insert(name.to_owned(), json!(ids));
         }
     }
-    detail.insert("op".to_owned(), op);
+    if let Some(op) = op {
+        detail.insert("op".to_owned(), op);
+    }
+    if !step.description.is_empty() {
+        detail.insert("description".to_owned(), json!(step.description));
+    }
     // Zero is left out, and 64 bits are text, in protobuf's JSON form.
     let index = |index: usize| match index {
         0 => json!({}),

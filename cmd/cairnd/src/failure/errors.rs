@@ -19,7 +19,11 @@ impl From<SolveError> for Failure {
     fn from(error: SolveError) -> Self {
         let code = match &error {
             SolveError::Cancelled | SolveError::Worker(WorkerError::Cancelled) => Code::Cancelled,
-            SolveError::Worker(WorkerError::NotFound(_)) | SolveError::NotFound(_) => Code::NotFound,
+            SolveError::Worker(WorkerError::NotFound(_) | WorkerError::NoDirectory(_)) | SolveError::NotFound(_) => {
+                Code::NotFound
+            }
+            // Clients know other sources that are not there by their words alone.
+            SolveError::Vertex(vertex) if matches!(vertex.source, WorkerError::NoDirectory(_)) => Code::NotFound,
             SolveError::NoWorker { .. } => Code::FailedPrecondition,
             _ => Code::Unknown,
         };

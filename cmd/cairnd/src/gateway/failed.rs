@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use cairn_proto::pb;
+use cairn_solver::FailedStep;
 use cairn_solver::llb::Op;
 use cairn_solver::worker::{FailedSubject, Ref};
 use parking_lot::Mutex;
@@ -41,29 +43,49 @@ impl FailedStates {
 }
 
 impl Forwarder {
-    /// A failure as it is told to this driver: with names under which it can look into the step that failed.
+    /// A failure as it is told to this driver: with the step that failed, and names under which it can look into that.
     pub(super) fn failure(&self, error: impl Into<Failure>) -> Failure {
         let mut failure = error.into();
-        if let Some(inspectable) = self.inspectable(&failure) {
-            failure.attach_solve(&inspectable);
-        }
+        let step = failure.step().map(|step| self.inspectable(step));
+        failure.attach_solve(&step.unwrap_or_default());
         failure
     }
 
-    fn inspectable(&self, failure: &Failure) -> Option<Inspectable> {
-        let step = failure.step()?;
+    fn inspectable(&self, step: &FailedStep) -> Inspectable {
+        let vertex = &step.vertex;
+        let inputs = self.bridge.build().inputs_of(&vertex.digest);
+        let inputs = inputs.into_iter().map(|(digest, index)| pb::Input {
+            digest: digest.to_string(),
+            index: i64::try_from(index).unwrap_or(i64::MAX),
+        });
+        let mut told = Inspectable {
+            op: Some(pb::Op {
+                inputs: inputs.collect(),
+                ..vertex.to_wire()
+            }),
+            description: vertex
+                .metadata
+                .description
+                .iter()
+                .map(|(name, text)| (name.to_string(), text.to_string()))
+                .collect(),
+            ..Inspectable::default()
+        };
+        let Some(state) = &step.state else { return told };
         let worker = self.worker.info().id;
-        let (vertex, state) = (&step.vertex, &step.state);
-        Some(Inspectable {
-            inputs: self.failed.name(&worker, &state.inputs)?,
-            mounts: self.failed.name(&worker, &state.left)?,
-            op: vertex.to_wire(),
-            subject: match state.subject {
+        let named = (
+            self.failed.name(&worker, &state.inputs),
+            self.failed.name(&worker, &state.left),
+        );
+        if let (Some(inputs), Some(mounts)) = named {
+            (told.inputs, told.mounts) = (inputs, mounts);
+            told.subject = match state.subject {
                 FailedSubject::Whole => None,
                 FailedSubject::Action(action) if matches!(vertex.op, Op::File(_)) => Some(Subject::File(action)),
                 FailedSubject::Action(_) => None,
                 FailedSubject::Content(input) => Some(Subject::Content(input)),
-            },
-        })
+            };
+        }
+        told
     }
 }

@@ -106,12 +106,8 @@ pub(crate) async fn resolve(
             }),
         }),
         SourceOp::Git(_) | SourceOp::Http(_) => None,
-        // Its name says it all.
-        SourceOp::Blob(_) => return Ok((response, None)),
-        SourceOp::Local(_) => {
-            let message = "there is nothing to know about a client's directory before it is received";
-            return Err(invalid(message));
-        }
+        // Its name says it all, or nothing is known before it is received.
+        SourceOp::Blob(_) | SourceOp::Local(_) => return Ok((response, None)),
     };
     if let Some(query) = query {
         let options = request.image.unwrap_or_default();

@@ -204,7 +204,7 @@ mod tests {
             vertex("a", false, true),
             vertex("b", true, true),
             vertex("c", false, false),
-            Event::Warning(VertexDigest::sha256(b"a"), Box::default()),
+            Event::Warning(Some(VertexDigest::sha256(b"a")), Box::default()),
         ];
         let want = Counts {
             total: 3,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_proto::control::{Exporter, SolveRequest};
+use cairn_solver::progress::{VertexProgress, Warning};
 use cairn_solver::{SolveError, WorkerError};
 use cairn_worker::service::{self, ExportInput, ExporterRequest};
 use futures_util::future::try_join_all;
@@ -83,16 +84,27 @@ impl Outputs {
         Ok(Some(provenance))
     }
 
-    /// Runs all exporters at the same time, and returns what each says.
+    /// Runs all exporters at the same time, and returns what each says. Users are told of `findings`, with the first.
     pub(super) async fn export(
         &self,
         job: &Job,
         input: &ExportInput,
+        findings: &[String],
     ) -> Result<Vec<BTreeMap<String, String>>, Failure> {
+        if self.exporters.is_empty() && !findings.is_empty() {
+            let step = job
+                .build
+                .step(&format!("{}-verify", job.build.session()), "Verifying build result");
+            tell(&step.context().progress, findings);
+            step.finish(Ok(()))?;
+        }
         let exports = self.exporters.iter().enumerate().map(async |(index, exporter)| {
             let key = format!("{}-export-{index}", job.build.session());
             let step = job.build.step(&key, exporter.title());
             let context = step.context();
+            if index == 0 {
+                tell(&context.progress, findings);
+            }
             step.finish(exporter.export(input, &context).await)
         });
         Ok(try_join_all(exports).await?)
@@ -112,6 +124,15 @@ impl Outputs {
 
     fn unrecorded(&self, error: &SolveError) {
         tracing::debug!(build = self.about.id, %error, "it is not recorded how results were made");
+    }
+}
+
+fn tell(progress: &VertexProgress, findings: &[String]) {
+    for finding in findings {
+        progress.warn(Warning {
+            short: finding.clone().into(),
+            ..Warning::default()
+        });
     }
 }
 

@@ -43,7 +43,7 @@ impl Inner {
             self.events.push(match event {
                 Event::Status(_, status) => Event::Status(digest, status),
                 Event::Log(_, log) => Event::Log(digest, log),
-                Event::Warning(_, warning) => Event::Warning(digest, warning),
+                Event::Warning(_, warning) => Event::Warning(Some(digest), warning),
                 Event::Vertex(state) => Event::Vertex(state),
             });
         }

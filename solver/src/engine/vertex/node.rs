@@ -242,7 +242,7 @@ impl Node {
         }
     }
 
-    /// An error that tells what there was, if that can be looked into.
+    /// An error that tells of the step and of what there was, if that can be looked into.
     pub(super) fn error_in(&self, source: WorkerError, state: Option<Arc<FailedState>>) -> SolveError {
         let vertex = &self.vertex;
         SolveError::Vertex(Arc::new(VertexError {
@@ -250,7 +250,7 @@ impl Node {
             name: self.state.lock().vertex.name.to_string(),
             source,
             places: self.places.lock().clone(),
-            failed: state.map(|state| FailedStep {
+            failed: Some(FailedStep {
                 vertex: vertex.clone(),
                 state,
             }),

@@ -114,7 +114,7 @@ fn oci_layout(vertex: VertexDigest, reference: &str, wire: &pb::SourceOp) -> Res
         return Err(invalid(
             "source",
             vertex,
-            format!("oci-layout reference {reference:?} has no digest"),
+            format!("reference {reference:?} must have digest"),
         ));
     }
     let mut layout = OciLayoutSource {

@@ -43,7 +43,7 @@ impl DirectoryExporter {
             is_multi_platform: self.is_mirror,
             metadata: BTreeMap::new(),
         };
-        let status = Arc::new(context.progress.begin(status));
+        let status = Arc::new(context.progress.begin_action(status, "transferring"));
         let reported = status.clone();
         let progress = Arc::new(move |bytes| reported.update(bytes, 0));
         let sent = filesend::send_tree(&session, &target, tree, progress).await;

@@ -58,7 +58,7 @@ pub(super) fn parts(input: &ExportInput, metadata: &BTreeMap<String, Bytes>) -> 
         ExportRefs::Single(result) => {
             if listed.len() > 1 {
                 return Err(WorkerError::Invalid(format!(
-                    "one result is said to be for {} platforms",
+                    "unable to export multiple platforms without map: one result is said to be for {}",
                     listed.len()
                 )));
             }
@@ -237,7 +237,7 @@ mod tests {
             (
                 &single,
                 &[("refs.platforms", TWO)][..],
-                "one result is said to be for 2 platforms",
+                "unable to export multiple platforms without map: one result is said to be for 2",
             ),
             (
                 &single,

@@ -24,8 +24,8 @@ impl HttpSources {
         context: &CallContext,
     ) -> Result<Option<HeaderValue>, HttpError> {
         let host = url.host_str().unwrap_or_default();
-        let wrong = |problem: String| HttpError::Secret {
-            host: host.to_owned(),
+        let wrong = |id: &str, problem: String| HttpError::Secret {
+            id: id.to_owned(),
             problem,
         };
         if !source.auth_header_secret.is_empty() {
@@ -33,11 +33,11 @@ impl HttpSources {
             let secret = self
                 .secret(id, context)
                 .await
-                .map_err(|error| wrong(error.to_string()))?;
-            let secret = secret.ok_or_else(|| wrong(format!("secret {id}: not found")))?;
+                .map_err(|error| wrong(id, error.to_string()))?;
+            let secret = secret.ok_or_else(|| wrong(id, format!("secret {id}: not found")))?;
             return header(&secret, "")
                 .map(Some)
-                .ok_or_else(|| wrong(format!("secret {id} is no header value")));
+                .ok_or_else(|| wrong(id, format!("secret {id} is no header value")));
         }
         for (prefix, scheme) in [(HEADER_SECRET, ""), (TOKEN_SECRET, "Bearer ")] {
             let id = format!("{prefix}{host}");
@@ -46,7 +46,7 @@ impl HttpSources {
                     let value = header(&secret, scheme);
                     return value
                         .map(Some)
-                        .ok_or_else(|| wrong(format!("secret {id} is no header value")));
+                        .ok_or_else(|| wrong(&id, format!("secret {id} is no header value")));
                 }
                 Ok(None) => {}
                 // Nobody asked for it: the server says whether it matters.

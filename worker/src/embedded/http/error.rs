@@ -32,8 +32,8 @@ pub(super) enum HttpError {
     #[error("invalid value for header {name}")]
     Header { name: String },
     /// The secret to authorize the request with is not to be had.
-    #[error("failed to get the secret for {host}: {problem}")]
-    Secret { host: String, problem: String },
+    #[error("failed to retrieve HTTP auth secret {id}: {problem}")]
+    Secret { id: String, problem: String },
     /// The contents are others than they should be. Clients know these words.
     #[error("digest mismatch {actual}: {wanted}")]
     Mismatch { actual: Digest, wanted: Digest },

@@ -163,7 +163,7 @@ fn sources() {
     );
     refused(
         &source("oci-layout://a/b:tag", &[]),
-        "invalid source op %: oci-layout reference \"a/b:tag\" has no digest",
+        "invalid source op %: reference \"a/b:tag\" must have digest",
     );
     refused(
         &source("oci-layout://a@b", &[("image.resolvemode", "pull")]),
