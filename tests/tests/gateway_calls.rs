@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, ensure};
 use cairn_client::{ClientError, LocalDir, ProgressEvent, SolveOptions};
-use cairn_proto::gateway::{self, RefMap, ResolveSourceMetaRequest, ReturnRequest, SolveRequest, WarnRequest, result};
+use cairn_proto::gateway::{
+    self, FileRange, ReadFileRequest, RefMap, ResolveSourceMetaRequest, ReturnRequest, SolveRequest, WarnRequest,
+    result,
+};
 use cairn_proto::pb;
 use cairn_tests::driven::Driven;
 use cairn_tests::llb::{Graph, image, input, make_file};
@@ -51,6 +54,16 @@ async fn what_is_told_and_asked_need_be_about_no_step() -> anyhow::Result<()> {
     let Some(result::Result::Ref(made)) = solved.and_then(|result| result.result) else {
         anyhow::bail!("another result")
     };
+    for (range, want) in [(None, "x"), (Some((0, 5)), "x"), (Some((0, 0)), ""), (Some((7, 5)), "")] {
+        let request = build.request(ReadFileRequest {
+            r#ref: made.id.clone(),
+            file_path: "/made".to_owned(),
+            range: range.map(|(offset, length)| FileRange { offset, length }),
+            ..ReadFileRequest::default()
+        });
+        let read = build.bridge.read_file(request).await?.into_inner().data;
+        ensure!(read == want, "{range:?}: {read:?}");
+    }
     let refs = [("linux/amd64".to_owned(), made)].into();
     let request = build.request(ReturnRequest {
         result: Some(gateway::Result {

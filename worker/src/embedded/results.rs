@@ -219,7 +219,7 @@ pub(super) fn read_file(view: &dyn View, path: &str, range: Option<(u64, u64)>) 
                 at.node.size()
             )));
         }
-        None | Some((_, 0)) => (range.map_or(0, |(offset, _)| offset), MAX_READ),
+        None => (0, MAX_READ),
         Some((offset, length)) => (offset, length.min(MAX_READ)),
     };
     let read = || -> std::io::Result<Vec<u8>> {
