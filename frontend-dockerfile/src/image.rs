@@ -5,6 +5,7 @@
 
 mod env;
 mod history;
+mod ordered;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::instruction::Healthcheck;
 
 use env::EnvList;
 use history::History;
+use ordered::Ordered;
 
 /// `PATH` of images that do not say otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -100,7 +102,9 @@ impl ImageConfig {
         {
             history.extend(added);
         }
-        Value::Object(root).to_string().into()
+        let root = Value::Object(root);
+        let text = serde_json::to_vec(&Ordered::image(&root)).expect("strings are keys, and memory has no errors");
+        text.into()
     }
 
     /// About how much memory a copy of it takes. What was added to the history is not copied.

@@ -246,6 +246,11 @@ fn the_same_options_give_the_same_results() -> anyhow::Result<()> {
         &["-otype=oci,dest=OUT,compression=zstd,force-compression=true"],
         &["-otype=oci,dest=OUT,compression=uncompressed,force-compression=true"],
         &["--annotation=a=1", "-otype=docker,dest=OUT"],
+        &[
+            "-otype=oci,dest=OUT,annotation-index[linux/amd64].g=1",
+            "--platform",
+            PLATFORMS,
+        ],
         &[annotations, &["-otype=oci,dest=OUT"]].concat(),
         &["--build-arg=SOURCE_DATE_EPOCH=1500000000", "-otype=oci,dest=OUT"],
         &[
@@ -286,6 +291,14 @@ fn the_same_options_give_the_same_results() -> anyhow::Result<()> {
         let with_times = args.iter().any(|arg| arg.contains("rewrite-timestamp"));
         let (mine, others) = (layout(&ours.out, with_times)?, layout(&theirs.out, with_times)?);
         same(args, &mine, &others)?;
+        if with_times {
+            let config = "containerimage.config.digest";
+            let (ours, theirs) = (&ours.metadata[config], &theirs.metadata[config]);
+            ensure!(
+                !ours.is_null() && ours == theirs,
+                "the same image has other ids: {ours} {theirs}"
+            );
+        }
         ensure!(
             listed(&ours.out, true)?.len() == listed(&theirs.out, true)?.len(),
             "{args:?}: blobs"
@@ -361,6 +374,8 @@ fn what_makes_no_sense_is_refused_in_the_same_words() -> anyhow::Result<()> {
             "non-bool value specified for rewrite-timestamp",
         ),
         (output("tar=x"), "non-bool value specified for tar"),
+        (output("oci-artifact="), "non-bool value specified for oci-artifact"),
+        (output("compression="), "unsupported compression type "),
         (output("source-date-epoch=x"), "invalid source-date-epoch"),
         (output("annotation-layer.x=1"), "unrecognized annotation type layer"),
         (
@@ -371,7 +386,11 @@ fn what_makes_no_sense_is_refused_in_the_same_words() -> anyhow::Result<()> {
             output("annotation-index.a=b"),
             "index annotations not supported for single platform export",
         ),
-        (output("name=a b"), "invalid reference format"),
+        (output("name=a b"), "failed to parse a b: invalid reference format"),
+        (
+            image("name=127.0.0.1:1/x,push=true"),
+            "dial tcp 127.0.0.1:1: connect: connection refused",
+        ),
         (image("push=x"), "non-bool value specified for push"),
         (image("store=x"), "non-bool value specified for store"),
         (image("name=*,push=true"), "invalid reference format"),

@@ -124,6 +124,10 @@ async fn images_of_layouts_are_fetched_and_verified() -> anyhow::Result<()> {
     )
     .await?;
     ensure!(lowest.join("a").is_file() && !lowest.join("d").exists());
+    let too_many = [("oci.store", "s"), ("oci.layerlimit", "9")];
+    let refused = error(&reference, &too_many, store(&base)).await?;
+    let want = "layer limit 9 is greater than the number of layers in the image 2";
+    ensure!(refused.contains(want), "{refused}");
     // What is here is not asked for again, whatever the layout is called today.
     let again = lab.path("again");
     fetch(

@@ -34,7 +34,6 @@ mod usage;
 
 pub(crate) use bundle::{Bundle, OpenBundle};
 pub(crate) use checkout::CheckOut;
-pub(crate) use error::GitError;
 pub(crate) use fetch::Fetched;
 pub(crate) use host_keys::host_keys;
 pub(crate) use reference::{Resolved, Wanted};

@@ -38,6 +38,7 @@ pub mod fuzzing;
 mod git;
 pub mod image;
 pub mod layer;
+mod network;
 pub mod registry;
 pub mod remote_cache;
 pub mod service;

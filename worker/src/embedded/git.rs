@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,12 +15,11 @@ use super::ssh::{Asked, LentAgent};
 use super::{EmbeddedWorker, blocking, failed, no_key};
 use crate::executor::ExecError;
 use crate::git::{
-    Access, Authorization, Bundle, CheckOut, Fetched, GitError, OpenBundle, Protocol, Remote, Resolved, Settings,
-    SshAccess, Wanted, host_keys,
+    Access, Authorization, Bundle, CheckOut, Fetched, OpenBundle, Protocol, Remote, Resolved, Settings, SshAccess,
+    Wanted, host_keys,
 };
 use crate::layer::Describe;
 use crate::signature::{self, Demands};
-use crate::sys::root::clean;
 
 /// Names of what a reference was resolved to.
 const COMMIT: &str = "commit";
@@ -149,7 +148,7 @@ impl EmbeddedWorker {
         way: &Way,
         context: &CallContext,
     ) -> Result<Option<Ref>, WorkerError> {
-        let subdir = subdir(source)?;
+        let subdir = subdir(source);
         let known = resolved.map(|resolved| resolved.parts.clone());
         let fetched = self.fetch(source, known, way, context).await?;
         let mtime = match source.mtime {
@@ -174,7 +173,7 @@ impl EmbeddedWorker {
                 .await?;
         }
         let describe = Describe {
-            description: format!("git snapshot for {}", source.identifier()),
+            description: described(way.access.remote.url(), source),
             record_type: "source.git.checkout".to_owned(),
         };
         let worker = self.clone();
@@ -300,16 +299,27 @@ fn wanted(source: &GitSource) -> Wanted {
     }
 }
 
-/// The directory that is wanted, clean; empty for all.
-fn subdir(source: &GitSource) -> Result<String, GitError> {
-    let path = Path::new(&source.subdir);
-    if path.components().any(|part| part == Component::ParentDir) {
-        return Err(GitError::Subdir {
-            subdir: source.subdir.clone(),
-            source: std::io::Error::other("it leads out of the repository"),
-        });
+/// What people are told that a check-out is.
+fn described(url: &str, source: &GitSource) -> String {
+    let (reference, subdir) = (source.reference.as_str(), source.subdir.as_str());
+    match (reference, subdir) {
+        ("", "") => format!("git snapshot for {url}"),
+        (_, "") => format!("git snapshot for {url}#{reference}"),
+        _ => format!("git snapshot for {url}#{reference}:{subdir}"),
     }
-    Ok(clean(path).to_string_lossy().into_owned())
+}
+
+/// The directory that is wanted, clean; empty for all. Nothing is above the root of the repository.
+fn subdir(source: &GitSource) -> String {
+    let mut path = PathBuf::new();
+    for part in Path::new(&source.subdir).components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => drop(path.pop()),
+            _ => {}
+        }
+    }
+    path.to_string_lossy().into_owned()
 }
 
 /// Everything that the files depend on. Where they come from is part of them only if `.git` is.
@@ -382,17 +392,18 @@ mod tests {
     #[test]
     fn subdirs_stay_in_the_repository() {
         for (text, expected) in [
-            ("", Some("")),
-            ("/", Some("")),
-            ("./a//b/", Some("a/b")),
-            ("../a", None),
-            ("a/../..", None),
+            ("", ""),
+            ("/", ""),
+            ("./a//b/", "a/b"),
+            ("../a", "a"),
+            ("a/../..", ""),
+            ("a/../b/./c", "b/c"),
         ] {
             let source = GitSource {
                 subdir: text.to_owned(),
                 ..GitSource::default()
             };
-            assert_eq!(subdir(&source).ok().as_deref(), expected, "{text}");
+            assert_eq!(subdir(&source), expected, "{text}");
         }
     }
 }

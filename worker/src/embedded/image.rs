@@ -241,6 +241,12 @@ impl EmbeddedWorker {
                 diff_ids.len()
             )));
         }
+        if let Some(limit) = wanted.layer_limit.filter(|limit| *limit > layers.len()) {
+            return Err(WorkerError::Failed(format!(
+                "layer limit {limit} is greater than the number of layers in the image {}",
+                layers.len()
+            )));
+        }
         let blobs: Vec<Blob> = layers
             .iter()
             .zip(diff_ids)

@@ -276,7 +276,8 @@ pub(super) fn tree_usage(tree: &TreeRecord) -> UsageRecord {
     let time = |ns: i64| SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
     UsageRecord {
         id: tree_id(tree.digest).as_str().to_owned(),
-        mutable: false,
+        // What the client sends next goes into the same directory, as far as it can tell.
+        mutable: true,
         in_use: false,
         size: tree.bytes,
         parents: Vec::new(),

@@ -30,7 +30,7 @@ pub(crate) enum GitError {
         reason: String,
     },
     /// A reference is no name.
-    #[error("invalid git reference {reference:?}: {reason}")]
+    #[error("invalid git ref {reference:?}: {reason}")]
     Reference {
         /// Which.
         reference: String,

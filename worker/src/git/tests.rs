@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::error::Stop;
+use super::error::{GitError, Stop};
 use super::*;
 use crate::executor::{OutputSink, OutputStream};
 use crate::sys::Root;
@@ -289,6 +289,39 @@ async fn cve_2026_33748_parts_of_a_repository_stay_in_it() {
         let error = f.check_out(&fetched, &how).await.err().unwrap();
         assert_eq!(error.to_string(), text);
     }
+}
+
+#[tokio::test]
+async fn repositories_without_commits_are_told_of_in_known_words() {
+    let f = Fixture::new();
+    let empty = f.dir.path().join("served/empty");
+    std::fs::create_dir(&empty).unwrap();
+    run(&empty, &["init", "-q", "-b", "main"]);
+    let ask = async |name: &str, wanted: Wanted| {
+        let cancel = CancellationToken::new();
+        let found = f.store.resolve(&f.access(name), &wanted, &cancel).await;
+        found.err().unwrap().to_string()
+    };
+    let url = |name: &str| format!("git://{}/{name}", f.server.address);
+    let told = ask("empty", Wanted::default()).await;
+    let want = format!("could not find default branch for repository: {}", url("empty"));
+    assert_eq!(told, want);
+    let told = ask("nowhere", Wanted::default()).await;
+    let want = format!("error fetching default branch for repository {}", url("nowhere"));
+    assert_eq!(told, want);
+    let named = Wanted {
+        reference: "v1".to_owned(),
+        ..Wanted::default()
+    };
+    let told = ask("nowhere", named).await;
+    let want = format!("failed to fetch remote {}: git stderr:", url("nowhere"));
+    assert!(told.starts_with(&want), "{told}");
+    let checked = Wanted {
+        checksum: "xyz".to_owned(),
+        ..Wanted::default()
+    };
+    let told = ask("repo", checked).await;
+    assert_eq!(told, "invalid checksum xyz for Git URL, expected hex commit hash");
 }
 
 #[tokio::test]

@@ -53,7 +53,8 @@ type Object = BTreeMap<String, Box<RawValue>>;
 /// Completes the config `base` (the frontend's JSON, or nothing) for an image of `layers`, bottom first.
 ///
 /// `rootfs` is replaced, `history` completed, `created` set unless `base` says; os and architecture are filled in
-/// when missing. Every other field stays as it is, known or not. The result is compact JSON with sorted keys.
+/// when missing. Every other field stays as it is, known or not. The result is compact JSON with sorted
+/// keys, in the characters that Docker's tools write.
 ///
 /// # Errors
 /// [`ConfigError`] when `base` is malformed.
@@ -86,7 +87,7 @@ pub fn complete_config(
         config.insert(INLINE_CACHE.into(), to_raw_value(&text)?);
     }
     // Raw values keep what they were read with.
-    Ok(json::compact(&serde_json::to_vec(&config)?))
+    Ok(json::compact_escaped(&serde_json::to_vec(&config)?))
 }
 
 fn empty_config() -> Result<Object, ConfigError> {
@@ -157,6 +158,8 @@ struct Entry {
     created: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     created_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     comment: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -265,6 +268,28 @@ mod tests {
             String::from_utf8(done).unwrap(),
             r#"{"architecture":"amd64","config":{"Odd":[1,2]},"history":[],"os":"linux","rootfs":{"type":"layers","diff_ids":[]},"x.y":{"n":1.50e3,"s":"a \" b  \\"}}"#
         );
+    }
+
+    /// The form in which Docker's tools write a config, to the byte: its digest is the image's id.
+    #[test]
+    fn configs_are_written_as_by_docker_s_tools() {
+        let base = r#"{"architecture":"amd64","os":"linux","config":{"Env":["A=<b>"],"Cmd":["x","&&"]},
+            "history":[{"author":"d & e","created_by":"RUN a > b","created":"2024-01-01T00:00:00Z"}]}"#;
+        let layers = [layer(1, None)];
+        let done = complete_config(
+            Some(base.as_bytes()),
+            &Platform::host(),
+            &layers,
+            &ConfigOptions::default(),
+        )
+        .unwrap();
+        let want = r#"{"architecture":"amd64","config":{"Env":["A=\u003cb\u003e"],"Cmd":["x","\u0026\u0026"]},"#
+            .to_owned()
+            + r#""created":"2024-01-01T00:00:00Z","history":[{"created":"2024-01-01T00:00:00Z","#
+            + r#""created_by":"RUN a \u003e b","author":"d \u0026 e"}],"os":"linux","rootfs":{"type":"layers","diff_ids":[""#
+            + &layers[0].diff_id.to_string()
+            + r#""]}}"#;
+        assert_eq!(String::from_utf8(done).unwrap(), want);
     }
 
     #[test]

@@ -20,16 +20,13 @@ use crate::content::{ContentError, ContentStore};
 pub enum LayoutKind {
     /// An OCI image layout.
     Oci,
-    /// An OCI image layout with Docker's `manifest.json`. Holds one image, not an index.
+    /// An OCI image layout with Docker's `manifest.json`, which can name one image, and not an index.
     Docker,
 }
 
 /// Why a layout cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
-    /// Docker archives hold one image.
-    #[error("docker exporter does not currently support exporting manifest lists")]
-    IndexForDocker,
     /// The image is not complete, or broken.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -81,7 +78,7 @@ pub fn write_layout<W: Write>(
 ) -> Result<W, LayoutError> {
     let docker = match kind {
         LayoutKind::Oci => None,
-        LayoutKind::Docker => Some(docker_manifest(root, names)?),
+        LayoutKind::Docker => docker_manifest(root, names),
     };
     let tree = ImageTree::of(root, store)?;
     let blobs = tree.blobs.iter().map(|blob| (blob.digest, blob.size));
@@ -148,16 +145,16 @@ fn entries(root: &Document, names: &[Reference], created: Option<Timestamp>) -> 
     }
 }
 
-fn docker_manifest(root: &Document, names: &[Reference]) -> Result<DockerImage, LayoutError> {
+fn docker_manifest(root: &Document, names: &[Reference]) -> Option<DockerImage> {
     let Content::Manifest { config, layers } = &root.content else {
-        return Err(LayoutError::IndexForDocker);
+        return None;
     };
     let tags: Vec<String> = names
         .iter()
         .filter(|name| name.tag().is_some())
         .map(familiar_name)
         .collect();
-    Ok(DockerImage {
+    Some(DockerImage {
         config: blob_path(&config.digest),
         repo_tags: (!tags.is_empty()).then_some(tags),
         layers: layers.iter().map(|layer| blob_path(&layer.digest)).collect(),

@@ -89,6 +89,8 @@ pub enum PushError {
 pub struct PushOptions {
     /// Put the image under its digest alone, whatever tag the reference has.
     pub by_digest: bool,
+    /// What messages call the image: its name as somebody wrote it. The reference in full if this is empty.
+    pub called: String,
     /// Whom to tell.
     pub progress: Option<PushProgress>,
 }
@@ -117,7 +119,10 @@ pub async fn push_image(
     blobs: &dyn BlobSource,
     options: &PushOptions,
 ) -> Result<(), PushError> {
-    let name = reference.to_string();
+    let name = match options.called.as_str() {
+        "" => reference.to_string(),
+        name => name.to_owned(),
+    };
     let (tree_root, tree_store) = (root.clone(), store.clone());
     let tree = match tokio::task::spawn_blocking(move || ImageTree::of(&tree_root, &tree_store)).await {
         Ok(tree) => tree.map_err(|source| PushError::Tree {

@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use base64::Engine as _;
 use parking_lot::Mutex;
+use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
 use super::challenge::Challenge;
 use super::client::Registry;
 use super::error::RegistryError;
-use super::exchange::read_limited;
+use super::exchange::{read_limited, request_line};
 use super::hosts::Endpoint;
+use crate::network::NetworkError;
 
 /// How long a token is good for when nobody says.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
@@ -254,6 +256,7 @@ impl Registry {
         let client = self.client.http(endpoint)?;
         let login = self.login(&endpoint.host).await?;
         let scope = wanted.scopes.join(" ");
+        let (address, mut method) = (realm.clone(), Method::GET);
         let identity_token = login.as_ref().filter(|login| login.username.is_empty());
         let request = if let Some(login) = identity_token {
             let form = url::form_urlencoded::Serializer::new(String::new())
@@ -263,6 +266,7 @@ impl Registry {
                 .append_pair("scope", &scope)
                 .append_pair("refresh_token", login.secret.expose())
                 .finish();
+            method = Method::POST;
             client
                 .post(realm)
                 .header("content-type", "application/x-www-form-urlencoded")
@@ -290,9 +294,8 @@ impl Registry {
         let transport = |source: reqwest::Error| RegistryError::Transport {
             reference: scope.clone(),
             action: "get a token",
-            host: endpoint.host.clone(),
-            // The query names the repository; an identity token is never in it.
-            source: source.without_url(),
+            request: request_line(&method, &address),
+            source: NetworkError::new(&address, source),
         };
         let response = request.timeout(TOKEN_TIMEOUT).send().await.map_err(transport)?;
         let status = response.status();

@@ -8,6 +8,7 @@ use crate::content::ContentError;
 use crate::image::DocumentError;
 
 use super::auth::CredentialsError;
+use crate::network::NetworkError;
 
 /// A failed request to a registry, or an answer that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,16 +58,16 @@ pub enum RegistryError {
         message: String,
     },
     /// No answer, or only a part of one.
-    #[error("{reference}: failed to do request: failed to {action} at {host}")]
+    #[error("{reference}: failed to {action}: failed to do request: {request}")]
     Transport {
         /// What was asked for.
         reference: String,
         /// What was being done.
         action: &'static str,
-        /// With whom.
-        host: String,
+        /// The request's method and address: `Head "https://…"`.
+        request: String,
         /// Why it failed.
-        source: reqwest::Error,
+        source: NetworkError,
     },
     /// The server stopped before the end.
     #[error("{reference}: {host} sent {received} of {size} bytes")]

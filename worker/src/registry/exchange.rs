@@ -13,6 +13,7 @@ use super::challenge;
 use super::client::Registry;
 use super::error::RegistryError;
 use super::hosts::Endpoint;
+use crate::network::NetworkError;
 
 const MAX_REDIRECTS: usize = 10;
 /// The most of an error answer that is read.
@@ -111,10 +112,7 @@ impl Registry {
             if let Some(timeout) = call.timeout {
                 request = request.timeout(timeout);
             }
-            let response = request
-                .send()
-                .await
-                .map_err(|source| transport(endpoint, call, source))?;
+            let response = request.send().await.map_err(|source| transport(call, source))?;
             let is_safe = matches!(call.method, Method::GET | Method::HEAD);
             if !is_safe || !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED {
                 return Ok((response, hops > 0));
@@ -210,14 +208,22 @@ fn error_message(body: &[u8]) -> String {
         .collect()
 }
 
-pub(super) fn transport(endpoint: &Endpoint, call: &Exchange<'_>, source: reqwest::Error) -> RegistryError {
+pub(super) fn transport(call: &Exchange<'_>, source: reqwest::Error) -> RegistryError {
     RegistryError::Transport {
         reference: call.reference.to_owned(),
         action: call.action,
-        host: endpoint.host.clone(),
-        // A redirect's URL may carry a signature.
-        source: source.without_url(),
+        request: request_line(&call.method, &call.url),
+        source: NetworkError::new(&call.url, source),
     }
+}
+
+/// A request as programs written in Go name it. Queries may hold what is secret.
+pub(super) fn request_line(method: &Method, url: &Url) -> String {
+    let method = method.as_str();
+    let (first, rest) = method.split_at(usize::from(!method.is_empty()));
+    let mut url = url.clone();
+    url.set_query(None);
+    format!("{first}{} \"{url}\"", rest.to_lowercase())
 }
 
 pub(super) fn protocol(endpoint: &Endpoint, call: &Exchange<'_>, problem: String) -> RegistryError {

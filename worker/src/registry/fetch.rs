@@ -300,7 +300,7 @@ async fn receive(
     let end = loop {
         match body.next().await {
             None => break short_or_whole(received, size, endpoint, call),
-            Some(Err(source)) => break Err(transport(endpoint, call, source)),
+            Some(Err(source)) => break Err(transport(call, source)),
             Some(Ok(chunk)) => {
                 received += chunk.len() as u64;
                 if received > size {

@@ -88,7 +88,7 @@ impl Registry {
         let response = self.exchange_with_retries(endpoint, &call, is_last).await?;
         let read = read_limited(response, MAX_DOCUMENT as usize).await;
         let bytes = read.map_err(|error| match error {
-            Some(source) => transport(endpoint, &call, source),
+            Some(source) => transport(&call, source),
             None => protocol(endpoint, &call, format!("a list of more than {MAX_DOCUMENT} bytes")),
         })?;
         let document = Document::parse(bytes, Some(INDEX)).map_err(|source| RegistryError::Document {

@@ -223,7 +223,7 @@ impl Registry {
         let bytes = read_limited(response, MAX_DOCUMENT as usize)
             .await
             .map_err(|err| match err {
-                Some(source) => transport(endpoint, &call, source),
+                Some(source) => transport(&call, source),
                 None => protocol(endpoint, &call, format!("manifest of more than {MAX_DOCUMENT} bytes")),
             })?;
         let actual = Digest::sha256(&bytes);

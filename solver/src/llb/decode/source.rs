@@ -46,7 +46,6 @@ fn image(vertex: VertexDigest, reference: &str, wire: &pb::SourceOp) -> Result<I
         reference: reference.to_owned(),
         ..ImageSource::default()
     };
-    let bad = |key: &str, value: &str| bad_attribute(vertex, key, value);
     for (key, value) in &wire.attrs {
         match key.as_str() {
             "image.resolvemode" => {
@@ -54,7 +53,10 @@ fn image(vertex: VertexDigest, reference: &str, wire: &pb::SourceOp) -> Result<I
                     "" | "default" => ResolveMode::Default,
                     "pull" => ResolveMode::Pull,
                     "local" => ResolveMode::Local,
-                    other => return Err(bad(key, other)),
+                    other => {
+                        let message = format!("invalid resolvemode: {other}");
+                        return Err(invalid("source", vertex, message));
+                    }
                 }
             }
             "image.recordtype" => image.record_type = value.clone(),
@@ -298,7 +300,7 @@ fn http(vertex: VertexDigest, wire: &pb::SourceOp) -> Result<HttpSource, DecodeE
         match key.as_str() {
             "http.checksum" => http.checksum = Some(digest(vertex, key, value)?),
             "http.filename" => http.filename = value.clone(),
-            "http.perm" => http.mode = Some(permissions(value).ok_or_else(bad)?),
+            "http.perm" => http.mode = permissions(value).ok_or_else(bad)?,
             "http.uid" => http.uid = value.parse().map_err(|_| bad())?,
             "http.gid" => http.gid = value.parse().map_err(|_| bad())?,
             "http.authheadersecret" => http.auth_header_secret = value.clone(),
@@ -338,7 +340,7 @@ fn blob(
         let bad = || bad_attribute(vertex, key, value);
         match (key.as_str(), &mut blob.layout) {
             ("http.filename", _) => blob.filename = value.clone(),
-            ("http.perm", _) => blob.mode = Some(permissions(value).ok_or_else(bad)?),
+            ("http.perm", _) => blob.mode = permissions(value).ok_or_else(bad)?,
             ("http.uid", _) => blob.uid = value.parse().map_err(|_| bad())?,
             ("http.gid", _) => blob.gid = value.parse().map_err(|_| bad())?,
             ("image.recordtype", _) => blob.record_type = value.clone(),
@@ -374,9 +376,18 @@ fn signed(vertex: VertexDigest, key: &str, value: &str) -> Result<String, Decode
     Ok(value.to_owned())
 }
 
-/// Permission bits, as octal digits.
-fn permissions(text: &str) -> Option<u32> {
-    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777)
+/// Permission bits, as an integer literal of Go: clients write `0755`, but `493` and `0x1ed` are the same. `None` is no
+/// such number, and zero stands for the usual bits.
+fn permissions(text: &str) -> Option<Option<u32>> {
+    let (radix, digits) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (16, &text[2..]),
+        [b'0', b'o' | b'O', ..] => (8, &text[2..]),
+        [b'0', b'b' | b'B', ..] => (2, &text[2..]),
+        [b'0', _, ..] => (8, &text[1..]),
+        _ => (10, text),
+    };
+    let bits = u32::from_str_radix(digits, radix).ok().filter(|mode| *mode <= 0o7777);
+    bits.map(|mode| Some(mode).filter(|mode| *mode != 0))
 }
 
 /// The name of a file of its own is no path.
@@ -397,7 +408,13 @@ fn digest(vertex: VertexDigest, key: &str, value: &str) -> Result<Digest, Decode
 
 fn layer_limit(vertex: VertexDigest, key: &str, value: &str) -> Result<usize, DecodeError> {
     let limit = value.parse().ok().filter(|&limit| limit > 0);
-    limit.ok_or_else(|| bad_attribute(vertex, key, value))
+    limit.ok_or_else(|| {
+        invalid(
+            "source",
+            vertex,
+            format!("invalid layer limit {value}: attribute {key}"),
+        )
+    })
 }
 
 fn flag(vertex: VertexDigest, key: &str, value: &str) -> Result<bool, DecodeError> {
@@ -410,7 +427,29 @@ fn flag(vertex: VertexDigest, key: &str, value: &str) -> Result<bool, DecodeErro
 
 #[cfg(test)]
 mod tests {
-    use super::is_url_of;
+    use super::{is_url_of, permissions};
+
+    #[test]
+    fn permissions_are_numbers_of_any_base() {
+        for (text, want) in [
+            ("0755", Some(Some(0o755))),
+            ("0o755", Some(Some(0o755))),
+            ("493", Some(Some(0o755))),
+            ("0x1ED", Some(Some(0o755))),
+            ("0b111", Some(Some(7))),
+            ("04755", Some(Some(0o4755))),
+            ("0", Some(None)),
+            ("00", Some(None)),
+            ("010000", None),
+            ("0888", None),
+            ("0x", None),
+            ("-1", None),
+            ("rwx", None),
+            ("", None),
+        ] {
+            assert_eq!(permissions(text), want, "{text:?}");
+        }
+    }
 
     #[test]
     fn a_url_is_one_of_the_repository_that_it_names() {

@@ -72,9 +72,11 @@ impl Annotations {
             .strip_prefix('.')
             .filter(|name| !name.is_empty())
             .ok_or_else(malformed)?;
+        let is_of_index = level.starts_with("index");
         let levels = match platform {
-            None => &mut self.general,
-            Some(platform) => self.platforms.entry(platform.to_string()).or_default(),
+            // There is one index, whatever platform is named.
+            Some(platform) if !is_of_index => self.platforms.entry(platform.to_string()).or_default(),
+            _ => &mut self.general,
         };
         let level = match level {
             "index" => &mut levels.index,
@@ -131,6 +133,7 @@ mod tests {
             ("annotation-manifest.c", "2"),
             ("annotation[linux/amd64].a.b", "3"),
             ("annotation-index.d", "4"),
+            ("annotation-index[linux/amd64].g", "7"),
             ("annotation-index-descriptor.e", "5"),
             ("annotation-manifest-descriptor[linux/arm64/v8].f", "6"),
         ] {
@@ -148,7 +151,7 @@ mod tests {
         let arm64 = annotations.of(&"linux/arm64".parse().unwrap());
         assert_eq!(arm64.manifest, map(&[("a.b", "1"), ("c", "2")]));
         assert_eq!(arm64.manifest_descriptor, map(&[("f", "6")]));
-        assert_eq!(annotations.general.index, map(&[("d", "4")]));
+        assert_eq!(annotations.general.index, map(&[("d", "4"), ("g", "7")]));
         assert_eq!(annotations.general.index_descriptor, map(&[("e", "5")]));
         assert!(annotations.need_oci());
         let present = BTreeSet::from(["linux/amd64".to_owned()]);

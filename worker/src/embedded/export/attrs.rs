@@ -6,6 +6,15 @@ use std::fmt::Display;
 use cairn_solver::worker::WorkerError;
 use jiff::Timestamp;
 
+/// Flags that say nothing without a value.
+const NEED_VALUES: [&str; 5] = [
+    "attestation-inline",
+    "oci-artifact",
+    "platform-split",
+    "prefer-nondist-layers",
+    "rewrite-timestamp",
+];
+
 /// The settings of one exporter.
 pub(super) struct Attrs<'a> {
     kind: &'a str,
@@ -36,11 +45,12 @@ impl<'a> Attrs<'a> {
         WorkerError::Invalid(format!("{} exporter: {text}", self.kind))
     }
 
-    /// A flag; present without a value it is set.
+    /// A flag; present without a value it is set, unless it is one that needs a value.
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, WorkerError> {
         match self.get(key) {
             None => Ok(default),
-            Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+            Some("") if !NEED_VALUES.contains(&key) => Ok(true),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
             Some(value) => Err(self.error(not_a_flag(key, value))),
         }
@@ -112,6 +122,7 @@ mod tests {
                 "non-bool value x specified for force-compression",
             ),
             ("platform-split", "x", "non-bool value for platform-split: x"),
+            ("oci-artifact", "", "non-bool value specified for oci-artifact: \"\""),
         ] {
             let pairs = BTreeMap::from([(key.to_owned(), value.to_owned())]);
             let error = Attrs::new("image", &pairs).flag(key, true).unwrap_err().to_string();

@@ -60,25 +60,34 @@ impl ImageExporter {
         metadata
     }
 
-    async fn push(&self, made: &Made, name: &Reference, context: &CallContext) -> Result<(), WorkerError> {
-        let (worker, root) = (&self.target.worker, &made.root);
+    async fn push(&self, made: &Made, name: &Name, context: &CallContext) -> Result<(), WorkerError> {
+        let (worker, root, by_digest) = (&self.target.worker, &made.root, self.settings.store.by_digest);
+        let Name { text, reference } = name;
+        if by_digest {
+            name.expect_plain()?;
+        }
         let registry = self.registry(context);
         let blobs = ResultBlobs::of(worker, &made.layers, context).await?;
         let status = context.progress.begin("pushing layers");
         let statuses = parking_lot::Mutex::new((Some(status), None));
         let progress = context.progress.clone();
-        let title = format!("pushing manifest for {name}@{}", root.digest());
+        let title = if by_digest {
+            format!("pushing manifest for {}", reference.name())
+        } else {
+            format!("pushing manifest for {reference}@{}", root.digest())
+        };
         let report = move |event: PushEvent| {
             if matches!(event, PushEvent::Manifests) {
                 *statuses.lock() = (None, Some(progress.begin(title.as_str())));
             }
         };
         let options = PushOptions {
-            by_digest: self.settings.store.by_digest,
+            by_digest,
+            called: text.clone(),
             progress: Some(Arc::new(report)),
         };
         let content = &worker.0.content;
-        let pushed = image::push_image(&registry, name, root, content, &blobs, &options).await;
+        let pushed = image::push_image(&registry, reference, root, content, &blobs, &options).await;
         pushed.map_err(|error| failed(&error))
     }
 
@@ -125,7 +134,7 @@ impl ImageExporter {
         }
         if settings.store.is_pushed {
             for name in &pushed {
-                self.push(made, &name.reference, context).await?;
+                self.push(made, name, context).await?;
             }
         }
         let texts: Vec<&str> = names.iter().map(|name| name.text.as_str()).collect();
@@ -161,7 +170,9 @@ impl Exporter for ImageExporter {
     ) -> Result<BTreeMap<String, String>, WorkerError> {
         let layout = self.settings.destination.layout();
         if matches!(input.refs, ExportRefs::Platforms(_)) && layout == Some(LayoutKind::Docker) {
-            return Err(failed(&image::LayoutError::IndexForDocker));
+            return Err(WorkerError::Invalid(
+                "docker exporter does not currently support exporting manifest lists".to_owned(),
+            ));
         }
         let progress = &context.progress;
         for note in &self.settings.notes {
@@ -175,9 +186,6 @@ impl Exporter for ImageExporter {
         // Whole seconds, as other builders write it.
         let created = created.round(Unit::Second).map_err(|error| failed(&error))?;
         if layout.is_some() {
-            if layout == Some(LayoutKind::Docker) && made.config.is_none() {
-                return Err(failed(&image::LayoutError::IndexForDocker));
-            }
             let annotations = &mut made.root.descriptor.annotations;
             annotations
                 .entry(CREATED.to_owned())

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use cairn_solver::Digest;
 use cairn_solver::worker::WorkerError;
 
-use super::super::image::parse_reference;
 use super::attrs::Attrs;
 use crate::registry::Reference;
 
@@ -39,8 +38,24 @@ impl Name {
     fn parse(text: &str) -> Result<Self, WorkerError> {
         Ok(Self {
             text: text.to_owned(),
-            reference: parse_reference(text)?,
+            reference: parsed(text)?,
         })
+    }
+}
+
+impl Name {
+    /// Checks that it names a repository alone, so that an image can be pushed there by its digest.
+    ///
+    /// # Errors
+    /// If it has a tag or a digest.
+    pub(super) fn expect_plain(&self) -> Result<(), WorkerError> {
+        let Self { text, reference } = self;
+        let last = text.rsplit('/').next().unwrap_or_default();
+        if last.contains([':', '@']) {
+            let problem = format!("can't push tagged ref {reference} by digest");
+            return Err(WorkerError::Invalid(format!("failed to push {text}: {problem}")));
+        }
+        Ok(())
     }
 }
 
@@ -59,9 +74,18 @@ impl NameRules {
             is_canonical: attrs.flag("name-canonical", false)?,
         };
         for name in rules.given.iter().filter(|name| *name != FRONTENDS) {
-            parse_reference(name)?;
+            parsed(name)?;
         }
         Ok(rules)
+    }
+
+    /// Checks that every name that is known already is one of a repository alone.
+    ///
+    /// # Errors
+    /// If one has a tag or a digest.
+    pub(super) fn expect_plain(&self) -> Result<(), WorkerError> {
+        let mut given = self.given.iter().filter(|name| *name != FRONTENDS);
+        given.try_for_each(|name| Name::parse(name)?.expect_plain())
     }
 
     /// Whether there is nothing to name an image after.
@@ -106,10 +130,16 @@ impl NameRules {
     pub(super) fn stored(&self, name: &Name, digest: Digest) -> Result<Vec<Reference>, WorkerError> {
         let mut references = vec![name.reference.clone()];
         if self.is_canonical && name.reference.digest().is_none() {
-            references.push(parse_reference(&format!("{}@{digest}", name.reference))?);
+            references.push(parsed(&format!("{}@{digest}", name.reference))?);
         }
         Ok(references)
     }
+}
+
+/// A reference, or what is wrong with it in the words that exporters have for it.
+fn parsed(name: &str) -> Result<Reference, WorkerError> {
+    let parsed = Reference::parse(name);
+    parsed.map_err(|error| WorkerError::Invalid(format!("failed to parse {name}: {error}")))
 }
 
 fn split(names: &str) -> impl Iterator<Item = &str> {
@@ -146,7 +176,11 @@ mod tests {
         }
         let unsaid = rules(&[("name", "*")]).unwrap().given(&BTreeMap::new()).unwrap_err();
         assert!(unsaid.to_string().contains("invalid reference format"), "{unsaid}");
-        assert!(rules(&[("name", "a,B/../x")]).is_err());
+        let wrong = rules(&[("name", "a,B/../x")]).unwrap_err().to_string();
+        assert!(
+            wrong.contains("failed to parse B/../x: invalid reference format"),
+            "{wrong}"
+        );
         let hostile = BTreeMap::from([("image.name".to_owned(), Bytes::from_static(b"../../x"))]);
         assert!(rules(&[("name", "*")]).unwrap().given(&hostile).is_err());
     }

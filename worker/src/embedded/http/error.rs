@@ -8,6 +8,7 @@ use cairn_solver::Digest;
 
 use crate::causes::with_causes;
 use crate::layer::LayerError;
+use crate::network::NetworkError;
 use crate::signature::SignatureError;
 
 /// A file that was not fetched.
@@ -20,8 +21,8 @@ pub(super) enum HttpError {
     #[error("invalid response status {status}")]
     Status { status: u16 },
     /// The server cannot be reached, or the connection broke.
-    #[error("failed to fetch {url}")]
-    Transport { url: String, source: reqwest::Error },
+    #[error("failed to fetch: Get {url:?}")]
+    Transport { url: String, source: NetworkError },
     /// The server is there and sends nothing, or next to nothing.
     #[error("failed to fetch {url}: too little came within {} s", window.as_secs_f32())]
     Stalled { url: String, window: Duration },

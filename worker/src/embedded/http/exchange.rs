@@ -12,6 +12,7 @@ use url::Url;
 
 use super::error::HttpError;
 use super::{Fetched, shown};
+use crate::network::NetworkError;
 
 const MAX_REDIRECTS: usize = 10;
 
@@ -143,6 +144,6 @@ fn without_user(url: &mut Url) {
 fn transport(url: &Url, source: reqwest::Error) -> HttpError {
     HttpError::Transport {
         url: shown(url),
-        source: source.without_url(),
+        source: NetworkError::new(url, source),
     }
 }

@@ -16,6 +16,7 @@ use super::error::HttpError;
 use super::{Limits, blocking};
 use crate::content::Sha256Hasher;
 use crate::layer::{LayerStore, WritableLayer};
+use crate::network::NetworkError;
 use crate::sys::{Time, at};
 
 /// How many chunks may wait between network and disk.
@@ -94,7 +95,7 @@ async fn read(
                 let chunk = match tokio::time::timeout_at(pace.deadline, response.chunk()).await {
                     Ok(chunk) => chunk.map_err(|source| HttpError::Transport {
                         url: url.clone(),
-                        source: source.without_url(),
+                        source: NetworkError::during(source),
                     })?,
                     Err(_) => {
                         return Err(HttpError::Stalled {

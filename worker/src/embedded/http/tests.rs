@@ -355,7 +355,7 @@ async fn refusals_and_nonsense_are_errors_and_leave_nothing() {
     );
     for path in ["/short", "/headers", "/header", "/length"] {
         let error = lab.error(&url(&server, path)).await;
-        assert!(error.contains("failed to fetch http://"), "{path}: {error}");
+        assert!(error.contains("failed to fetch: Get \"http://"), "{path}: {error}");
     }
     let before = server.requests().len();
     let error = lab.error(&url(&server, "/loop")).await;

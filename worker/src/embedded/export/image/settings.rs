@@ -133,6 +133,9 @@ impl Settings {
         if store.is_pushed && names.is_empty() {
             return Err(attrs.invalid("push", "a name is needed to push to"));
         }
+        if store.is_pushed && store.by_digest {
+            names.expect_plain()?;
+        }
         Ok(Self {
             destination,
             store,
@@ -178,7 +181,7 @@ fn destination(kind: &str, attrs: &Attrs<'_>) -> Result<Destination, WorkerError
 
 fn format(attrs: &Attrs<'_>) -> Result<LayerFormat, WorkerError> {
     Ok(match attrs.get("compression") {
-        None | Some("" | "gzip") => LayerFormat::Tar(Compression::Gzip),
+        None | Some("gzip") => LayerFormat::Tar(Compression::Gzip),
         Some("uncompressed") => LayerFormat::Tar(Compression::None),
         Some("zstd") => LayerFormat::Tar(Compression::Zstd),
         Some("estargz") => LayerFormat::Estargz,
@@ -188,7 +191,7 @@ fn format(attrs: &Attrs<'_>) -> Result<LayerFormat, WorkerError> {
 
 fn level(attrs: &Attrs<'_>, format: LayerFormat) -> Result<Option<i32>, WorkerError> {
     const KEY: &str = "compression-level";
-    let Some(text) = attrs.get(KEY).filter(|text| !text.is_empty()) else {
+    let Some(text) = attrs.get(KEY) else {
         return Ok(None);
     };
     let level = text.parse().map_err(|_| attrs.error(not_a_number(KEY, text)))?;
@@ -269,6 +272,8 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         for (pairs, want) in [
             (&[("compression", "lzma")][..], "unsupported compression type lzma"),
+            (&[("compression", "")], "unsupported compression type "),
+            (&[("compression-level", "")], "non-integer value  specified"),
             (
                 &[("compression-level", "x")],
                 "non-integer value x specified for compression-level",
@@ -287,6 +292,18 @@ mod tests {
                 "exporter option \"rewrite-timestamp\" conflicts with \"unpack\"",
             ),
             (&[("push", "true")], "a name is needed to push to"),
+            (
+                &[
+                    ("push", "1"),
+                    ("push-by-digest", "1"),
+                    ("name", "localhost:5000/a,b/c:1"),
+                ],
+                "failed to push b/c:1: can't push tagged ref docker.io/b/c:1 by digest",
+            ),
+            (
+                &[("push", "1"), ("push-by-digest", "1"), ("name", "a:latest")],
+                "failed to push a:latest: can't push tagged ref docker.io/library/a:latest by digest",
+            ),
             (
                 &[("annotation-layer.x", "")],
                 "image exporter: unrecognized annotation type layer",

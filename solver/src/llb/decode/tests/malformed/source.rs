@@ -105,15 +105,27 @@ fn sources() {
             "invalid source op %: http.sig.pubkey and http.sig.signature do not go without each other",
         );
     }
-    for (key, value) in [
-        ("image.resolvemode", "sometimes"),
-        ("image.layerlimit", "0"),
-        ("image.layerlimit", "-1"),
-        ("image.checksum", "sha256:zz"),
+    for (key, value, want) in [
+        ("image.resolvemode", "sometimes", "invalid resolvemode: sometimes"),
+        (
+            "image.layerlimit",
+            "0",
+            "invalid layer limit 0: attribute image.layerlimit",
+        ),
+        (
+            "image.layerlimit",
+            "-1",
+            "invalid layer limit -1: attribute image.layerlimit",
+        ),
+        (
+            "image.checksum",
+            "sha256:zz",
+            "attribute image.checksum is \"sha256:zz\"",
+        ),
     ] {
         refused(
             &source("docker-image://a", &[(key, value)]),
-            &format!("invalid source op %: attribute {key} is {value:?}"),
+            &format!("invalid source op %: {want}"),
         );
     }
     refused(
@@ -171,7 +183,7 @@ fn sources() {
     );
     refused(
         &source("oci-layout://a@b", &[("oci.layerlimit", "0")]),
-        "invalid source op %: attribute oci.layerlimit is \"0\"",
+        "invalid source op %: invalid layer limit 0: attribute oci.layerlimit",
     );
     let mut with_input = source("local://a", &[]);
     with_input.inputs = op(pb::op::Op::Merge(pb::MergeOp::default()), 1).inputs;
