@@ -342,6 +342,10 @@ async fn ids_that_nothing_has_are_not_found() -> anyhow::Result<()> {
         .err()
         .context("the filter was taken")?;
     ensure!(status.code() == Code::InvalidArgument, "{status:?}");
+    ensure!(
+        status.message().contains("failed to parse diskusage filters"),
+        "{status:?}"
+    );
     let request = PruneRequest {
         keep_duration: -1,
         ..PruneRequest::default()

@@ -4,7 +4,11 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use cairn_proto::control::StatusRequest;
+use cairn_proto::gateway::{CacheOptionsEntry, SolveRequest};
+use cairn_tests::driven::{self, Driven, PATIENCE};
 use cairn_tests::lab;
+use cairn_tests::llb::{Graph, make_file};
 use cairn_tests::{Buildx, Cairn, Daemon, Lab, Need, Progress, Registry};
 use serde_json::Value;
 
@@ -469,5 +473,47 @@ fn caches_that_cannot_be_had_are_told_of_and_fail_nothing() -> anyhow::Result<()
         &daemon,
         &["--cache-to", "type=registry,ref=localhost:1/cache:1,ignore-error=true"],
     )?;
+    Ok(())
+}
+
+/// Clients that drive their builds repeat in each call what a frontend is told of by its options.
+#[tokio::test(flavor = "multi_thread")]
+async fn frontends_are_told_of_caches_by_their_options_alone() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers])? else {
+        return Ok(());
+    };
+    let daemon = Daemon::start_with(&lab, &lab.path("root"), "")?;
+    let mut driven = Driven::start(&daemon, "driven").await?;
+    let import = |source: &str| CacheOptionsEntry {
+        r#type: "local".to_owned(),
+        attrs: [("src".to_owned(), source.to_owned())].into(),
+    };
+    let asked = driven.request(SolveRequest {
+        frontend: "dockerfile.v0".to_owned(),
+        frontend_opt: [("requestid".to_owned(), "frontend.subrequests.describe".to_owned())].into(),
+        cache_imports: vec![import("of-a-frontend")],
+        ..SolveRequest::default()
+    });
+    // There is no client that it could ask for a Dockerfile.
+    ensure!(driven.bridge.solve(asked).await.is_err());
+    let mut graph = Graph::default();
+    let nothing = graph.add(&make_file("/d", "d"));
+    let asked = driven.request(SolveRequest {
+        definition: Some(graph.asking_for(&nothing, 0)),
+        cache_imports: vec![import("of-a-definition")],
+        ..SolveRequest::default()
+    });
+    driven.bridge.solve(asked).await?;
+    let request = StatusRequest {
+        r#ref: "driven".to_owned(),
+    };
+    let mut events = driven::control(&daemon).await?.status(request).await?.into_inner();
+    let mut names = Vec::new();
+    while !names.iter().any(|name: &String| name.contains("of-a-definition")) {
+        let event = tokio::time::timeout(PATIENCE, events.message()).await??;
+        let event = event.with_context(|| format!("only {names:?} were told of"))?;
+        names.extend(event.vertexes.into_iter().map(|vertex| vertex.name));
+    }
+    ensure!(!names.iter().any(|name| name.contains("of-a-frontend")), "{names:?}");
     Ok(())
 }

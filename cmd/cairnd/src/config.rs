@@ -288,6 +288,7 @@ fn log(file: &ConfigFile) -> Result<LogConfig, ConfigError> {
         Some(other) => return Err(ConfigError::value("log.format", other, "expected text or json")),
     };
     let level = match file.log.level.as_deref() {
+        _ if file.trace => "trace",
         _ if file.debug => "debug",
         None | Some("") => "info",
         Some(level @ ("error" | "warn" | "info" | "debug" | "trace")) => level,

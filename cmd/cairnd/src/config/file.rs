@@ -17,6 +17,8 @@ pub struct ConfigFile {
     pub root: Option<PathBuf>,
     /// More log output.
     pub debug: bool,
+    /// Log whatever there is to log.
+    pub trace: bool,
     /// Entitlements that clients may ask for.
     #[serde(rename = "insecure-entitlements")]
     pub insecure_entitlements: Vec<String>,

@@ -39,6 +39,7 @@ const ENTRIES: &[Entry] = &[
     ),
     ("root", Form::Text, "root", "State directory [default: /var/lib/cairn]"),
     ("debug", Form::Bool, "debug", "Log more"),
+    ("trace", Form::Bool, "trace", "Log whatever there is to log"),
     ("log-format", Form::Text, "log.format", "Form of the log: text or json"),
     (
         "log-level",

@@ -8,7 +8,8 @@ use super::{DiskSpace, GcPolicySection};
 const EASY: u64 = 512_000_000;
 
 /// Policies used when none are written down: first what can be had again easily and was not used for two days, then
-/// whatever exceeds the space limits, oldest first.
+/// whatever exceeds the space limits, oldest first. Limits that nobody set have values of their own only if none was set:
+/// who says how much is to be kept (`gckeepstorage`) means that nothing else is.
 pub(super) fn default_policies(
     reserved: Option<DiskSpace>,
     max: Option<DiskSpace>,
@@ -16,10 +17,17 @@ pub(super) fn default_policies(
 ) -> Vec<GcPolicySection> {
     let days = |n: u64| Some(Duration::from_secs(n * 24 * 3600));
     let share = |percent, most| Some(DiskSpace::PercentUpTo(percent, most));
+    let is_set = [reserved, max, free].iter().any(Option::is_some);
+    let (reserved, max, free) = if is_set {
+        (reserved, max, free)
+    } else {
+        let free = Some(DiskSpace::Percent(20));
+        (share(10, 10_000_000_000), share(80, 100_000_000_000), free)
+    };
     let limits = GcPolicySection {
-        reserved_space: reserved.or_else(|| share(10, 10_000_000_000)),
-        max_used_space: max.or_else(|| share(80, 100_000_000_000)),
-        min_free_space: free.or(Some(DiskSpace::Percent(20))),
+        reserved_space: reserved,
+        max_used_space: max,
+        min_free_space: free,
         ..GcPolicySection::default()
     };
     vec![
@@ -40,4 +48,28 @@ pub(super) fn default_policies(
         limits.clone(),
         GcPolicySection { all: true, ..limits },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_have_usual_values_only_if_none_is_set() {
+        let limits = |reserved, max, free| {
+            let last = default_policies(reserved, max, free).pop().unwrap();
+            let bytes = |space: Option<DiskSpace>| space.map(|space| space.bytes(1_000_000_000_000));
+            [last.reserved_space, last.max_used_space, last.min_free_space].map(bytes)
+        };
+        let gigabytes = |n: u64| Some(n * 1_000_000_000);
+        assert_eq!(
+            limits(None, None, None),
+            [gigabytes(10), gigabytes(100), gigabytes(200)]
+        );
+        let some = Some(DiskSpace::Bytes(5));
+        assert_eq!(limits(some, None, None), [Some(5), None, None]);
+        assert_eq!(limits(None, None, some), [None, None, Some(5)]);
+        let tenth = Some(DiskSpace::Percent(10));
+        assert_eq!(limits(some, tenth, None), [Some(5), gigabytes(100), None]);
+    }
 }

@@ -9,6 +9,20 @@ fn parse(text: &str) -> Result<Config, String> {
 }
 
 #[test]
+fn more_and_more_is_logged() {
+    for (text, want) in [
+        ("", "info"),
+        ("debug = true", "debug"),
+        ("trace = true", "trace"),
+        ("trace = true\ndebug = true", "trace"),
+        ("trace = false", "info"),
+    ] {
+        let file: ConfigFile = toml::from_str(text).unwrap();
+        assert_eq!(Config::from_file(file).unwrap().log.level, want, "{text}");
+    }
+}
+
+#[test]
 fn a_file_in_buildkitds_layout_is_understood() {
     let config = parse(
         r#"
@@ -196,7 +210,6 @@ fn what_is_not_supported_is_refused_and_named() {
             "provenanceEnvDir = \"x\"",
             "provenanceEnvDir is \"x\": expected an absolute path",
         ),
-        ("trace = true", "OTEL_EXPORTER_OTLP_ENDPOINT"),
         ("[grpc]\ndebugAddress = \"0.0.0.0:6060\"", "grpc.debugAddress"),
         (
             "[otel]\nsocketPath = \"x\"",

@@ -25,11 +25,6 @@ const KEYS: &[(&str, Harmless, &str)] = &[
         Harmless::Bool(false),
         "proxied networking is not supported",
     ),
-    (
-        "trace",
-        Harmless::Bool(false),
-        "not supported: traces are sent to where the variable OTEL_EXPORTER_OTLP_ENDPOINT says",
-    ),
     ("grpc.debugAddress", Harmless::Empty, "there is no debug address"),
     ("grpc.securityDescriptor", Harmless::Empty, "this is for Windows"),
     (

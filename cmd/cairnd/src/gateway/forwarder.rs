@@ -83,10 +83,16 @@ impl Forwarder {
     pub(super) async fn solve(&self, request: wire::SolveRequest) -> Result<FrontendResult, Failure> {
         let policies = policy::from_wire(request.source_policies).await?;
         let bridge = self.bridge.under(&policies);
-        // Clients name them here too; those that the build imports already are not imported again.
-        let imports = request.cache_imports.iter().map(|entry| CacheOptionsEntry {
-            r#type: entry.r#type.clone(),
-            attrs: entry.attrs.clone(),
+        // Clients name them here too; those that the build imports already are not imported again. A frontend that is
+        // called is told by its options, and says itself what it wants to have.
+        let imports = if request.frontend.is_empty() {
+            request.cache_imports
+        } else {
+            Vec::new()
+        };
+        let imports = imports.into_iter().map(|entry| CacheOptionsEntry {
+            r#type: entry.r#type,
+            attrs: entry.attrs,
         });
         let imports: Vec<CacheOptionsEntry> = imports.collect();
         caches::import(self.bridge.build(), self.worker.as_ref(), &imports);
