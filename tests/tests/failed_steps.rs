@@ -90,6 +90,12 @@ async fn a_failed_process_is_looked_into() -> anyhow::Result<()> {
         let detail = solve_detail(&status)?;
         ensure!(detail["op"]["exec"]["meta"]["args"][2] == script, "{detail}");
         ensure!(detail["op"]["exec"]["mounts"].as_array().map(Vec::len) == Some(3));
+        // Debuggers find their way back along these.
+        let from: Vec<&Value> = (0..2).map(|n| &detail["op"]["inputs"][n]["digest"]).collect();
+        ensure!(
+            *from[0] == input(&base, 0).digest && *from[1] == input(&data, 0).digest,
+            "{detail}"
+        );
         let (inputs, mounts) = (&detail["inputIDs"], &detail["mountIDs"]);
         ensure!(inputs[2] == "" && inputs[1] == mounts[1], "{detail}");
         let all = |ids: &Value| vec![mount("/", &ids[0]), mount("/data", &ids[1]), mount("/own", &ids[2])];

@@ -261,6 +261,16 @@ fn pushed_images_carry_the_least_unless_that_is_not_wanted() -> anyhow::Result<(
         .output()?;
     let list = Program::new("tar").args(["-tf"]).args([&tar]).output()?;
     ensure!(list.lines().any(|line| line == "manifest.json"), "{list}");
+    // What is only for an index is in every index.
+    let layout = bench.lab.path("layout");
+    let output = format!("type=oci,tar=false,dest={}", layout.display());
+    bench
+        .build(&["--platform", "linux/amd64,linux/386", "-o", &output])?
+        .output()?;
+    let top = read_json(&layout.join("index.json"))?;
+    let digest = top["manifests"][0]["digest"].as_str().context("no digest")?;
+    let index = read_json(&layout.join("blobs").join(digest.replace(':', "/")))?;
+    ensure!(index["manifests"].as_array().map(Vec::len) == Some(4), "{index}");
     Ok(())
 }
 

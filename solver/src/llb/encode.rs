@@ -39,6 +39,8 @@ pub(super) fn op_alone(op: &Op, input_count: usize, platform: Option<&Platform>)
     pb::Op {
         op: Some(op_kind(op.clone(), input_count)),
         platform: platform.map(self::platform),
+        // Debuggers look for the vertex by the digest of its bytes, in which these always stand.
+        constraints: Some(pb::WorkerConstraints::default()),
         ..pb::Op::default()
     }
 }
@@ -298,7 +300,11 @@ fn mount(mount: Mount) -> pb::Mount {
         input: optional(mount.input),
         selector: mount.selector,
         dest: mount.dest,
-        output: optional(mount.output),
+        // Clients written in Go leave it alone where there is none, and look for vertices by the digests of such bytes.
+        output: match mount.kind {
+            MountKind::Secret(_) | MountKind::Ssh(_) => 0,
+            _ => optional(mount.output),
+        },
         readonly: mount.readonly,
         content_cache: match mount.content_cache {
             ContentCache::Default => pb::MountContentCache::Default,

@@ -58,12 +58,12 @@ impl Times {
 /// [`ArchiveError::Refused`] for what a layer cannot express, [`ArchiveError::File`], [`ArchiveError::Write`].
 pub fn pack<W: Write>(root: &Root, options: &PackOptions, writer: W) -> Result<W, ArchiveError> {
     let mut tar = TarWriter::new(writer);
-    pack_below(root, b"", options, &mut tar)?;
+    write(root, b"", true, options, &mut tar)?;
     tar.finish()
 }
 
-/// Like [`pack`], for an archive that holds more than one tree: every name gets `prefix`, which is empty or ends in a
-/// slash, in front.
+/// Like [`pack`], for an archive of plain trees, in which no name means a deletion: every name gets `prefix`, which is
+/// empty or ends in a slash, in front.
 ///
 /// # Errors
 /// Like [`pack`].
@@ -73,7 +73,18 @@ pub fn pack_below<W: Write>(
     options: &PackOptions,
     tar: &mut TarWriter<W>,
 ) -> Result<(), ArchiveError> {
+    write(root, prefix, false, options, tar)
+}
+
+fn write<W: Write>(
+    root: &Root,
+    prefix: &[u8],
+    is_layer: bool,
+    options: &PackOptions,
+    tar: &mut TarWriter<W>,
+) -> Result<(), ArchiveError> {
     let mut packer = Packer {
+        is_layer,
         options,
         tar,
         links: HashMap::new(),
@@ -83,6 +94,8 @@ pub fn pack_below<W: Write>(
 }
 
 struct Packer<'a, W> {
+    /// Whether names can mean deletions.
+    is_layer: bool,
     options: &'a PackOptions,
     tar: &'a mut TarWriter<W>,
     /// The first name of each file that has several.
@@ -120,12 +133,12 @@ impl<W: Write> Packer<'_, W> {
     /// Writes what is at `name`; a directory is given back to be walked.
     fn file(&mut self, level: &Level, name: &OsStr, path: Vec<u8>) -> Result<Option<Level>, ArchiveError> {
         let metadata = at::stat(&level.fd, name).map_err(ArchiveError::file("stat", &path))?;
-        if metadata.is_whiteout() {
+        if self.is_layer && metadata.is_whiteout() {
             let marker = [&level.prefix, whiteout::PREFIX, name.as_bytes()].concat();
             self.tar.append(&Entry::new(marker, EntryKind::File, 0), io::empty())?;
             return Ok(None);
         }
-        if name.as_bytes().starts_with(whiteout::PREFIX) {
+        if self.is_layer && name.as_bytes().starts_with(whiteout::PREFIX) {
             return Err(ArchiveError::refused(
                 &path,
                 "names beginning with .wh. mean deletions in a layer",

@@ -144,6 +144,11 @@ fn secrets_and_agents_have_no_outputs_whatever_clients_write() {
     };
     let outputs: Vec<_> = op.mounts.iter().map(|mount| mount.output).collect();
     assert_eq!(outputs, [Some(0), Some(1), None, None, None]);
+    let pb::op::Op::Exec(exec) = pb::Op::decode(&*rebuild(&graph).to_wire().def[1]).unwrap().op.unwrap() else {
+        panic!("no exec")
+    };
+    let outputs: Vec<_> = exec.mounts.iter().map(|mount| mount.output).collect();
+    assert_eq!(outputs, [0, 1, 0, 0, -1], "as those clients write it");
 }
 
 /// Sources as a Go client writes them: constraints, then identifier and attributes in the order of their names.

@@ -147,6 +147,11 @@ fn what_a_layer_cannot_say_is_refused_or_left_out() {
     fs::write(dir.path().join(".wh.real"), b"").unwrap();
     let err = pack(&root, &PackOptions::default(), Vec::new()).unwrap_err();
     assert!(err.to_string().contains(".wh.real"), "{err}");
+    // In an archive of plain files it is a name like others.
+    let mut tar = TarWriter::new(Vec::new());
+    pack_below(&root, b"p/", &PackOptions::default(), &mut tar).unwrap();
+    let entries = read_all(&tar.finish().unwrap()).unwrap();
+    assert_eq!(entries[0].0.path, b"p/.wh.real");
 }
 
 #[test]

@@ -57,12 +57,19 @@ impl ImageExporter {
         let annotations = self.annotations(metadata)?;
         let is_list = matches!(input.refs, ExportRefs::Platforms(_));
         self.check_platforms(&annotations, &parts, is_list, progress)?;
-        let is_attested = |part: &Part| {
+        // Those for the index alone need not make one, and are in it where there is one anyway.
+        let makes_index = |part: &Part| {
             wanted(&part.attestations, self.settings.with_inline_only)
                 .next()
                 .is_some()
         };
-        let is_attested = parts.iter().any(is_attested);
+        let is_list = is_list || parts.iter().any(makes_index);
+        let is_carried = |part: &Part| {
+            wanted(&part.attestations, !self.settings.without_inline_only)
+                .next()
+                .is_some()
+        };
+        let is_attested = is_list && parts.iter().any(is_carried);
         let mut media_types = self.settings.media_types;
         if media_types == MediaTypes::Docker && (annotations.need_oci() || is_attested) {
             let what = if is_attested { "attestations" } else { "annotations" };
@@ -98,7 +105,7 @@ impl ImageExporter {
             drop(progress.begin(format!("exporting config {}", image.config.digest)));
         }
         let layers = images.iter().map(|image| image.layers.clone()).collect();
-        if !is_list && !is_attested {
+        if !is_list {
             let levels = &annotations.general;
             if !levels.index.is_empty() || !levels.index_descriptor.is_empty() {
                 return Err(WorkerError::Invalid(
@@ -236,7 +243,7 @@ impl ImageExporter {
     ) -> Result<Option<Descriptor>, WorkerError> {
         let (layers, blobs) = (image.layers.clone(), image.blobs.clone());
         let image = image.manifest.descriptor.clone();
-        let attestations = told(wanted(&part.attestations, self.settings.with_inline_only)).await?;
+        let attestations = told(wanted(&part.attestations, !self.settings.without_inline_only)).await?;
         if attestations.is_empty() {
             return Ok(None);
         }

@@ -81,6 +81,8 @@ pub(in crate::embedded::export) struct Settings {
     pub(super) attestation_form: AttestationForm,
     /// Whether attestations come along that are only for images.
     pub(super) with_inline_only: bool,
+    /// Whether they stay out of an index that there is anyway: that has to be asked for.
+    pub(super) without_inline_only: bool,
     pub(super) blobs: BlobOptions,
     /// Whether times in layers are bounded by the epoch.
     pub(super) rewrites_times: bool,
@@ -147,6 +149,7 @@ impl Settings {
                 AttestationForm::Image
             },
             with_inline_only: attrs.flag("attestation-inline", is_image)?,
+            without_inline_only: !attrs.flag("attestation-inline", true)?,
             blobs: BlobOptions {
                 form: LayerForm {
                     format,
