@@ -22,7 +22,8 @@ pub(super) struct ExportedVertex {
 impl Build {
     /// Everything that is known about the vertices that `definitions` are made of, inputs before what uses them.
     ///
-    /// Nothing is made for this: a vertex below a hit is exported as far as it is remembered.
+    /// Nothing is made for this: a vertex below a hit is exported as far as it is remembered. The results of those whose
+    /// definition asks not to export them are left out; their records, which others are found by, are not.
     ///
     /// # Errors
     /// If a definition is malformed or the worker fails.
@@ -56,7 +57,8 @@ impl Inner {
                 });
                 records.len() - 1
             });
-            if records[position].outputs.is_none() {
+            let is_wanted = node.vertex.metadata.export_cache != Some(false);
+            if is_wanted && records[position].outputs.is_none() {
                 records[position].outputs.clone_from(&vertex.outputs);
             }
             by_number.insert(number, (position, vertex));

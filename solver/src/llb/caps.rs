@@ -35,6 +35,7 @@ pub const SUPPORTED: &[&str] = &[
     "file.symlink.create",
     "mergeop",
     "meta.description",
+    "meta.exportcache",
     "meta.ignorecache",
     "passthroughop",
     "platform",

@@ -14,7 +14,7 @@ use super::{CONTENT, ID};
 use crate::cache_key::CacheKey;
 use crate::engine::Build;
 use crate::imported::{ImportedCache, SelectedContent, record_digest, selector_digest};
-use crate::llb::Definition;
+use crate::llb::{Definition, OpMetadata};
 use crate::worker::{CallContext, ContentSelector, Ref, WorkerError};
 use crate::{Digest, SolveError};
 
@@ -90,6 +90,32 @@ async fn elsewhere() -> (Arc<crate::Engine>, Arc<Script>, Copied, String) {
     let result = soon(build.solve(&definition)).await.unwrap();
     let cache = Copied::of(&build, &theirs, &definition, &ours).await;
     (second, ours, cache, theirs.read(result.as_ref()))
+}
+
+#[tokio::test]
+async fn results_that_are_not_to_be_exported_leave_their_records_behind() {
+    for (export_cache, expected) in [
+        (None, [true; 3]),
+        (Some(true), [true; 3]),
+        (Some(false), [true, false, true]),
+    ] {
+        let (engine, _) = engine();
+        let mut write = Write::default();
+        let base = write.image("base");
+        let metadata = OpMetadata {
+            export_cache,
+            ..OpMetadata::default()
+        };
+        let stage = write.run_with("stage", &[(base, ID)], metadata);
+        let top = write.run("top", &[(stage, ID)]);
+        let definition = write.finish(top);
+        let build = build(&engine, "a");
+        soon(build.solve(&definition)).await.unwrap();
+        let records = build.cache_records(&[Arc::new(definition)]).await.unwrap();
+        let with_results: Vec<bool> = records.iter().map(|record| record.outputs.is_some()).collect();
+        assert_eq!(with_results, expected, "{export_cache:?}");
+        assert_eq!(records[2].inputs[0].record, 1);
+    }
 }
 
 #[tokio::test]
