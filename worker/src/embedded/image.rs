@@ -1,5 +1,7 @@
 //! Images as sources.
 
+mod recent;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use cairn_solver::progress::VertexProgress;
 use cairn_solver::worker::{CallContext, ImageQuery, LayoutStore, Ref, ResolvedImage, ResolvedSource, WorkerError};
 use cairn_solver::{Digest, Platform};
 
+pub(super) use self::recent::RecentConfigs;
 use super::layout::{Layout, LayoutError};
 use super::{EmbeddedWorker, failed};
 use crate::archive::{self, ApplyOptions, ArchiveError};
@@ -112,14 +115,22 @@ impl EmbeddedWorker {
         let reference = parse_reference(&query.reference)?;
         let digest = self.resolve_digest(&reference, query.mode, context).await?;
         let reference = reference.with_digest(digest);
-        let registry = self.registry(context);
-        let image = registry.resolve(&reference, &platform, &self.0.content).await;
-        let image = image.map_err(|error| registry_error(&error))?;
-        let config = registry.config(&reference, &image.config, &self.0.content).await;
+        let config = match self.0.configs.get(&reference, &platform) {
+            Some(config) => config,
+            None => {
+                let registry = self.registry(context);
+                let image = registry.resolve(&reference, &platform, &self.0.content).await;
+                let image = image.map_err(|error| registry_error(&error))?;
+                let config = registry.config(&reference, &image.config, &self.0.content).await;
+                let config = config.map_err(|error| registry_error(&error))?;
+                self.0.configs.put(reference, platform, &config);
+                config
+            }
+        };
         Ok(ResolvedImage {
             reference: query.reference.clone(),
-            digest: image.root.digest(),
-            config: config.map_err(|error| registry_error(&error))?,
+            digest,
+            config,
         })
     }
 
