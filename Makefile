@@ -48,7 +48,7 @@ test: deps
 	test+=(--locked --workspace)
 	$(CARGO) build --locked --profile quick --package cairn --package cairnd
 	$(CARGO) "$${test[@]}" --no-run
-	CAIRN_TEST_STRICT=1 tests/with-bases "$(TARGET)/quick" $(CARGO) "$${test[@]}"
+	CAIRN_TEST_STRICT=1 tests/with-bases --buildctl "$(TARGET)/quick" $(CARGO) "$${test[@]}"
 
 .PHONY: soak
 soak: deps
