@@ -134,7 +134,7 @@ pub trait Bridge: Send + Sync + 'static {
         request: FrontendRequest,
     ) -> Result<FrontendResult, FrontendError>;
 
-    /// Tells the user about a finding; `vertex` is the step it belongs to.
+    /// Tells the user about a finding; `vertex` is the step it belongs to, if it is about one.
     fn warn(&self, vertex: Option<Digest>, warning: Warning);
 }
 

@@ -25,7 +25,7 @@ pub enum Event {
     Status(VertexDigest, Box<Status>),
     /// Output of a vertex's process.
     Log(VertexDigest, Log),
-    /// A finding about a vertex.
+    /// A finding, about a vertex or the whole build.
     Warning(Option<VertexDigest>, Box<Warning>),
 }
 

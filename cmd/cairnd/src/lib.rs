@@ -43,6 +43,7 @@ mod limits;
 mod policy;
 mod provenance;
 mod registries;
+mod result_platforms;
 mod sbom;
 mod server;
 mod services;

@@ -5,16 +5,11 @@ use std::collections::BTreeMap;
 use cairn_dockerfile::sbom::{self, Generator, Scanned, Scanner};
 use cairn_proto::control::SolveRequest;
 use cairn_solver::llb::{Builder, ResolveMode};
-use cairn_solver::{Attestation, Bridge as _, BridgeRef, FrontendRefs, FrontendResult, Platform, SolveError};
-use serde::Deserialize;
+use cairn_solver::{Attestation, Bridge as _, BridgeRef, FrontendRefs, FrontendResult, SolveError};
 
 use crate::failure::Failure;
 use crate::jobs::Job;
-
-/// Key under which frontends say which result is for which platform.
-const PLATFORMS: &str = "refs.platforms";
-/// Key of the image's config.
-const CONFIG: &str = "containerimage.config";
+use crate::result_platforms::{listed, unlisted};
 
 /// What the options of a request ask for.
 ///
@@ -78,38 +73,15 @@ fn has_some(result: &FrontendResult) -> bool {
     statements.any(|statement| statement.predicate_type == sbom::SPDX)
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Platforms {
-    #[serde(default)]
-    platforms: Vec<Listed>,
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    #[serde(rename = "ID")]
-    id: String,
-}
-
 /// The results that are not scratch, by the ids of their platforms.
 fn results(result: &FrontendResult) -> Result<Vec<(String, BridgeRef)>, Failure> {
     match &result.refs {
         FrontendRefs::Single(None) => Ok(Vec::new()),
         FrontendRefs::Single(Some(reference)) => {
-            let listed: Option<Platforms> = match result.metadata.get(PLATFORMS) {
-                Some(json) => Some(serde_json::from_slice(json).map_err(|error| {
-                    Failure::unknown(format!("failed to parse platforms passed to exporter: {error}"))
-                })?),
-                None => None,
-            };
-            let listed = listed.and_then(|listed| listed.platforms.into_iter().next());
-            let said = || {
-                let platform = serde_json::from_slice::<Platform>(result.metadata.get(CONFIG)?).ok()?;
-                Some(platform).filter(|platform| !platform.os.is_empty() && !platform.architecture.is_empty())
-            };
-            let id = match listed {
+            let first = listed(&result.metadata)?.and_then(|listed| listed.into_iter().next());
+            let id = match first {
                 Some(listed) => listed.id,
-                None => said().unwrap_or_else(Platform::host).normalized().to_string(),
+                None => unlisted(&result.metadata).to_string(),
             };
             Ok(vec![(id, reference.clone())])
         }
@@ -127,9 +99,11 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
+    use cairn_solver::Platform;
     use cairn_solver::llb::Definition;
 
     use super::*;
+    use crate::result_platforms::PLATFORMS;
 
     fn reference(id: &str) -> BridgeRef {
         BridgeRef {
@@ -152,7 +126,7 @@ mod tests {
         };
         let one = || FrontendRefs::Single(Some(reference("a")));
         assert_eq!(ids(one(), None).unwrap(), [Platform::host().to_string()]);
-        let listed = Some(r#"{"Platforms":[{"ID":"linux/s390x","Platform":{}}]}"#);
+        let listed = Some(r#"{"Platforms":[{"ID":"linux/s390x","Platform":{"architecture":"s390x","os":"linux"}}]}"#);
         assert_eq!(ids(one(), listed).unwrap(), ["linux/s390x"]);
         assert_eq!(ids(FrontendRefs::Single(None), listed).unwrap(), <[&str; 0]>::default());
         assert!(ids(one(), Some("[")).unwrap_err().contains("failed to parse platforms"));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,6 +19,7 @@ use crate::git::{
 };
 use crate::layer::Describe;
 use crate::signature::{self, Demands};
+use crate::sys::root::clean;
 
 /// Names of what a reference was resolved to.
 const COMMIT: &str = "commit";
@@ -311,15 +311,7 @@ fn described(url: &str, source: &GitSource) -> String {
 
 /// The directory that is wanted, clean; empty for all. Nothing is above the root of the repository.
 fn subdir(source: &GitSource) -> String {
-    let mut path = PathBuf::new();
-    for part in Path::new(&source.subdir).components() {
-        match part {
-            Component::Normal(name) => path.push(name),
-            Component::ParentDir => drop(path.pop()),
-            _ => {}
-        }
-    }
-    path.to_string_lossy().into_owned()
+    clean(&source.subdir).to_string_lossy().into_owned()
 }
 
 /// Everything that the files depend on. Where they come from is part of them only if `.git` is.

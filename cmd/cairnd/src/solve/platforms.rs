@@ -4,27 +4,9 @@ use std::collections::BTreeSet;
 
 use cairn_solver::Platform;
 use cairn_worker::service::{ExportInput, ExportRefs};
-use serde::Deserialize;
 
 use crate::failure::Failure;
-
-/// Key of a frontend's list of platforms.
-const PLATFORMS: &str = "refs.platforms";
-/// Key of the config of an image for one platform.
-const CONFIG: &str = "containerimage.config";
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Platforms {
-    #[serde(default)]
-    platforms: Vec<Listed>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Listed {
-    platform: Platform,
-}
+use crate::result_platforms::{listed, unlisted};
 
 /// What users are told if results are not for the platforms in `wanted`, a list with commas; without one, this machine's
 /// is meant.
@@ -32,30 +14,19 @@ struct Listed {
 /// # Errors
 /// If it is not said which result is for which platform.
 pub(super) fn findings(wanted: Option<&str>, input: &ExportInput) -> Result<Vec<String>, Failure> {
-    let listed = match input.metadata.get(PLATFORMS) {
-        Some(json) => Some(
-            serde_json::from_slice::<Platforms>(json)
-                .map_err(|error| Failure::unknown(format!("failed to parse platforms passed to exporter: {error}")))?,
-        ),
-        None => None,
-    };
+    let listed = listed(&input.metadata)?;
     let is_map = match &input.refs {
         ExportRefs::Platforms(results) => !results.is_empty(),
         ExportRefs::Single(None) if listed.is_none() => return Ok(Vec::new()),
         ExportRefs::Single(_) => false,
     };
     let made = match listed {
-        Some(listed) => listed.platforms.into_iter().map(|listed| listed.platform).collect(),
+        Some(listed) => listed.into_iter().map(|listed| listed.platform).collect(),
         None if is_map => {
             let message = "build result contains multiple refs without platforms mapping";
             return Err(Failure::unknown(message));
         }
-        None => {
-            let config = input.metadata.get(CONFIG);
-            let said = config.and_then(|config| serde_json::from_slice::<Platform>(config).ok());
-            let said = said.filter(|said| !said.os.is_empty() && !said.architecture.is_empty());
-            vec![said.unwrap_or_else(Platform::host)]
-        }
+        None => vec![unlisted(&input.metadata)],
     };
     let made: BTreeSet<String> = made.into_iter().map(|made| made.normalized().to_string()).collect();
     Ok(compare(wanted, is_map, &made))
@@ -96,6 +67,7 @@ fn compare(wanted: Option<&str>, is_map: bool, made: &BTreeSet<String>) -> Vec<S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::result_platforms::PLATFORMS;
 
     #[test]
     fn only_what_does_not_match_is_told() {
