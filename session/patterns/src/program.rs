@@ -100,15 +100,48 @@ fn compile(pattern: &str) -> Result<Vec<Inst>, BadPattern> {
             '*' => insts.push(Inst::Star),
             '?' => insts.push(Inst::AnyChar),
             '[' => insts.push(Inst::Class(Class::parse(&mut chars)?)),
-            '\\' => insts.push(Inst::Literal(escaped(chars.next())?)),
+            '\\' => {
+                let escaped = chars.next().ok_or(BadPattern)?;
+                insts.extend(escape(escaped, insts.last(), chars.peek().copied())?);
+            }
             c => insts.push(Inst::Literal(c)),
         }
     }
     Ok(insts)
 }
 
-/// An escaped letter or digit has no meaning of its own, so it is refused rather than guessed at: it
-/// is nearly always a Windows path such as `dir\file`.
-fn escaped(c: Option<char>) -> Result<char, BadPattern> {
-    c.filter(|c| !c.is_ascii_alphanumeric()).ok_or(BadPattern)
+/// What an escaped character stands for: itself, but letters have the meaning that they have in Go's regular expressions,
+/// to which other builders hand them on. Nearly always it is a Windows path such as `dir\file`, which matches nothing
+/// then. Escapes that cannot be told from a literal or a class are refused.
+fn escape(c: char, before: Option<&Inst>, after: Option<char>) -> Result<Option<Inst>, BadPattern> {
+    let literal = match c {
+        'a' => '\x07',
+        'f' => '\x0c',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\x0b',
+        'b' => return boundary(before, after),
+        c if c.is_ascii_alphanumeric() => {
+            let class = Class::perl(c).ok_or(BadPattern)?;
+            return Ok(Some(Inst::Class(class)));
+        }
+        c => c,
+    };
+    Ok(Some(Inst::Literal(literal)))
+}
+
+/// The boundary of a word: nothing where there is one, and what never matches where there is none.
+fn boundary(before: Option<&Inst>, after: Option<char>) -> Result<Option<Inst>, BadPattern> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let before = match before {
+        None => false,
+        Some(Inst::Literal(c)) => is_word(*c),
+        Some(_) => return Err(BadPattern),
+    };
+    let after = match after {
+        Some('*' | '?' | '[' | '\\') => return Err(BadPattern),
+        after => after.is_some_and(is_word),
+    };
+    Ok((before == after).then(|| Inst::Class(Class::empty())))
 }

@@ -24,6 +24,28 @@ impl Class {
         self.ranges.iter().all(|(lo, hi)| hi.is_ascii() || lo > hi)
     }
 
+    /// What no character is in.
+    pub(crate) const fn empty() -> Self {
+        Self {
+            negated: false,
+            ranges: Vec::new(),
+        }
+    }
+
+    /// The class that an escaped letter stands for in regular expressions.
+    pub(crate) fn perl(letter: char) -> Option<Self> {
+        let ranges = match letter.to_ascii_lowercase() {
+            'd' => vec![('0', '9')],
+            's' => vec![('\t', '\n'), ('\x0c', '\r'), (' ', ' ')],
+            'w' => vec![('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')],
+            _ => return None,
+        };
+        Some(Self {
+            negated: letter.is_ascii_uppercase(),
+            ranges,
+        })
+    }
+
     /// Parses what follows an opening `[`, up to and including the closing `]`.
     pub(crate) fn parse(chars: &mut Peekable<Chars<'_>>) -> Result<Self, BadPattern> {
         let negated = chars.next_if_eq(&'^').is_some();

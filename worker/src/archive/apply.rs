@@ -375,7 +375,8 @@ impl<'a> Unpacker<'a> {
             None => {}
         }
         at::hard_link(&target_parent.fd, target_name, &parent.fd, name)
-            .map_err(ArchiveError::file("create hard link", &entry.path))
+            .map_err(ArchiveError::file("create hard link", &entry.path))?;
+        set_link_metadata(parent, name, entry, &metadata)
     }
 
     /// The directory that `path` lies in, made as far as it is missing.
@@ -460,7 +461,9 @@ impl<'a> Unpacker<'a> {
             }
             _ => {
                 self.root.create_dir(next, 0o755).map_err(failed())?;
-                self.directory_times.insert(next.to_path_buf(), time(entry.mtime));
+                if self.options.plain.is_none() {
+                    self.directory_times.insert(next.to_path_buf(), time(entry.mtime));
+                }
                 if hides_lower {
                     self.make_opaque(next, &entry.path)?;
                 } else {
@@ -520,6 +523,25 @@ fn set_metadata(parent: &Parent, name: &OsStr, entry: &Entry) -> Result<(), Arch
     if !matches!(entry.kind, EntryKind::Symlink(_)) {
         at::chmod(&parent.fd, name, entry.mode).map_err(ArchiveError::file("change mode of", &entry.path))?;
     }
+    set_xattrs(parent, name, entry)
+}
+
+/// What the entry of a further name says of the file holds for the file. The owner is left alone if it is the same:
+/// not every archive tells of capabilities again, which a change would take away.
+fn set_link_metadata(parent: &Parent, name: &OsStr, entry: &Entry, linked: &Metadata) -> Result<(), ArchiveError> {
+    if (linked.uid, linked.gid) != (entry.uid, entry.gid) {
+        at::chown(&parent.fd, name, entry.uid, entry.gid)
+            .map_err(ArchiveError::file("change owner of", &entry.path))?;
+    }
+    if !linked.is_symlink() {
+        at::chmod(&parent.fd, name, entry.mode).map_err(ArchiveError::file("change mode of", &entry.path))?;
+    }
+    set_xattrs(parent, name, entry)?;
+    at::set_times(&parent.fd, name, None, Some(time(entry.mtime)))
+        .map_err(ArchiveError::file("set times of", &entry.path))
+}
+
+fn set_xattrs(parent: &Parent, name: &OsStr, entry: &Entry) -> Result<(), ArchiveError> {
     for (key, value) in settable_xattrs(entry) {
         ignore_unsupported(key, at::set_xattr(&parent.fd, name, key, value))
             .map_err(ArchiveError::file("set attributes of", &entry.path))?;
@@ -538,7 +560,7 @@ fn settable_xattrs(entry: &Entry) -> impl Iterator<Item = (&OsStr, &[u8])> {
 fn ignore_unsupported(key: &OsStr, set: io::Result<()>) -> io::Result<()> {
     match set {
         Err(err)
-            if key != "security.capability"
+            if key != whiteout::CAPABILITY
                 && matches!(err.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM | libc::EINVAL)) =>
         {
             tracing::debug!(xattr = %key.display(), error = %err, "left out an extended attribute");
@@ -548,9 +570,10 @@ fn ignore_unsupported(key: &OsStr, set: io::Result<()>) -> io::Result<()> {
     }
 }
 
-const fn time(mtime: Mtime) -> Time {
-    Time {
-        secs: mtime.seconds,
-        nanos: mtime.nanos,
-    }
+/// The time that a file gets. Those before the epoch, and those that 64 bits of nanoseconds do not reach, become the
+/// epoch, as with other builders.
+fn time(mtime: Mtime) -> Time {
+    let is_kept = u64::try_from(mtime.seconds).is_ok_and(|seconds| seconds < i64::MAX as u64 / 1_000_000_000);
+    let Mtime { seconds, nanos } = if is_kept { mtime } else { Mtime::default() };
+    Time { secs: seconds, nanos }
 }

@@ -1,5 +1,6 @@
 //! Making a layer of a layer directory.
 
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -50,7 +51,8 @@ impl Times {
 
 /// Writes the directory `root`, an overlay's upper directory or a plain tree, to `writer` as an OCI layer tar.
 ///
-/// The bytes depend on the tree alone: names are sorted, times are cut to seconds (as other builders do, or almost
+/// Files whose names begin with `.wh.` are written as they are, and mean deletions to who reads the layer, as with other
+/// builders. The bytes depend on the tree alone: names are sorted, times are cut to seconds (as other builders do, or almost
 /// every entry would need an extended header), and neither access times nor user names appear. The root directory itself is
 /// not an entry. Sockets are left out.
 ///
@@ -94,7 +96,7 @@ fn write<W: Write>(
 }
 
 struct Packer<'a, W> {
-    /// Whether names can mean deletions.
+    /// Whether overlay's marks become names that mean deletions.
     is_layer: bool,
     options: &'a PackOptions,
     tar: &'a mut TarWriter<W>,
@@ -138,15 +140,12 @@ impl<W: Write> Packer<'_, W> {
             self.tar.append(&Entry::new(marker, EntryKind::File, 0), io::empty())?;
             return Ok(None);
         }
-        if self.is_layer && name.as_bytes().starts_with(whiteout::PREFIX) {
-            return Err(ArchiveError::refused(
-                &path,
-                "names beginning with .wh. mean deletions in a layer",
-            ));
+        if !metadata.is_dir() && metadata.kind() != FileKind::Socket && self.link(level, name, &path, &metadata)? {
+            return Ok(None);
         }
         let kind = match metadata.kind() {
             FileKind::Dir => return self.directory(level, name, path, &metadata).map(Some),
-            FileKind::File => return self.regular(level, name, path, &metadata).map(|()| None),
+            FileKind::File => return self.regular(level, name, path).map(|()| None),
             FileKind::Socket => return Ok(None),
             FileKind::Fifo => EntryKind::Fifo,
             FileKind::CharDevice => EntryKind::CharDevice(device(&metadata)),
@@ -163,6 +162,29 @@ impl<W: Write> Packer<'_, W> {
         }
         self.tar.append(&entry, io::empty())?;
         Ok(None)
+    }
+
+    /// Writes a further name of a file that was written already, of whatever kind it is.
+    fn link(&mut self, level: &Level, name: &OsStr, path: &[u8], metadata: &Metadata) -> Result<bool, ArchiveError> {
+        if metadata.nlink < 2 {
+            return Ok(false);
+        }
+        let first = match self.links.entry((metadata.dev, metadata.ino)) {
+            Slot::Occupied(first) => first.get().clone(),
+            Slot::Vacant(first) => {
+                first.insert(path.to_vec());
+                return Ok(false);
+            }
+        };
+        // Who unpacks a link may set its owner once more, which takes the capabilities away.
+        let mut xattrs = at::xattrs(&level.fd, name).map_err(ArchiveError::file("read attributes of", path))?;
+        xattrs.retain(|key, _| key == whiteout::CAPABILITY);
+        let mut entry = self.entry(path.to_vec(), EntryKind::Hardlink(first), metadata, xattrs)?;
+        if metadata.is_symlink() {
+            entry.mode = 0o777;
+        }
+        self.tar.append(&entry, io::empty())?;
+        Ok(true)
     }
 
     fn directory(
@@ -193,12 +215,7 @@ impl<W: Write> Packer<'_, W> {
         open_level(fd, prefix)
     }
 
-    fn regular(&mut self, level: &Level, name: &OsStr, path: Vec<u8>, metadata: &Metadata) -> Result<(), ArchiveError> {
-        let inode = (metadata.dev, metadata.ino);
-        if let Some(first) = self.links.get(&inode).cloned() {
-            let entry = self.entry(path, EntryKind::Hardlink(first), metadata, BTreeMap::new())?;
-            return self.tar.append(&entry, io::empty());
-        }
+    fn regular(&mut self, level: &Level, name: &OsStr, path: Vec<u8>) -> Result<(), ArchiveError> {
         // Without waiting for a writer, should it have become a fifo since.
         let fd = at::open(&level.fd, name, OFlags::RDONLY | OFlags::NONBLOCK, 0)
             .map_err(ArchiveError::file("open", &path))?;
@@ -212,9 +229,6 @@ impl<W: Write> Packer<'_, W> {
                 &path,
                 "a file of which only overlay knows the contents",
             ));
-        }
-        if metadata.nlink > 1 {
-            self.links.insert(inode, path.clone());
         }
         let mut entry = self.entry(path, EntryKind::File, &metadata, xattrs)?;
         entry.size = metadata.size;

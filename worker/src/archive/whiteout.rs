@@ -60,6 +60,9 @@ impl OverlayXattrs {
     }
 }
 
+/// The attribute with the capabilities of a program.
+pub(super) const CAPABILITY: &str = "security.capability";
+
 /// Whether an attribute belongs to overlay itself: never taken from an image, never put into one.
 pub(super) fn is_overlay_xattr(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")

@@ -62,7 +62,12 @@ impl<W: Write> TarWriter<W> {
     }
 
     fn header(&mut self, entry: &Entry, size: u64) -> Result<(), ArchiveError> {
-        let records = extended_records(entry, size)?;
+        let mut records = extended_records(entry, size)?;
+        // A path that has room in two fields needs no record, unless there are others.
+        let parts = split(&entry.path).filter(|_| records.len() == 1);
+        if parts.is_some() {
+            records.clear();
+        }
         if !records.is_empty() {
             let mut body = Vec::new();
             for (key, value) in &records {
@@ -75,7 +80,8 @@ impl<W: Write> TarWriter<W> {
             self.write(&body)?;
             self.pad(body.len() as u64)?;
         }
-        let block = entry_block(entry, size);
+        let (prefix, name) = parts.unwrap_or((b"", &entry.path));
+        let block = entry_block(entry, size, prefix, name);
         self.write(&block)
     }
 
@@ -153,9 +159,10 @@ fn extended_records(entry: &Entry, size: u64) -> Result<BTreeMap<Vec<u8>, Vec<u8
     }
 }
 
-fn entry_block(entry: &Entry, size: u64) -> Block {
+fn entry_block(entry: &Entry, size: u64, prefix: &[u8], name: &[u8]) -> Block {
     let or_zero = |width, value| if number::fits(width, value) { value } else { 0 };
-    let mut block = new_block(&entry.path, type_of(entry));
+    let mut block = new_block(name, type_of(entry));
+    write_text(&mut block[header::PREFIX], prefix);
     number::write_octal(&mut block[header::MODE], u64::from(entry.mode & 0o7777));
     number::write_octal(&mut block[header::UID], or_zero(8, u64::from(entry.uid)));
     number::write_octal(&mut block[header::GID], or_zero(8, u64::from(entry.gid)));
@@ -163,25 +170,18 @@ fn entry_block(entry: &Entry, size: u64) -> Block {
     let seconds = u64::try_from(entry.mtime.seconds).unwrap_or_default();
     number::write_octal(&mut block[header::MTIME], or_zero(12, seconds));
     write_text(&mut block[header::LINK], link_of(entry));
-    if let Some(device) = device_of(entry) {
-        number::write_octal(&mut block[header::DEV_MAJOR], u64::from(device.major));
-        number::write_octal(&mut block[header::DEV_MINOR], u64::from(device.minor));
-    }
+    let device = device_of(entry).unwrap_or(Device { major: 0, minor: 0 });
+    number::write_octal(&mut block[header::DEV_MAJOR], u64::from(device.major));
+    number::write_octal(&mut block[header::DEV_MINOR], u64::from(device.minor));
     header::set_checksum(&mut block);
     block
 }
 
-/// A header with a name and all numbers zero.
+/// A header with a name, and all numbers zero but those of a device, which extended headers do not have.
 fn new_block(name: &[u8], kind: u8) -> Block {
     let mut block = [0; BLOCK];
     write_text(&mut block[header::NAME], name);
-    for field in [
-        header::MODE,
-        header::UID,
-        header::GID,
-        header::DEV_MAJOR,
-        header::DEV_MINOR,
-    ] {
+    for field in [header::MODE, header::UID, header::GID] {
         number::write_octal(&mut block[field], 0);
     }
     for field in [header::SIZE, header::MTIME] {
@@ -195,12 +195,32 @@ fn new_block(name: &[u8], kind: u8) -> Block {
 
 /// The name of the extended header itself, for readers that do not know what it is.
 fn extended_name(path: &[u8]) -> Vec<u8> {
-    let path = path.strip_suffix(b"/").unwrap_or(path);
-    let (dir, base) = match path.iter().rposition(|b| *b == b'/') {
-        Some(slash) => (&path[..=slash], &path[slash + 1..]),
-        None => (&b""[..], path),
+    // Of a directory's path, which ends in a slash, the base is empty.
+    let base = path.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+    let (dir, base) = path.split_at(base);
+    let mut name = [dir, b"PaxHeaders.0/", base].concat();
+    name.retain(u8::is_ascii);
+    name.truncate(header::NAME.len());
+    while name.last() == Some(&b'/') {
+        name.pop();
+    }
+    name
+}
+
+/// A path that is too long for one field, as what goes into the prefix and into the name: at the last slash that leaves
+/// no more than the prefix has room for, as in Go's `archive/tar`.
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    if path.len() <= header::NAME.len() || !path.is_ascii() {
+        return None;
+    }
+    let within = if path.len() > header::PREFIX.len() + 1 {
+        &path[..=header::PREFIX.len()]
+    } else {
+        path.strip_suffix(b"/").unwrap_or(path)
     };
-    [dir, b"PaxHeaders.0/", base].concat()
+    let slash = within.iter().rposition(|byte| *byte == b'/')?;
+    let (prefix, name) = (&path[..slash], &path[slash + 1..]);
+    (!prefix.is_empty() && !name.is_empty() && name.len() <= header::NAME.len()).then_some((prefix, name))
 }
 
 /// Writes what fits of the ASCII part of `text`. A cut name must not end in a slash: old readers would take the

@@ -463,7 +463,7 @@ async fn layers_that_need_those_below_are_unpacked_again_over_them() {
         ("lib", EntryKind::Symlink(b"usr/lib".to_vec()), 0o777, 0),
     ]);
     let through_link = unpacker.add(&[("lib/new", file, 0o644, 0)]);
-    let hard_link = unpacker.add(&[("same", EntryKind::Hardlink(b"lib/old".to_vec()), 0o644, 0)]);
+    let hard_link = unpacker.add(&[("same", EntryKind::Hardlink(b"lib/old".to_vec()), 0o644, 7)]);
     let list = store
         .add_blobs(&[base.clone(), through_link, hard_link.clone()], &describe("pulled"))
         .unwrap();

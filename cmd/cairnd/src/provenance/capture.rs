@@ -127,19 +127,15 @@ fn lend(lent: &mut Lent, id: &str, is_optional: bool) {
     }
 }
 
-/// Where a commit comes from: `https://host/path#reference:directory`.
+/// Where a commit comes from: `https://host/path#reference`.
 fn git_address(git: &GitSource) -> String {
     let remote = match git.full_url.as_str() {
         "" => format!("https://{}", git.repository),
         url => conceal(url),
     };
-    let subdir = match git.subdir.as_str() {
-        "" => String::new(),
-        subdir => format!(":{subdir}"),
-    };
-    match (git.reference.as_str(), subdir.as_str()) {
-        ("", "") => remote,
-        (reference, subdir) => format!("{remote}#{reference}{subdir}"),
+    match git.reference.as_str() {
+        "" => remote,
+        reference => format!("{remote}#{reference}"),
     }
 }
 
@@ -216,10 +212,8 @@ mod tests {
             vertex(Op::Source(SourceOp::Git(git)), Some((COMMIT, "c0ffee"))),
             vertex(Op::Source(SourceOp::Http(http)), Some((CONTENT, &digest))),
         ]);
-        let git = (
-            "https://xxxxx@example.com/a.git#main:sub".to_owned(),
-            "c0ffee".to_owned(),
-        );
+        // The directory is no part of where a commit comes from.
+        let git = ("https://xxxxx@example.com/a.git#main".to_owned(), "c0ffee".to_owned());
         assert_eq!(capture.git, [git].into());
         assert!(capture.http.contains_key("https://xxxxx@example.com/f"));
         assert_eq!(capture.secrets, [("TOKEN".to_owned(), true)].into());

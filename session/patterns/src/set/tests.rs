@@ -69,6 +69,30 @@ fn one_pattern_against_one_path() {
 }
 
 #[test]
+fn escaped_letters_mean_what_they_mean_to_go() {
+    for (pattern, path, want) in [
+        (r"src\test", "src/test", false),
+        (r"src\test", "src\test", true),
+        (r"a\d", "a7", true),
+        (r"a\d", "ad", false),
+        (r"a\Db", "a/b", true),
+        (r"\w\s\w", "a b", true),
+        (r"\w", "-", false),
+        (r"a\b", "a", true),
+        (r"a\b", "a/c", true),
+        (r"a\b.c", "a.c", true),
+        (r"dir\bin", "dirin", false),
+        (r"dir\bin", "dir/bin", false),
+        (r"\_\-", "_-", true),
+    ] {
+        assert_eq!(set(&[pattern]).matches(path), want, "{pattern} and {path}");
+    }
+    for pattern in [r"a\c", r"a\1", r"a\z", r"*\b", r"a\b*"] {
+        assert!(PatternSet::new([pattern]).is_err(), "{pattern}");
+    }
+}
+
+#[test]
 fn the_last_match_decides() {
     for (patterns, path, want) in [
         (&["a", "!a"][..], "a", false),

@@ -79,7 +79,18 @@ fn metadata_arrives_complete() {
             Entry::new("d/disk", EntryKind::BlockDevice(Device { major: 7, minor: 300 }), 0o660),
             b"",
         ),
-        (hardlink("d/h", "d/f"), b""),
+        (
+            Entry {
+                mtime,
+                uid: 1000,
+                gid: 1001,
+                mode: 0o6755,
+                ..hardlink("d/h", "d/f")
+            },
+            b"",
+        ),
+        // Its owner is the same, so that the capabilities are left alone.
+        (hardlink("d/h2", "d/cap"), b""),
     ])
     .unwrap();
     let meta = |name: &str| fs::symlink_metadata(dir.path().join(name)).unwrap();
@@ -108,7 +119,7 @@ fn metadata_arrives_complete() {
     assert_eq!(meta("d/pipe").mode() & 0o777, 0o622);
     assert_eq!(meta("d/null").rdev(), libc::makedev(1, 3));
     assert_eq!(meta("d/disk").rdev(), libc::makedev(7, 300));
-    assert_eq!((applied.entries, applied.size), (8, 7));
+    assert_eq!((applied.entries, applied.size), (9, 7));
     assert_eq!(applied.implied, [PathBuf::new()].into());
 }
 
@@ -232,7 +243,13 @@ fn implied_directories_look_like_those_below() {
         (file("fresh/a/b"), b""),
         (file(".wh.hidden"), b""),
         (file("hidden/new"), b""),
-        (hardlink("linked", "usr/original"), b""),
+        (
+            Entry {
+                uid: 4,
+                ..hardlink("linked", "usr/original")
+            },
+            b"",
+        ),
     ]);
     let applied = apply(
         &layer[..],
@@ -573,4 +590,54 @@ fn what_an_archive_is_extracted_into_keeps_its_look() {
         (0o1777, 5, 6, true),
         "a layer says what its root looks like"
     );
+}
+
+#[test]
+fn the_last_name_says_what_a_file_looks_like() {
+    if !is_root() {
+        return;
+    }
+    let link = |path: &str| Entry {
+        mode: 0o640,
+        uid: 7,
+        mtime: Mtime { seconds: 9, nanos: 0 },
+        ..hardlink(path, "f")
+    };
+    let soft = Entry {
+        mtime: Mtime { seconds: 9, nanos: 0 },
+        ..hardlink("soft2", "soft")
+    };
+    let tar = archive(&[
+        (file("f"), b"1"),
+        (link("g"), b""),
+        (symlink("soft", "f"), b""),
+        (soft, b""),
+    ]);
+    let (dir, root) = temp_root();
+    apply(&tar[..], &root, &ApplyOptions::default()).unwrap();
+    let metadata = fs::metadata(dir.path().join("f")).unwrap();
+    assert_eq!(
+        (metadata.mode() & 0o7777, metadata.uid(), metadata.mtime()),
+        (0o640, 7, 9)
+    );
+    assert_eq!(fs::symlink_metadata(dir.path().join("soft")).unwrap().mtime(), 9);
+}
+
+#[test]
+fn times_out_of_reach_become_the_epoch() {
+    let (dir, root) = temp_root();
+    for (seconds, want) in [
+        (-5, 0),
+        (5, 5),
+        (9_223_372_035, 9_223_372_035),
+        (9_999_999_999, 0),
+        (i64::MAX, 0),
+    ] {
+        let entry = Entry {
+            mtime: Mtime { seconds, nanos: 0 },
+            ..file("f")
+        };
+        extract(&archive(&[(entry, b"")])[..], &root, None).unwrap();
+        assert_eq!(fs::metadata(dir.path().join("f")).unwrap().mtime(), want);
+    }
 }

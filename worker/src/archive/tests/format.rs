@@ -393,6 +393,65 @@ fn hostile_sparse_maps_are_refused() {
 }
 
 #[test]
+fn long_paths_are_split_as_by_other_builders() {
+    let (a, b, n) = ("a".repeat(90), "b".repeat(90), "n".repeat(101));
+    for (path, want) in [
+        (format!("{a}/{b}"), Some((a.clone(), b.clone()))),
+        (format!("{a}/{b}/"), Some((a.clone(), format!("{b}/")))),
+        (format!("{a}/x/{b}"), Some((format!("{a}/x"), b.clone()))),
+        (format!("{}/{b}", "p".repeat(155)), Some(("p".repeat(155), b.clone()))),
+        (format!("{}/{b}", "p".repeat(156)), None),
+        (format!("{a}/{n}"), None),
+        (format!("{a}/{b}é"), None),
+        (format!("/{n}"), None),
+        (b.clone(), Some((String::new(), b.clone()))),
+    ] {
+        let kind = if path.ends_with('/') {
+            EntryKind::Directory
+        } else {
+            EntryKind::File
+        };
+        let mut entry = Entry::new(path.clone(), kind, 0o644);
+        let bytes = archive(&[(entry.clone(), b"")]);
+        let parts = |block: &[u8]| {
+            let text = |range: std::ops::Range<usize>| {
+                let field = block[range].iter().take_while(|byte| **byte != 0);
+                String::from_utf8_lossy(&field.copied().collect::<Vec<_>>()).into_owned()
+            };
+            (text(header::PREFIX), text(header::NAME))
+        };
+        let found = (bytes[header::TYPE] != b'x').then(|| parts(&bytes[..512]));
+        assert_eq!(found, want, "{path}");
+        assert_eq!(read_all(&bytes).unwrap()[0].0.path, path.as_bytes());
+        // Whatever needs a record has the whole path in another.
+        entry.uid = u32::MAX - 1;
+        let bytes = archive(&[(entry, b"")]);
+        assert_eq!(bytes[header::TYPE], b'x');
+        assert_eq!(read_all(&bytes).unwrap()[0].0.path, path.as_bytes());
+        assert_eq!(oracle(&bytes)[0].0, path.as_bytes());
+    }
+}
+
+#[test]
+fn extended_headers_are_named_as_by_other_builders() {
+    for (path, want) in [
+        ("d/e/", "d/e/PaxHeaders.0"),
+        ("d/f", "d/PaxHeaders.0/f"),
+        ("f", "PaxHeaders.0/f"),
+        ("d/\u{fc}", "d/PaxHeaders.0"),
+    ] {
+        let entry = Entry {
+            uid: u32::MAX - 1,
+            ..file(path)
+        };
+        let bytes = archive(&[(entry, b"")]);
+        let name = bytes[..100].split(|byte| *byte == 0).next().unwrap();
+        assert_eq!(String::from_utf8_lossy(name), want);
+        assert_eq!(bytes[header::DEV_MAJOR], [0; 8]);
+    }
+}
+
+#[test]
 fn what_tar_cannot_express_is_refused() {
     for entry in [
         file(""),

@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -140,14 +141,17 @@ fn times_are_clamped_when_asked() {
 }
 
 #[test]
-fn what_a_layer_cannot_say_is_refused_or_left_out() {
+fn what_a_layer_cannot_say_is_left_out() {
     let (dir, root) = temp_root();
     let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
     assert_eq!(packed(&root).len(), 1024);
-    fs::write(dir.path().join(".wh.real"), b"").unwrap();
-    let err = pack(&root, &PackOptions::default(), Vec::new()).unwrap_err();
-    assert!(err.to_string().contains(".wh.real"), "{err}");
-    // In an archive of plain files it is a name like others.
+    // Such a name means a deletion to who reads the layer; it is written as it is, as other builders do.
+    fs::write(dir.path().join(".wh.real"), b"x").unwrap();
+    let entries = read_all(&packed(&root)).unwrap();
+    assert_eq!(
+        (&entries[0].0.path[..], &entries[0].1[..]),
+        (&b".wh.real"[..], &b"x"[..])
+    );
     let mut tar = TarWriter::new(Vec::new());
     pack_below(&root, b"p/", &PackOptions::default(), &mut tar).unwrap();
     let entries = read_all(&tar.finish().unwrap()).unwrap();
@@ -171,4 +175,33 @@ fn gnu_tar_unpacks_a_packed_tree() {
     gnu_tar(out.path(), &["-xpf", archive.to_str().unwrap()]);
     assert_eq!(fs::read(out.path().join(&deep).join("ünder")).unwrap(), b"deep");
     assert_eq!(fs::metadata(out.path().join("suid")).unwrap().mode() & 0o7777, 0o4711);
+}
+
+#[test]
+fn further_names_of_anything_are_links() {
+    if !is_root() {
+        return;
+    }
+    let (dir, root) = temp_root();
+    let path = |name: &str| dir.path().join(name);
+    std::os::unix::fs::symlink("target", path("a")).unwrap();
+    fs::hard_link(path("a"), path("b")).unwrap();
+    fs::write(path("c"), b"").unwrap();
+    // cap_net_raw, permitted and effective.
+    let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    root.set_xattr("c", OsStr::new(whiteout::CAPABILITY), &capability)
+        .unwrap();
+    root.set_xattr("c", OsStr::new("user.x"), b"1").unwrap();
+    fs::hard_link(path("c"), path("d")).unwrap();
+    let entries: Vec<_> = read_all(&packed(&root))
+        .unwrap()
+        .into_iter()
+        .map(|(entry, _)| entry)
+        .collect();
+    assert_eq!(entries[1].kind, EntryKind::Hardlink(b"a".to_vec()));
+    assert_eq!((entries[0].mode, entries[1].mode), (0o777, 0o777));
+    assert_eq!(entries[3].kind, EntryKind::Hardlink(b"c".to_vec()));
+    // Setting the owner of the second name would take the capabilities of the file away.
+    let of_link: Vec<_> = entries[3].xattrs.keys().collect();
+    assert_eq!(of_link, [whiteout::CAPABILITY.as_bytes()]);
 }

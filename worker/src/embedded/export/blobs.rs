@@ -245,6 +245,9 @@ fn blob_of(layer: &CompressedLayer) -> Blob {
     }
 }
 
+/// The annotation of layers whose times were rewritten, by which BuildKit knows them.
+const REWRITTEN_TIMESTAMP: &str = "buildkit/rewritten-timestamp";
+
 fn describe(packed: &PackedLayer, options: BlobOptions) -> Result<Descriptor, WorkerError> {
     let blob = &packed.blob;
     let mut descriptor = Descriptor::new(blob.media_type.clone(), blob.digest, blob.size);
@@ -264,6 +267,10 @@ fn describe(packed: &PackedLayer, options: BlobOptions) -> Result<Descriptor, Wo
             (compression::UNCOMPRESSED_SIZE.to_owned(), size.to_string()),
         ]
         .into();
+    }
+    if let Times::AtMost(seconds) = options.form.times {
+        let rewritten = (REWRITTEN_TIMESTAMP.to_owned(), seconds.to_string());
+        descriptor.annotations.extend([rewritten]);
     }
     Ok(descriptor)
 }

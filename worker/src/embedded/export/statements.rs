@@ -105,6 +105,8 @@ impl EmbeddedWorker {
                 AttestationKind::Bundle => unbundle(attestation, &*view, itself, &mut statements)?,
             }
         }
+        // Readers of several bills of materials take the first for that of the result itself.
+        statements.sort_by_key(|statement| !statement.is_core);
         Ok(statements)
     }
 }
