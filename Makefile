@@ -1,7 +1,8 @@
 # make demo     build Cairn, build an image with it, run the image
 # make test     everything that can be tested on this machine
 # make bench    Cairn and Docker Engine side by side (release build)
-# make soak     kill the daemon in the middle of a hundred builds, and see what is there afterwards
+# make soak     kill the daemon in the middle of a hundred builds, and see what is there afterwards;
+#               then the property tests, with inputs that were never tried
 # make lint     formatting, clippy, licences of dependencies, shell scripts
 # make clean-state    remove what the above keep in .cairn (base images, downloaded programs)
 #
@@ -38,6 +39,8 @@ demo: build
 	@tests/with-bases "$(TARGET)/quick" tests/demo
 
 # With cargo-nextest every test is a process of its own, and a hanging one is ended; plain cargo does as well.
+# Property tests take the same inputs each time, so that what fails is the change at hand: soak tries others.
+test: export PROPTEST_RNG_SEED ?= 20
 .PHONY: test
 test: deps
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then
@@ -55,6 +58,10 @@ soak: deps
 	@$(CARGO) build --locked --profile quick --package cairn --package cairnd
 	CAIRN_TEST_STRICT=1 tests/with-bases "$(TARGET)/quick" \
 	    $(CARGO) test --locked --profile quick --package cairn-tests --test soak_crash -- --ignored --nocapture
+	for round in {1..20}; do
+	    echo "property tests, round $$round of 20"
+	    env -u PROPTEST_RNG_SEED PROPTEST_CASES=1024 $(CARGO) test --quiet --locked --profile quick --workspace --exclude cairn-tests
+	done
 
 .PHONY: bench
 bench: deps

@@ -42,6 +42,11 @@ fn mode() -> impl Strategy<Value = u32> {
     0..0x7fff_ffff_u32
 }
 
+/// Bits of a file of its own: a written zero says as much as none, and is read as none.
+fn file_mode() -> impl Strategy<Value = u32> {
+    1_u32..0o10000
+}
+
 fn grant() -> impl Strategy<Value = FileGrant> {
     (text(), any::<u32>(), any::<u32>(), any::<u32>(), any::<bool>()).prop_map(|(id, uid, gid, mode, optional)| {
         FileGrant {
@@ -126,7 +131,7 @@ fn blob() -> impl Strategy<Value = SourceOp> {
     let layout = (prop::option::of("[a-z]{1,8}"), text());
     let layout = prop::option::of(layout.prop_map(|(session, store)| BlobLayout { session, store }));
     let digest = any::<[u8; 32]>().prop_map(Digest::from_sha256);
-    let attributes = (prop::option::of(0_u32..0o10000), any::<u32>(), any::<u32>());
+    let attributes = (prop::option::of(file_mode()), any::<u32>(), any::<u32>());
     ("[a-z/]{1,8}", digest, layout, "[a-z]{0,8}", attributes, "[a-z]{0,8}").prop_map(
         |(name, digest, layout, filename, (mode, uid, gid), record_type)| {
             SourceOp::Blob(BlobSource {
@@ -149,7 +154,7 @@ fn http() -> impl Strategy<Value = SourceOp> {
         "[a-z]{1,8}",
         0..3,
     );
-    let attributes = (prop::option::of(0_u32..0o10000), any::<u32>(), any::<u32>());
+    let attributes = (prop::option::of(file_mode()), any::<u32>(), any::<u32>());
     (
         "https?://[a-z/:?#]{1,16}",
         checksum,
