@@ -102,7 +102,8 @@ pub fn op_key(vertex: &Vertex, platform: Option<&Platform>, inputs: &[InputPart]
 /// `result` is what the input was made into (`None` is scratch): made again, it may have other content.
 pub fn content_key(input: &CacheKey, output: usize, result: Option<&ResultId>, selector: &ContentSelector) -> CacheKey {
     let yes_or_no = |flag: bool| if flag { "true" } else { "false" };
-    let mut fields = Fields::default();
+    // Most of them fit in.
+    let mut fields = Fields::with_capacity(512);
     fields.put("result", result.map_or("", ResultId::as_str));
     fields.put("path", &selector.path);
     fields.put("wildcard", yes_or_no(selector.wildcard));

@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt as _;
 
-use super::sync::{AtomicUsize, CancellationToken, DashMap, Entry, TaskTracker, watch};
+use super::sync::{AtomicUsize, CancellationToken, DashMap, Entry, SetOnce, TaskTracker};
 use crate::count::{Counted, Counter};
 
 /// Work in progress, by key.
@@ -25,7 +27,7 @@ type Calls<K, S, V> = Arc<DashMap<K, Arc<Call<S, V>>>>;
 pub(super) struct Call<S, V> {
     shared: S,
     pub(super) cancel: CancellationToken,
-    outcome: watch::Receiver<Option<V>>,
+    outcome: SetOnce<Result<V, Lost>>,
     /// Tickets out; changed only while the key's place in the map is locked.
     tickets: AtomicUsize,
 }
@@ -62,8 +64,9 @@ where
     /// Joins the work under `key`, or starts it.
     ///
     /// `start` gets the shared part and a token that fires when nobody is interested any more; the future it returns
-    /// should then clean up and end. It runs on a task of its own, so that no waiter has to poll for it to advance.
-    /// The flag says whether this call started the work.
+    /// should then clean up and end. Work that has to wait for something runs on a task of its own, so that no waiter
+    /// has to poll for it to advance; what need not wait is done here and now. The flag says whether this call started
+    /// the work.
     pub fn join<F>(
         &self,
         key: K,
@@ -82,27 +85,35 @@ where
                 return (self.ticket(key, call), false);
             }
         };
-        let (outcome_to, outcome) = watch::channel(None);
         let cancel = CancellationToken::new();
         let call = Arc::new(Call {
             shared: shared(),
             cancel: cancel.clone(),
-            outcome,
+            outcome: SetOnce::new(),
             tickets: AtomicUsize::new(1),
         });
         drop(place.insert(call.clone()));
         let landing = Landing {
-            landed: Landed {
-                key: key.clone(),
-                call: call.clone(),
-                calls: self.calls.clone(),
-            },
-            outcome_to,
+            key: key.clone(),
+            call: call.clone(),
+            calls: self.calls.clone(),
+            outcome: Err(Lost),
         };
-        let work = start(call.shared.clone(), cancel);
-        // Owned by the tickets: the token ends it when the last one goes. An async block would keep room for the work
-        // twice.
-        self.tasks.spawn(work.map(|outcome| landing.end(outcome)));
+        // It is somebody's task also while it has none of its own.
+        let counted = self.tasks.token();
+        let mut work = Box::pin(start(call.shared.clone(), cancel));
+        // Nothing has to be told when this can go on: a task polls it again before anything else.
+        let mut context = Context::from_waker(Waker::noop());
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut context))) {
+            Ok(Poll::Ready(outcome)) => landing.end(outcome),
+            // Owned by the tickets: the token ends it when the last one goes. An async block would keep room for the
+            // work twice.
+            Ok(Poll::Pending) => {
+                self.tasks.spawn(work.map(|outcome| landing.end(outcome)));
+            }
+            Err(_) => drop(landing),
+        }
+        drop(counted);
         (self.ticket(key, call), true)
     }
 
@@ -146,31 +157,27 @@ where
     }
 }
 
-/// The end of some work. Dropped without one when the work panics: also then, the call is off the map first.
+/// The end of some work, also by a panic.
 struct Landing<K: Hash + Eq, S, V> {
-    landed: Landed<K, S, V>,
-    outcome_to: watch::Sender<Option<V>>,
-}
-
-impl<K: Hash + Eq, S, V> Landing<K, S, V> {
-    fn end(self, outcome: V) {
-        // Off the map before the outcome is out: whoever asks later starts anew.
-        drop(self.landed);
-        self.outcome_to.send_replace(Some(outcome));
-    }
-}
-
-/// Takes a call off the map when its work ends, even by a panic.
-struct Landed<K: Hash + Eq, S, V> {
     key: K,
     call: Arc<Call<S, V>>,
     calls: Calls<K, S, V>,
+    outcome: Result<V, Lost>,
 }
 
-impl<K: Hash + Eq, S, V> Drop for Landed<K, S, V> {
+impl<K: Hash + Eq, S, V> Landing<K, S, V> {
+    fn end(mut self, outcome: V) {
+        self.outcome = Ok(outcome);
+    }
+}
+
+impl<K: Hash + Eq, S, V> Drop for Landing<K, S, V> {
     fn drop(&mut self) {
         let call = &self.call;
+        // Off the map before the outcome is out: whoever asks later starts anew.
         self.calls.remove_if(&self.key, |_, known| Arc::ptr_eq(known, call));
+        // There is no other to set it.
+        let _is_first = call.outcome.set(std::mem::replace(&mut self.outcome, Err(Lost)));
     }
 }
 
@@ -188,9 +195,7 @@ impl<K: Hash + Eq + Clone, S, V: Clone> Ticket<K, S, V> {
     /// # Cancel safety
     /// Cancel safe; the interest lasts until the ticket is dropped.
     pub async fn wait(&self) -> Result<V, Lost> {
-        let mut outcome = self.call.outcome.clone();
-        let value = outcome.wait_for(Option::is_some).await.map_err(|_| Lost)?;
-        value.clone().ok_or(Lost)
+        self.call.outcome.wait().await.clone()
     }
 }
 

@@ -36,6 +36,16 @@ async fn many_callers_share_one_run() {
 }
 
 #[tokio::test]
+async fn what_need_not_wait_takes_no_task() {
+    let flight: Flight<u32, (), u32> = Flight::default();
+    let (ticket, _) = flight.join(7, || (), |(), _| async { 42 });
+    assert_eq!((flight.len(), flight.tasks()), (0, 0));
+    let (other, started) = flight.join(7, || (), |(), _| async { 43 });
+    assert!(started);
+    assert_eq!((ticket.wait().await, other.wait().await), (Ok(42), Ok(43)));
+}
+
+#[tokio::test]
 async fn work_that_was_given_up_is_waited_for() {
     let flight: Flight<u32, (), ()> = Flight::default();
     let cleaned = Arc::new(AtomicUsize::new(0));

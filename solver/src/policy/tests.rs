@@ -247,8 +247,7 @@ fn as_regex(wildcard: &str) -> regex::Regex {
 
 proptest! {
     #[test]
-    fn wildcards_are_regular_expressions(pattern in "[ab*]{0,8}", text in "[ab]{0,12}") {
-        prop_assume!(!pattern.contains("**"));
+    fn wildcards_are_regular_expressions(pattern in "([*]?[ab]){0,5}[*]?", text in "[ab]{0,12}") {
         let selector = Selector { identifier: pattern.clone(), kind: MatchKind::Wildcard, constraints: Vec::new() };
         let ours = Pattern::new(&selector).unwrap();
         let theirs = as_regex(&pattern);

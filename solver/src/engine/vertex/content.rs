@@ -46,13 +46,22 @@ impl Inner {
             return Ok(digests);
         }
         let mut input = self.made(want).await?;
-        for selector in selectors {
-            if self.known_content(&input, selector).await.is_none() {
-                input = self.whole(want).await?;
-                break;
+        // Files that are elsewhere are not fetched for what can be known without them.
+        if input.result.as_ref().is_some_and(|result| self.may_be_remote(result)) {
+            let mut digests = Vec::with_capacity(selectors.len());
+            for selector in selectors {
+                digests.extend(self.known_content(&input, selector, &input.content_key(selector)).await);
             }
+            if digests.len() == selectors.len() {
+                return Ok(digests);
+            }
+            input = self.whole(want).await?;
         }
         self.made_content(node, position, &input, selectors).await
+    }
+
+    fn may_be_remote(&self, result: &Ref) -> bool {
+        self.engine.worker.is_remote(result).unwrap_or(true)
     }
 
     async fn made_content(
@@ -98,9 +107,8 @@ impl Inner {
         selector: &ContentSelector,
     ) -> Result<Digest, SolveError> {
         let engine = &self.engine;
-        let id = input.result.as_ref().map(Ref::id);
-        let key = cache_key::content_key(&input.key, input.output, id, selector);
-        if let Some(known) = self.known_content(input, selector).await {
+        let key = input.content_key(selector);
+        if let Some(known) = self.known_content(input, selector, &key).await {
             return Ok(known);
         }
         let (ticket, _) = engine.digesting.join(

@@ -6,13 +6,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use super::node::{Identified, Node};
-use crate::SolveError;
 use crate::cache_key::{self, Dependency, InputPart};
 use crate::engine::build::Inner;
 use crate::llb::Op;
 use crate::worker::{ContentSelector, WorkerError};
+use crate::{Digest, SolveError};
 
 /// An input of a vertex.
 #[derive(Clone, Copy)]
@@ -127,24 +128,39 @@ impl Inner {
                 let (key, output) = (identified.key, want.output);
                 (InputPart::Identity { key, output }, identified.fresh)
             }
-            Dependency::Content(selectors) => match self.remembered_content(want, identified, &selectors) {
-                Some(digests) => (InputPart::Content(digests), false),
-                None => {
-                    self.start_content(node.clone(), position, selectors);
-                    return None;
+            Dependency::Content(selectors) => {
+                let remembered = self.remembered_content(want, identified, &selectors);
+                let digests = match remembered {
+                    Some(digests) => Ok(digests),
+                    None => self.content_now_or_later(node, position, selectors)?,
+                };
+                match digests {
+                    Ok(digests) => (InputPart::Content(digests), false),
+                    Err(error) => return Some(Err(error)),
                 }
-            },
+            }
         };
         node.add_part(position, part, is_fresh).then(|| Ok(self.identify(node)))
     }
 
-    /// Has the contents of an input digested. Each input by itself: one that must be made for this must not wait for
-    /// the others to be identified.
-    fn start_content(self: &Arc<Self>, node: Arc<Node>, position: usize, selectors: Vec<ContentSelector>) {
-        let inner = self.clone();
+    /// Has the contents of an input digested. What that takes may be there already; if not (`None`), a task waits for
+    /// it, and goes on with what becomes possible. Each input by itself: one that must be made for this must not wait
+    /// for the others to be identified.
+    fn content_now_or_later(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        position: usize,
+        selectors: Vec<ContentSelector>,
+    ) -> Option<Result<Vec<Digest>, SolveError>> {
+        let (inner, of) = (self.clone(), node.clone());
+        let mut digests = Box::pin(async move { inner.guard(&of, inner.content_of(&of, position, &selectors)).await });
+        // The task polls it again, and is then the one to be woken.
+        if let Poll::Ready(digests) = digests.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(digests);
+        }
+        let (inner, node) = (self.clone(), node.clone());
         self.spawn(async move {
-            let digests = inner.guard(&node, inner.content_of(&node, position, &selectors)).await;
-            let steps = match digests {
+            let steps = match digests.await {
                 Err(error) => node.identify(Err(error)),
                 Ok(digests) => {
                     let is_whole = node.add_part(position, InputPart::Content(digests), false);
@@ -153,6 +169,7 @@ impl Inner {
             };
             inner.flow(steps).await;
         });
+        None
     }
 }
 

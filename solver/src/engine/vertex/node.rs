@@ -7,12 +7,12 @@ use parking_lot::Mutex;
 use tokio::sync::SetOnce;
 
 use super::flow::User;
-use crate::cache_key::{CacheKey, Dependency, InputPart, Preimage};
+use crate::cache_key::{self, CacheKey, Dependency, InputPart, Preimage};
 use crate::engine::build::Want;
 use crate::index::{Known, Removal};
 use crate::llb::{Op, OpMetadata, SourceFile, SourceLocation, SourceOp, Vertex};
 use crate::progress::{VertexHeader, VertexState};
-use crate::worker::{FailedState, Ref, ResolvedSource, WorkerError};
+use crate::worker::{ContentSelector, FailedState, Ref, ResolvedSource, WorkerError};
 use crate::{FailedStep, SolveError, VertexError};
 
 /// What some task will set, for all who wait for it.
@@ -78,6 +78,12 @@ impl MadeOutput {
     /// Whether it is the same result, known by the same key.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.key == other.key && self.result.as_ref().map(Ref::id) == other.result.as_ref().map(Ref::id)
+    }
+
+    /// The key under which the digest of what is selected in it is remembered.
+    pub(super) fn content_key(&self, selector: &ContentSelector) -> CacheKey {
+        let result = self.result.as_ref().map(Ref::id);
+        cache_key::content_key(&self.key, self.output, result, selector)
     }
 
     pub(super) fn identity_part(&self) -> InputPart {

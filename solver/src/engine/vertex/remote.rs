@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use super::node::{Decision, Identified, Identity, Made, MadeOutput, Node, Outcome};
 use super::record::{lookup, record, recorded, remembered_content};
 use super::{identify, outcome};
-use crate::cache_key::{self, Dependency};
+use crate::cache_key::{self, CacheKey, Dependency};
 use crate::engine::build::{Inner, Want};
 use crate::engine::export::ExportedVertex;
 use crate::index::InputEvidence;
@@ -25,7 +25,7 @@ impl Inner {
         self: &Arc<Self>,
         node: &Arc<Node>,
         identity: impl FnOnce() -> Identity + Send,
-        key: cache_key::CacheKey,
+        key: CacheKey,
     ) -> Option<Made> {
         let results = self.take_over(node, identity, key).await?;
         node.decide(Decision::Found(key));
@@ -41,7 +41,7 @@ impl Inner {
         &self,
         node: &Arc<Node>,
         identity: impl FnOnce() -> Identity + Send,
-        key: cache_key::CacheKey,
+        key: CacheKey,
     ) -> Option<Vec<Option<Ref>>> {
         if !self.may_import(&key) {
             return None;
@@ -107,21 +107,25 @@ impl Inner {
         })
     }
 
-    /// The digest of what is selected in an input that was made, if that is known without looking into it.
-    pub(super) async fn known_content(&self, input: &MadeOutput, selector: &ContentSelector) -> Option<Digest> {
-        let result = input.result.as_ref();
-        let key = cache_key::content_key(&input.key, input.output, result.map(Ref::id), selector);
-        if let Some(known) = remembered_content(&self.engine, &key) {
+    /// The digest of what is selected in an input that was made, if that is known without looking into it. `key` is
+    /// the one under which it is remembered.
+    pub(super) async fn known_content(
+        &self,
+        input: &MadeOutput,
+        selector: &ContentSelector,
+        key: &CacheKey,
+    ) -> Option<Digest> {
+        if let Some(known) = remembered_content(&self.engine, key) {
             return Some(known);
         }
-        if !self.imports.is_adopted(&input.key, input.output, result) {
+        if !self.imports.is_adopted(&input.key, input.output, input.result.as_ref()) {
             return None;
         }
         let caches = self.imports.loaded().await;
         let digest = caches
             .iter()
             .find_map(|cache| cache.content(&input.key, input.output, selector))?;
-        if let Err(error) = self.engine.index.record_content(&key, &digest) {
+        if let Err(error) = self.engine.index.record_content(key, &digest) {
             tracing::warn!(%error, "a content digest is not remembered");
         }
         Some(digest)
@@ -289,7 +293,7 @@ impl Inner {
                 output,
                 result: outputs.get(output)?.clone(),
             };
-            return self.known_content(&input, selector).await;
+            return self.known_content(&input, selector, &input.content_key(selector)).await;
         }
         // Nothing but what an imported cache says.
         let caches = self.imports.loaded().await;

@@ -134,55 +134,33 @@ impl CancellationToken {
     }
 }
 
-pub(super) mod watch {
-    use super::{Arc, Mutex, Waiters, change, until};
+/// A value that is set once. What waits for it gets it as a copy: nothing else of the original is of use here.
+pub(super) struct SetOnce<T>(Mutex<(Option<T>, Waiters)>);
 
-    struct State<T> {
-        value: T,
-        is_closed: bool,
-        waiters: Waiters,
+impl<T: Clone> SetOnce<T> {
+    pub(super) async fn wait(&self) -> T {
+        until(&self.0, |(_, waiters)| waiters, |(value, _)| value.clone()).await
+    }
+}
+
+impl<T> SetOnce<T> {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new((None, Waiters::default())))
     }
 
-    pub(in super::super) struct Sender<T>(Arc<Mutex<State<T>>>);
-
-    pub(in super::super) struct Receiver<T>(Arc<Mutex<State<T>>>);
-
-    pub(in super::super) fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
-        let state = Arc::new(Mutex::new(State {
-            value,
-            is_closed: false,
-            waiters: Waiters::default(),
-        }));
-        (Sender(state.clone()), Receiver(state))
-    }
-
-    impl<T> Sender<T> {
-        pub(in super::super) fn send_replace(&self, value: T) {
-            change(&self.0, |state| &mut state.waiters, |state| state.value = value);
-        }
-    }
-
-    impl<T> Drop for Sender<T> {
-        fn drop(&mut self) {
-            change(&self.0, |state| &mut state.waiters, |state| state.is_closed = true);
-        }
-    }
-
-    impl<T> Clone for Receiver<T> {
-        fn clone(&self) -> Self {
-            Self(self.0.clone())
-        }
-    }
-
-    impl<T: Clone> Receiver<T> {
-        /// A value that is as wanted counts also after the sender has gone.
-        pub(in super::super) async fn wait_for(&mut self, is_wanted: impl Fn(&T) -> bool) -> Result<T, ()> {
-            let look = |state: &mut State<T>| match is_wanted(&state.value) {
-                true => Some(Ok(state.value.clone())),
-                false => state.is_closed.then_some(Err(())),
-            };
-            until(&self.0, |state| &mut state.waiters, look).await
-        }
+    pub(super) fn set(&self, value: T) -> Result<(), ()> {
+        let mut outcome = Err(());
+        change(
+            &self.0,
+            |(_, waiters)| waiters,
+            |(place, _)| {
+                if place.is_none() {
+                    *place = Some(value);
+                    outcome = Ok(());
+                }
+            },
+        );
+        outcome
     }
 }
 
@@ -208,14 +186,22 @@ pub(super) async fn panic() {
     std::future::pending::<()>().await;
 }
 
+pub(super) struct Running(TaskTracker);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let tasks = &self.0;
+        change(&tasks.0, |tasks| &mut tasks.waiters, |tasks| tasks.running -= 1);
+    }
+}
+
 impl TaskTracker {
     pub(super) fn new() -> Self {
         Self::default()
     }
 
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.lock().unwrap().running += 1;
-        let tasks = self.clone();
+        let counted = self.token();
         let mut task = Box::pin(task);
         drop(shuttle::future::spawn(async move {
             poll_fn(|context| match task.as_mut().poll(context) {
@@ -224,8 +210,14 @@ impl TaskTracker {
             })
             .await;
             drop(task);
-            change(&tasks.0, |tasks| &mut tasks.waiters, |tasks| tasks.running -= 1);
+            drop(counted);
         }));
+    }
+
+    /// Counts as a task until it is dropped.
+    pub(super) fn token(&self) -> Running {
+        self.0.lock().unwrap().running += 1;
+        Running(self.clone())
     }
 
     pub(super) fn close(&self) {
