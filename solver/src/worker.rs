@@ -156,6 +156,15 @@ pub enum FailedSubject {
     Content(usize),
 }
 
+/// Directories that outlive builds, by what steps that mount them call them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CacheName {
+    /// Name given by the client.
+    pub id: String,
+    /// Whether it is those that began as copies of some result, or the ones that began empty.
+    pub seeded: bool,
+}
+
 /// Paths under a result whose content a key depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ContentSelector {
@@ -458,6 +467,11 @@ pub trait Worker: Send + Sync + 'static {
     /// Gets the files of a result that are still elsewhere. It is no failure of the build if they cannot be had: what
     /// made the result is run instead.
     async fn fetch(&self, _result: &Ref, _context: &CallContext) -> Result<(), WorkerError> {
+        Ok(())
+    }
+
+    /// Makes steps that mount one of these directories from now on begin with a new one. Those that use one now keep it.
+    async fn begin_caches_anew(&self, _caches: Vec<CacheName>) -> Result<(), WorkerError> {
         Ok(())
     }
 

@@ -213,6 +213,29 @@ fn steps_run_again_when_they_are_told_to() -> anyhow::Result<()> {
 }
 
 #[test]
+fn cache_mounts_begin_anew_where_caches_are_ignored() -> anyhow::Result<()> {
+    let Some(bench) = Bench::open(NEEDS, "")? else {
+        return Ok(());
+    };
+    let dockerfile = |last| {
+        format!(
+            "FROM alpine\nRUN --mount=type=cache,target=/c echo >> /c/n; echo $(wc -l < /c/n) runs\n\
+             RUN --mount=type=cache,target=/c echo >> /c/n; echo $(wc -l < /c/n) runs, {last}\n"
+        )
+    };
+    for (options, last, runs) in [
+        (&[][..], "built", "2 runs, built"),
+        (&[], "changed", "3 runs, changed"),
+        (&["--no-cache"], "changed", "2 runs, changed"),
+        (&[], "again", "3 runs, again"),
+    ] {
+        let progress = bench.build(&dockerfile(last), options)?;
+        expect_log(&progress, "[3/3] RUN", &[runs]).with_context(|| format!("{options:?}, {last}"))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn secrets_come_from_files_and_variables_and_stay_out_of_the_image() -> anyhow::Result<()> {
     let Some(bench) = Bench::open(NEEDS, "")? else {
         return Ok(());

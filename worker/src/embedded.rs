@@ -42,8 +42,9 @@ use cairn_session::SessionManager;
 use cairn_solver::llb::{GitSource, HttpSource, Op, SourceOp, Vertex};
 use cairn_solver::progress::StatusGuard;
 use cairn_solver::worker::{
-    AttestationChain, CallContext, ChecksumRequest, Comparison, ContentSelector, Execution, FileStat, ImageQuery,
-    NO_CONTENT, NO_KEY, Ref, ResolvedImage, ResolvedSource, ResultId, SourceMeta, Worker, WorkerError, WorkerInfo,
+    AttestationChain, CacheName, CallContext, ChecksumRequest, Comparison, ContentSelector, Execution, FileStat,
+    ImageQuery, NO_CONTENT, NO_KEY, Ref, ResolvedImage, ResolvedSource, ResultId, SourceMeta, Worker, WorkerError,
+    WorkerInfo,
 };
 use cairn_solver::{Device, Digest, Platform};
 use tokio::sync::Notify;
@@ -432,6 +433,14 @@ impl Worker for EmbeddedWorker {
 
     async fn fetch(&self, result: &Ref, context: &CallContext) -> Result<(), WorkerError> {
         self.fetch_result(result, context).await
+    }
+
+    async fn begin_caches_anew(&self, caches: Vec<CacheName>) -> Result<(), WorkerError> {
+        let layers = self.0.layers.clone();
+        let begun = tokio::task::spawn_blocking(move || layers.begin_caches_anew(&caches)).await;
+        begun
+            .map_err(|error| WorkerError::Failed(format!("internal error: beginning caches anew: {error}")))?
+            .map_err(|error| failed(&error))
     }
 
     async fn compare(

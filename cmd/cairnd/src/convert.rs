@@ -140,7 +140,8 @@ fn range(range: &SourceRange) -> pb::Range {
 pub(crate) fn warning_from_wire(wire: cairn_proto::gateway::WarnRequest) -> Warning {
     let number = |n: i32| u32::try_from(n).unwrap_or(0);
     Warning {
-        level: wire.level,
+        // Clients that do not choose a level mean the ordinary one.
+        level: if wire.level == 0 { 1 } else { wire.level },
         short: wire.short,
         detail: wire.detail,
         url: wire.url,
@@ -290,5 +291,21 @@ pub(crate) fn stat(stat: FileStat) -> fsutil::Stat {
             .into_iter()
             .map(|(name, value)| (name, value.into()))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::warning_from_wire;
+
+    #[test]
+    fn warnings_without_a_level_are_ordinary_ones() {
+        for (sent, level) in [(0, 1), (1, 1), (3, 3)] {
+            let warning = cairn_proto::gateway::WarnRequest {
+                level: sent,
+                ..Default::default()
+            };
+            assert_eq!(warning_from_wire(warning).level, level);
+        }
     }
 }

@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use load::Loaded;
 pub use step::Step;
 
 use super::Engine;
@@ -204,11 +205,15 @@ impl Build {
     pub(super) async fn load(&self, definition: &Definition) -> Result<Option<Want>, SolveError> {
         let admitted = self.inner.admit(definition).await?;
         let definition = admitted.as_ref().unwrap_or(definition);
-        if definition.size() > LARGE_DEFINITION {
+        let loaded = if definition.size() > LARGE_DEFINITION {
             let (inner, definition) = (self.inner.clone(), definition.clone());
-            self.inner.aside(move || inner.decode_and_load(&definition)).await
+            self.inner.aside(move || inner.decode_and_load(&definition)).await?
         } else {
-            self.inner.decode_and_load(definition)
+            self.inner.decode_and_load(definition)?
+        };
+        match loaded {
+            None => Ok(None),
+            Some(loaded) => self.inner.begin_caches_anew(loaded).await.map(Some),
         }
     }
 

@@ -70,6 +70,8 @@ pub struct Applied {
     /// [`super::settle`]; the empty path is the layer directory itself. Those that replace what the same layer
     /// deletes are not among them: they have nothing below to look like.
     pub implied: BTreeSet<PathBuf>,
+    /// Directories in which something is marked as deleted, for [`super::are_below`].
+    pub marked: BTreeSet<PathBuf>,
 }
 
 /// Unpacks the uncompressed layer `tar` into the empty directory `root`, in overlay form. Reads the stream to its end.
@@ -225,8 +227,11 @@ impl<'a> Unpacker<'a> {
             // A whiteout is about the layers below: what this layer brings itself stays, alone.
             Ok(metadata) if metadata.is_dir() => self.make_opaque(&real, &entry.path),
             Ok(_) => Ok(()),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => at::mknod(&parent.fd, deleted, libc::S_IFCHR, (0, 0))
-                .map_err(ArchiveError::file("white out", &entry.path)),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                self.applied.marked.insert(parent.real.clone());
+                at::mknod(&parent.fd, deleted, libc::S_IFCHR, (0, 0))
+                    .map_err(ArchiveError::file("white out", &entry.path))
+            }
             Err(err) => Err(ArchiveError::file("stat", &entry.path)(err)),
         }
     }

@@ -406,5 +406,6 @@ pub(super) fn unpack(
     }
     Ok(Unpacked::Whole {
         implied: applied.implied,
+        marked: applied.marked,
     })
 }

@@ -51,7 +51,8 @@ const MAX_SPEED: usize = 200 << 10;
 /// What is passed on of the rest when the step fails.
 const TAIL: usize = 256 << 10;
 
-/// Passes output on until a limit is met; says so then, and keeps the end for the case that the step fails.
+/// Passes output on as far as the limits allow; says so where some is left out, and keeps the end of that for the case that
+/// the step fails.
 pub(super) struct LogSink {
     progress: VertexProgress,
     limits: LogLimits,
@@ -61,9 +62,11 @@ pub(super) struct LogSink {
 
 #[derive(Default)]
 struct State {
-    passed: usize,
-    /// Set once a limit was met.
-    is_clipped: bool,
+    /// Bytes of the output, passed on or not.
+    written: usize,
+    /// Whether the last of it was not passed on.
+    is_clipping: bool,
+    /// The end of what was not passed on since then.
     tail: VecDeque<(OutputStream, Bytes)>,
     tail_size: usize,
 }
@@ -88,15 +91,15 @@ impl LogSink {
         }
     }
 
-    /// Why no more may be passed on.
-    fn limit(&self, passed: usize) -> Option<String> {
+    /// How much may have been written by now, and what says so.
+    fn limit(&self) -> Option<(usize, String)> {
         // The first second's worth is free, or short steps would be clipped at once.
-        let seconds = self.started.elapsed().as_secs() + 1;
-        let allowed = |speed: usize| speed.saturating_mul(usize::try_from(seconds).unwrap_or(usize::MAX));
-        match (self.limits.size, self.limits.speed) {
-            (Some(size), _) if passed > size => Some(in_words(size)),
-            (_, Some(speed)) if passed > allowed(speed) => Some(format!("{}/s", in_words(speed))),
-            _ => None,
+        let seconds = usize::try_from(self.started.elapsed().as_secs() + 1).unwrap_or(usize::MAX);
+        let by_speed = self.limits.speed.map(|speed| (speed.saturating_mul(seconds), speed));
+        match (self.limits.size, by_speed) {
+            (Some(size), Some((allowed, _))) if allowed > size => Some((size, in_words(size))),
+            (_, Some((allowed, speed))) => Some((allowed, format!("{}/s", in_words(speed)))),
+            (size, None) => size.map(|size| (size, in_words(size))),
         }
     }
 }
@@ -111,20 +114,26 @@ fn in_words(bytes: usize) -> String {
 }
 
 impl OutputSink for LogSink {
-    fn output(&self, stream: OutputStream, data: Bytes) {
+    fn output(&self, stream: OutputStream, mut data: Bytes) {
         let mut state = self.state.lock();
-        if !state.is_clipped {
-            match self.limit(state.passed + data.len()) {
-                None => {
-                    state.passed += data.len();
-                    return self.progress.log(stream.number(), data);
-                }
-                Some(limit) => {
-                    state.is_clipped = true;
-                    let note = format!("[output clipped, log limit {limit} reached]\n");
-                    self.progress.log(OutputStream::Stderr.number(), note.into());
-                }
-            }
+        let before = state.written;
+        state.written = before.saturating_add(data.len());
+        let limit = self.limit().filter(|(allowed, _)| state.written > *allowed);
+        let Some((allowed, name)) = limit else {
+            // A step that was too fast for a while is heard again: what it says now is worth more than what it said then.
+            *state = State {
+                written: state.written,
+                ..State::default()
+            };
+            return self.progress.log(stream.number(), data);
+        };
+        let mut passed = data.split_to(allowed.saturating_sub(before).min(data.len())).to_vec();
+        if !state.is_clipping {
+            state.is_clipping = true;
+            passed.extend_from_slice(format!("\n[output clipped, log limit {name} reached]\n").as_bytes());
+        }
+        if !passed.is_empty() {
+            self.progress.log(stream.number(), passed.into());
         }
         state.tail_size += data.len();
         state.tail.push_back((stream, data));
@@ -183,6 +192,25 @@ mod tests {
             sink.output(OutputStream::Stdout, Bytes::from(vec![b'x'; 64 << 10]));
         }
         assert_eq!(logged(&events).len(), 50 * (64 << 10));
+    }
+
+    #[test]
+    fn a_step_that_was_too_fast_for_a_while_is_heard_again() {
+        let events = Arc::new(EventLog::default());
+        let limits = LogLimits {
+            size: Some(1 << 20),
+            speed: Some(100),
+        };
+        let mut sink = LogSink::new(VertexProgress::new(Digest::sha256(b"v"), events.clone()), limits);
+        sink.output(OutputStream::Stdout, Bytes::from(vec![b'x'; 130]));
+        let clipped = [&[b'x'; 100][..], b"\n[output clipped, log limit 100B/s reached]\n"].concat();
+        assert_eq!(logged(&events), clipped);
+        sink.output(OutputStream::Stdout, Bytes::from_static(b"unheard"));
+        assert_eq!(logged(&events), clipped);
+        sink.started -= std::time::Duration::from_secs(5);
+        sink.output(OutputStream::Stdout, Bytes::from_static(b"heard"));
+        sink.finish(true);
+        assert_eq!(logged(&events), [&clipped[..], b"heard"].concat());
     }
 
     #[test]

@@ -106,8 +106,23 @@ const MASKED: [&str; 12] = [
 /// Paths that cannot be written.
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Devices of the host that an unconfined process gets, if they exist.
-const HOST_DEVICES: [&str; 4] = ["/dev/fuse", "/dev/kvm", "/dev/loop-control", "/dev/net/tun"];
+/// Character devices that an unconfined process finds, with their numbers: what is behind one may only be there once it
+/// is opened.
+const CHARACTER_DEVICES: [(&str, i64, i64); 6] = [
+    ("/dev/kmsg", 1, 11),
+    ("/dev/net/tun", 10, 200),
+    ("/dev/cuse", 10, 203),
+    ("/dev/fuse", 10, 229),
+    ("/dev/kvm", 10, 232),
+    ("/dev/loop-control", 10, 237),
+];
+
+/// The number of loop devices among block devices.
+const LOOP_MAJOR: i64 = 7;
+/// How many loop devices an unconfined process finds besides those that the host has.
+const MORE_LOOPS: i64 = 8;
+/// Most of all.
+const MAX_LOOPS: i64 = 256;
 
 /// Docker's default profile for processes without privileges, but for the architectures.
 const SECCOMP: &str = include_str!("seccomp.json");
@@ -195,18 +210,19 @@ fn run(process: &ProcessSpec) -> Result<Process, OciSpecError> {
         .build()
 }
 
-/// Inheritable and ambient sets are always empty: files with inheritable capabilities must not gain by them.
+/// In the sandbox, inheritable and ambient sets are empty: files with inheritable capabilities must not gain by them. An
+/// unconfined process has all of them also as another user than root.
 fn capabilities(security: SecurityMode) -> Result<oci_spec::runtime::LinuxCapabilities, OciSpecError> {
-    let held: Capabilities = match security {
-        SecurityMode::Sandbox => CAPABILITIES.into_iter().collect(),
-        SecurityMode::Insecure => own_capabilities(),
+    let (held, inherited): (Capabilities, Capabilities) = match security {
+        SecurityMode::Sandbox => (CAPABILITIES.into_iter().collect(), Capabilities::new()),
+        SecurityMode::Insecure => (own_capabilities(), own_capabilities()),
     };
     LinuxCapabilitiesBuilder::default()
         .bounding(held.clone())
         .effective(held.clone())
         .permitted(held)
-        .inheritable(Capabilities::new())
-        .ambient(Capabilities::new())
+        .inheritable(inherited.clone())
+        .ambient(inherited)
         .build()
 }
 
@@ -283,24 +299,38 @@ fn device_rules(security: SecurityMode) -> Result<Vec<LinuxDeviceCgroup>, OciSpe
     ])
 }
 
+/// What an unconfined process finds in `/dev` beside what everybody does.
 fn host_devices() -> Result<Vec<LinuxDevice>, OciSpecError> {
-    let mut devices = Vec::new();
-    for path in HOST_DEVICES {
-        let Ok(stat) = rustix::fs::stat(path) else { continue };
-        if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::CharacterDevice {
-            continue;
-        }
-        let device = LinuxDeviceBuilder::default()
+    let device = |path: &str, kind, major, minor| {
+        LinuxDeviceBuilder::default()
             .path(path)
-            .typ(LinuxDeviceType::C)
-            .major(i64::from(rustix::fs::major(stat.st_rdev)))
-            .minor(i64::from(rustix::fs::minor(stat.st_rdev)))
+            .typ(kind)
+            .major(major)
+            .minor(minor)
             .file_mode(0o666u32)
             .uid(0u32)
-            .gid(0u32);
-        devices.push(device.build()?);
-    }
-    Ok(devices)
+            .gid(0u32)
+            .build()
+    };
+    let characters = CHARACTER_DEVICES
+        .into_iter()
+        .map(|(path, major, minor)| device(path, LinuxDeviceType::C, major, minor));
+    // A free one is made when it is asked for, but its file is not, as this is no file system that the kernel fills.
+    let loops =
+        (0..loop_count()).map(|minor| device(&format!("/dev/loop{minor}"), LinuxDeviceType::B, LOOP_MAJOR, minor));
+    characters.chain(loops).collect()
+}
+
+fn loop_count() -> i64 {
+    let Ok(blocks) = std::fs::read_dir("/sys/block") else {
+        return MORE_LOOPS;
+    };
+    let names = blocks
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let numbers = names.filter_map(|name| name.strip_prefix("loop")?.parse::<i64>().ok());
+    let known = numbers.max().map_or(0, |last| last.saturating_add(1));
+    known.saturating_add(MORE_LOOPS).min(MAX_LOOPS)
 }
 
 fn limits(builder: LinuxResourcesBuilder, resources: &LinuxResources) -> Result<LinuxResourcesBuilder, OciSpecError> {

@@ -97,8 +97,11 @@ impl Step {
         match self.op {
             Op::Add => now | bits,
             Op::Remove => now & !bits,
-            // Setting clears set-id bits too, but the sticky bit only if it is named.
-            Op::Set => now & !(self.who & ALL) | bits,
+            // Setting clears set-id bits too, unless it copies, but the sticky bit only if it is named.
+            Op::Set => match self.what {
+                What::Bits { .. } => now & !(self.who & ALL) | bits,
+                What::Copy(_) => now & !(self.who & 0o777) | bits,
+            },
         }
     }
 }
@@ -202,6 +205,8 @@ mod tests {
             ("a=rx", 0o1777, true, 0o1555),
             ("=rwx", 0, false, 0o777),
             ("u=g", 0o2750, false, 0o2550),
+            ("g=u", 0o2755, true, 0o2775),
+            ("ugo=u", 0o7700, true, 0o7777),
         ];
         for (change, before, is_dir, after) in rows {
             let parsed = ModeChange::parse(change).unwrap();

@@ -3,11 +3,12 @@
 //! A directory is asked for by a key. Several may exist under one, since users who do not share get one each; which of
 //! them a later user gets does not matter to him. Keys come from clients and are only ever hashed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_solver::llb::CacheSharing;
+use cairn_solver::worker::CacheName;
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, futures::Notified};
@@ -15,7 +16,7 @@ use tokio::sync::{Notify, futures::Notified};
 use super::error::LayerError;
 use super::list::LayerList;
 use super::metadata::CACHE_DIRS;
-use super::record::{CacheDirRecord, random_hex};
+use super::record::{CacheDirRecord, LayerId, random_hex};
 use super::seed::copy_tree;
 use super::store::LayerStore;
 use crate::sys::{Root, at};
@@ -36,15 +37,19 @@ pub struct CacheRequest {
 impl CacheRequest {
     /// Hash of what names the directories. Whoever locks several does so in this order.
     pub(crate) fn key(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&(self.id.len() as u64).to_le_bytes());
-        hasher.update(self.id.as_bytes());
-        for layer in self.seed.iter().flat_map(|seed| seed.ids()) {
-            hasher.update(layer.as_str().as_bytes());
-            hasher.update(b"\n");
-        }
-        hex::encode(&hasher.finalize().as_bytes()[..16])
+        hash(&self.id, self.seed.iter().flat_map(|seed| seed.ids()))
     }
+}
+
+fn hash<'a>(id: &str, seed: impl Iterator<Item = &'a LayerId>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(id.len() as u64).to_le_bytes());
+    hasher.update(id.as_bytes());
+    for layer in seed {
+        hasher.update(layer.as_str().as_bytes());
+        hasher.update(b"\n");
+    }
+    hex::encode(&hasher.finalize().as_bytes()[..16])
 }
 
 /// A cache directory in use; given back when dropped.
@@ -70,7 +75,7 @@ impl CacheDir {
 
 impl Drop for CacheDir {
     fn drop(&mut self) {
-        self.store.inner.cache_dirs.give_back(&self.name);
+        self.store.give_back(&self.name);
     }
 }
 
@@ -86,6 +91,8 @@ impl std::fmt::Debug for LayerStore {
 #[derive(Default)]
 pub(super) struct CacheDirs {
     uses: Mutex<HashMap<String, Use>>,
+    /// Those in use that have no record any more: they go when they are given back.
+    unrecorded: Mutex<HashSet<String>>,
     freed: Notify,
     /// One at a time chooses or makes a directory under a key, so that sharers find what the first one makes.
     gates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -116,16 +123,22 @@ impl CacheDirs {
         self.uses.lock().contains_key(name)
     }
 
-    fn give_back(&self, name: &str) {
+    /// Whether the directory is to go now.
+    fn give_back(&self, name: &str) -> bool {
         let mut uses = self.uses.lock();
-        match uses.get_mut(name) {
-            Some(Use::Shared(count)) if *count > 1 => *count -= 1,
+        let is_last = match uses.get_mut(name) {
+            Some(Use::Shared(count)) if *count > 1 => {
+                *count -= 1;
+                false
+            }
             _ => {
                 uses.remove(name);
+                true
             }
-        }
+        };
         drop(uses);
         self.freed.notify_waiters();
+        is_last && self.unrecorded.lock().remove(name)
     }
 
     fn gate(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -164,6 +177,58 @@ impl LayerStore {
             }
             freed.await;
         }
+    }
+
+    /// Has whoever asks for one of these directories from now on get a new one. Those in use now go when they are given
+    /// back.
+    pub(crate) fn begin_caches_anew(&self, caches: &[CacheName]) -> Result<(), LayerError> {
+        let (seeded, empty): (Vec<&CacheName>, _) = caches.iter().partition(|cache| cache.seeded);
+        let hashes = |names: Vec<&CacheName>| -> HashSet<String> {
+            let hashes = names.iter().map(|name| hash(&name.id, std::iter::empty()));
+            hashes.collect()
+        };
+        let (seeded, empty) = (hashes(seeded), hashes(empty));
+        let is_meant = |record: &CacheDirRecord| match &record.seeded_name {
+            Some(name) => seeded.contains(name),
+            None => empty.contains(&record.key),
+        };
+        let mut unused = Vec::new();
+        {
+            let uses = self.inner.cache_dirs.uses.lock();
+            let known: Vec<(String, CacheDirRecord)> = self.inner.db.all(CACHE_DIRS)?;
+            let meant = known.into_iter().filter(|(_, record)| is_meant(record));
+            let names: Vec<String> = meant.map(|(name, _)| name).collect();
+            self.inner
+                .db
+                .write(|changes| names.iter().try_for_each(|name| changes.remove(CACHE_DIRS, name)))?;
+            let mut unrecorded = self.inner.cache_dirs.unrecorded.lock();
+            for name in names {
+                if uses.contains_key(&name) {
+                    unrecorded.insert(name);
+                } else {
+                    unused.push(name);
+                }
+            }
+        }
+        // Whoever waited for one of them makes one now.
+        self.inner.cache_dirs.freed.notify_waiters();
+        unused.iter().try_for_each(|name| self.discard_cache_dir(name))
+    }
+
+    fn give_back(&self, name: &str) {
+        if self.inner.cache_dirs.give_back(name)
+            && let Err(error) = self.discard_cache_dir(name)
+        {
+            // The next start deletes what has no record.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a cache directory that is to go stays"
+            );
+        }
+    }
+
+    fn discard_cache_dir(&self, name: &str) -> Result<(), LayerError> {
+        self.inner.background.discard(&self.inner.dirs.caches.join(name))
     }
 
     /// Picks a directory and marks it as used.
@@ -214,7 +279,7 @@ impl LayerStore {
                 store: self.clone(),
             }),
             Err(error) => {
-                self.inner.cache_dirs.give_back(&name);
+                self.give_back(&name);
                 Err(error)
             }
         }
@@ -235,6 +300,7 @@ impl LayerStore {
             let now = Timestamp::now();
             let record = CacheDirRecord {
                 key,
+                seeded_name: request.seed.is_some().then(|| hash(&request.id, std::iter::empty())),
                 description: request.description.clone(),
                 size: None,
                 created: now,
@@ -250,7 +316,7 @@ impl LayerStore {
                 .insert(name.clone(), first_use(request.sharing));
             let recorded = store.inner.db.write(|changes| changes.put(CACHE_DIRS, &name, &record));
             if let Err(error) = recorded {
-                store.inner.cache_dirs.give_back(&name);
+                store.give_back(&name);
                 return Err(error);
             }
             store.open_cache_dir(name)

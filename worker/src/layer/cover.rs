@@ -2,8 +2,9 @@
 //!
 //! Where a directory is in several layers of a mount, overlay looks at each of its entries and leaves out what is
 //! deleted. A directory that is in one layer only is listed as it is, with its marks of deletion, which then cannot be
-//! looked up. That happens when layers are taken from the ones below them, as a difference does; so such a layer gets a
-//! *cover*: the directories that hold marks, empty, to be mounted right below it.
+//! looked up. That happens when layers are taken from the ones below them, as a difference does, and in images that delete
+//! what they never had; so such a layer gets a *cover*: the directories that hold marks, empty, to be mounted right below
+//! it.
 
 use std::io;
 use std::path::PathBuf;

@@ -171,6 +171,9 @@ pub struct ResultRecord {
 pub(super) struct CacheDirRecord {
     /// Hash of the name it is asked for by.
     pub key: String,
+    /// Hash of the name alone, if there was content from the beginning, which is in `key` as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeded_name: Option<String>,
     /// For people.
     pub description: String,
     /// Bytes on disk when it was last given back.

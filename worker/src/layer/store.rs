@@ -85,9 +85,12 @@ impl Dirs {
     }
 
     pub(super) fn layer_cover(&self, id: &LayerId) -> PathBuf {
-        self.layer(id).join("cover")
+        self.layer(id).join(COVER)
     }
 }
+
+/// What the cover of a layer is called, beside its files.
+pub(super) const COVER: &str = "cover";
 
 /// Layers, results and cache directories of one daemon, on disk.
 ///

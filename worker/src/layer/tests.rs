@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cairn_solver::Digest;
 use cairn_solver::llb::CacheSharing;
+use cairn_solver::worker::CacheName;
 
 use super::*;
 use crate::archive::{self, ApplyOptions, ArchiveError, Entry, EntryKind, Mtime, TarWriter};
@@ -79,6 +80,7 @@ impl Unpacker for FakeUnpacker {
         }
         Ok(Unpacked::Whole {
             implied: BTreeSet::new(),
+            marked: BTreeSet::new(),
         })
     }
 }
@@ -397,10 +399,52 @@ impl Unpacker for TarUnpacker {
         let below: Vec<&Root> = lowers.iter().flatten().collect();
         match archive::apply(&self.tars[&blob.digest][..], &dir, &ApplyOptions::over(&below)) {
             Err(ArchiveError::MissingLink { .. }) if lowers.is_none() => Ok(Unpacked::NeedsLowers),
-            applied => Ok(Unpacked::Whole {
-                implied: applied?.implied,
-            }),
+            applied => {
+                let applied = applied?;
+                Ok(Unpacked::Whole {
+                    implied: applied.implied,
+                    marked: applied.marked,
+                })
+            }
         }
+    }
+}
+
+#[tokio::test]
+async fn deletions_of_what_is_not_below_are_no_files() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let mut unpacker = TarUnpacker::default();
+    let (file, directory) = (EntryKind::File, EntryKind::Directory);
+    let base = unpacker.add(&[
+        ("d", directory.clone(), 0o700, 0),
+        ("d/.wh.never", file.clone(), 0o644, 0),
+        ("d/there", file.clone(), 0o644, 0),
+        (".wh.never", file.clone(), 0o644, 0),
+    ]);
+    let top = unpacker.add(&[
+        ("d/.wh.there", file.clone(), 0o644, 0),
+        ("e/.wh.never", file.clone(), 0o644, 0),
+    ]);
+    let unpacker: Arc<dyn Unpacker> = Arc::new(unpacker);
+    for (blobs, expected) in [
+        (vec![base.clone()], vec!["d", "d/there"]),
+        (vec![base, top], vec!["d", "e"]),
+    ] {
+        let list = store.add_blobs(&blobs, &describe("pulled")).unwrap();
+        store.ensure_unpacked(&list, &unpacker).await.unwrap();
+        let mounted = store.mount_readonly(&list).unwrap();
+        let mut names = Vec::new();
+        for dir in ["", "d", "e"] {
+            let entries = mounted.root().read_dir(dir).into_iter().flatten();
+            names.extend(entries.map(|entry| Path::new(dir).join(entry.name)));
+        }
+        names.sort();
+        assert_eq!(names, expected.iter().map(Path::new).collect::<Vec<_>>());
+        assert!(names.iter().all(|name| mounted.root().lstat(name).is_ok()));
     }
 }
 
@@ -621,6 +665,53 @@ async fn cve_2024_9675_cache_directories_are_shared_as_asked_and_ids_are_hashed(
         "one is in use"
     );
     drop(locked);
+}
+
+#[tokio::test]
+async fn cache_directories_begin_anew_by_name_and_go_when_nobody_uses_them() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let seeded = CacheRequest {
+        seed: Some(layer(&store, &store.scratch(), write("f", "seed"))),
+        ..request(CacheSharing::Shared)
+    };
+    let name = |seeded| CacheName {
+        id: "../../etc".to_owned(),
+        seeded,
+    };
+    let other = CacheName {
+        id: "other".to_owned(),
+        seeded: false,
+    };
+    let used = store.cache_dir(&request(CacheSharing::Shared)).await.unwrap();
+    let with_seed = store.cache_dir(&seeded).await.unwrap().path().to_owned();
+    store.begin_caches_anew(&[other, name(false)]).unwrap();
+    assert!(used.path().exists(), "it is in use");
+    let new = store.cache_dir(&request(CacheSharing::Shared)).await.unwrap();
+    assert_ne!(new.path(), used.path());
+    assert_eq!(
+        store.cache_dir(&seeded).await.unwrap().path(),
+        with_seed,
+        "that is another"
+    );
+    let path = used.path().to_owned();
+    drop(used);
+    assert!(!path.exists());
+    store.begin_caches_anew(&[name(true)]).unwrap();
+    assert!(!with_seed.exists());
+    let again = store.cache_dir(&request(CacheSharing::Shared)).await.unwrap();
+    assert_eq!(again.path(), new.path(), "the new one stays");
+    drop((new, again));
+    // Whoever waits for one that is locked gets a new one at once.
+    let locked = store.cache_dir(&request(CacheSharing::Locked)).await.unwrap();
+    let wanted = request(CacheSharing::Locked);
+    let mut waiting = Box::pin(store.cache_dir(&wanted));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    store.begin_caches_anew(&[name(false)]).unwrap();
+    assert_ne!(waiting.await.unwrap().path(), locked.path());
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use super::error::LayerError;
 use super::list::LayerList;
 use super::metadata::LAYERS;
 use super::record::{Blob, LayerId, LayerRecord, random_hex};
-use super::store::LayerStore;
+use super::store::{COVER, LayerStore};
 use crate::archive::{self, Settled};
 use crate::sys::{Root, at};
 
@@ -34,6 +34,8 @@ pub enum Unpacked {
     Whole {
         /// Directories that exist only because something lies in them, as [`archive::Applied::implied`].
         implied: BTreeSet<PathBuf>,
+        /// Directories in which something is marked as deleted, as [`archive::Applied::marked`].
+        marked: BTreeSet<PathBuf>,
     },
     /// It refers to files of layers below, which were not given.
     NeedsLowers,
@@ -295,14 +297,22 @@ impl Staged {
             // Somebody who gave up has finished it all the same.
             return Ok(Settled::Fits);
         }
-        let Unpacked::Whole { implied } = &self.unpacked else {
+        let Unpacked::Whole { implied, marked } = &self.unpacked else {
             return Ok(Settled::UnpackAgain);
         };
         let lowers: Vec<&Root> = lowers.iter().collect();
-        archive::settle(&self.root()?, implied, &lowers).map_err(|source| LayerError::Unpack {
+        let settled = archive::settle(&self.root()?, implied, &lowers).map_err(|source| LayerError::Unpack {
             id: self.id.clone(),
             source: source.into(),
-        })
+        })?;
+        // Images may well delete what is not there.
+        if settled == Settled::Fits && !archive::are_below(marked, &lowers) {
+            for dir in marked {
+                let cover = self.dir.join(COVER).join(dir);
+                std::fs::create_dir_all(&cover).map_err(LayerError::io("create", &cover))?;
+            }
+        }
+        Ok(settled)
     }
 }
 

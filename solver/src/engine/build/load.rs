@@ -1,6 +1,6 @@
 //! Taking the vertices of definitions into a build.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,12 +9,21 @@ use parking_lot::RwLockWriteGuard;
 use super::{Inner, Want};
 use crate::SolveError;
 use crate::engine::vertex::Node;
-use crate::llb::{self, Definition, Edge, Graph, SourceFile, SourceLocation, Vertex, VertexDigest};
+use crate::llb::{self, Definition, Edge, Graph, MountKind, Op, SourceFile, SourceLocation, Vertex, VertexDigest};
 use crate::progress::{Event, VertexHeader};
+use crate::worker::CacheName;
+
+/// What is known of a definition whose vertices were taken in.
+pub(in crate::engine) struct Loaded {
+    /// What it asks for.
+    pub(in crate::engine) want: Want,
+    /// Directories that its steps mount and that are to begin anew, before any of them runs.
+    pub(in crate::engine) anew: Vec<CacheName>,
+}
 
 impl Inner {
     /// Decodes a definition, checks that its vertices are allowed, and announces them.
-    pub(super) fn decode_and_load(&self, definition: &Definition) -> Result<Option<Want>, SolveError> {
+    pub(super) fn decode_and_load(&self, definition: &Definition) -> Result<Option<Loaded>, SolveError> {
         let Some(mut graph) = llb::decode(definition)? else {
             return Ok(None);
         };
@@ -22,23 +31,29 @@ impl Inner {
         Ok(Some(self.load(&graph, 0, 0)))
     }
 
-    /// Takes a graph's vertices in and announces those that are new. Returns what it asks for.
+    /// Takes a graph's vertices in and announces those that are new.
     ///
     /// `depth` is in how many nested builds the graph is, and `urgency` the length of the chain that waits for it.
-    pub(in crate::engine) fn load(&self, graph: &Graph, depth: u8, urgency: u32) -> Want {
+    pub(in crate::engine) fn load(&self, graph: &Graph, depth: u8, urgency: u32) -> Loaded {
         let mut nodes = self.nodes.write();
         let first = nodes.in_order.len();
         nodes.in_order.reserve(graph.len());
         nodes.by_digest.reserve(graph.len());
         let mut numbers = Vec::with_capacity(graph.len());
+        let mut anew = BTreeSet::new();
         for index in graph.topological() {
             let vertex = graph.vertex(index);
             let number = match nodes.by_digest.get(&vertex.digest) {
                 Some(&known) => {
-                    nodes.in_order[known as usize].add_metadata(&vertex.metadata, places(graph, &vertex.digest));
+                    let node = &nodes.in_order[known as usize];
+                    if !node.ignore_cache.load(Ordering::Relaxed) {
+                        anew.extend(caches_to_begin_anew(vertex));
+                    }
+                    node.add_metadata(&vertex.metadata, places(graph, &vertex.digest));
                     known
                 }
                 None => {
+                    anew.extend(caches_to_begin_anew(vertex));
                     let number = u32::try_from(nodes.in_order.len()).expect("no build has as many vertices");
                     let inputs = vertex.inputs.iter().map(|edge| want(&numbers, *edge)).collect();
                     let places = places(graph, &vertex.digest);
@@ -73,8 +88,34 @@ impl Inner {
         let nodes = RwLockWriteGuard::downgrade(nodes);
         let new = nodes.in_order[first..].iter();
         self.events.push_all(new.map(|node| Event::Vertex(node.state())));
-        target
+        Loaded {
+            want: target,
+            anew: anew.into_iter().collect(),
+        }
     }
+
+    /// Has the directories of what was taken in begin anew that have to.
+    pub(in crate::engine) async fn begin_caches_anew(&self, loaded: Loaded) -> Result<Want, SolveError> {
+        if !loaded.anew.is_empty() {
+            self.engine.worker.begin_caches_anew(loaded.anew).await?;
+        }
+        Ok(loaded.want)
+    }
+}
+
+/// The directories of a step that ignores what is cached: what earlier runs left in them is cached as well.
+fn caches_to_begin_anew(vertex: &Vertex) -> impl Iterator<Item = CacheName> {
+    let mounts = match &vertex.op {
+        Op::Exec(exec) if vertex.metadata.ignore_cache => exec.mounts.as_slice(),
+        _ => &[],
+    };
+    mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Cache { id, .. } => Some(CacheName {
+            id: id.clone(),
+            seeded: mount.input.is_some(),
+        }),
+        _ => None,
+    })
 }
 
 /// An edge of a graph as the output of a vertex of the build, given the places of the graph's vertices.

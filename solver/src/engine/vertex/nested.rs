@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use super::node::{Identified, Made, Node};
 use crate::SolveError;
 use crate::cache_key::InputPart;
-use crate::engine::build::{Inner, Want};
+use crate::engine::build::{Inner, Loaded, Want};
 use crate::llb::{self, BuildOp, Definition, Graph, Op, SourceOp};
 use crate::worker::WorkerError;
 
@@ -95,7 +95,8 @@ impl Inner {
             None => None,
             Some(mut graph) => {
                 self.check_own_sessions(&graph).map_err(refuse)?;
-                Some(self.take_in(node, &mut graph)?)
+                let loaded = self.take_in(node, &mut graph)?;
+                Some(self.begin_caches_anew(loaded).await?)
             }
         };
         self.report_completed(node, None);
@@ -119,7 +120,7 @@ impl Inner {
         Ok(())
     }
 
-    fn take_in(&self, node: &Arc<Node>, graph: &mut Graph) -> Result<Want, SolveError> {
+    fn take_in(&self, node: &Arc<Node>, graph: &mut Graph) -> Result<Loaded, SolveError> {
         let refuse = |message: String| node.error(WorkerError::Invalid(message));
         self.check(graph)?;
         // Held until the link is there: of two definitions that hold each other, the second to come sees the first.
@@ -134,13 +135,13 @@ impl Inner {
         }
         *definitions += 1;
         let urgency = node.urgency.load(Ordering::Relaxed).saturating_add(1);
-        let want = self.load(graph, node.depth + 1, urgency);
-        if self.leads_to(want.node, node.number) {
+        let loaded = self.load(graph, node.depth + 1, urgency);
+        if self.leads_to(loaded.want.node, node.number) {
             return Err(refuse("a nested build depends on itself".to_owned()));
         }
         // Only the one task that identifies the vertex sets it.
-        let _is_first = node.nested.set(Box::new(want));
-        Ok(want)
+        let _is_first = node.nested.set(Box::new(loaded.want));
+        Ok(loaded)
     }
 
     /// Whether a vertex needs another one, be it through nested builds.

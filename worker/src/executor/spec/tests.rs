@@ -104,7 +104,22 @@ fn ghsa_7236_3392_c5c6_only_insecure_lifts_the_confinement() {
     assert!(linux.cgroups_path().is_none());
     let capabilities = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
     assert_eq!(capabilities.bounding(), &Some(own_capabilities()));
-    assert!(capabilities.inheritable().as_ref().unwrap().is_empty());
+    assert_eq!(capabilities.inheritable(), capabilities.bounding());
+    assert_eq!(capabilities.ambient(), capabilities.bounding());
+    let devices = linux.devices().as_ref().unwrap();
+    for path in [
+        "/dev/kmsg",
+        "/dev/cuse",
+        "/dev/fuse",
+        "/dev/loop-control",
+        "/dev/loop0",
+        "/dev/loop7",
+    ] {
+        assert!(
+            devices.iter().any(|device| device.path() == Path::new(path)),
+            "no {path}"
+        );
+    }
 }
 
 #[test]
