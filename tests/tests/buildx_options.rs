@@ -230,7 +230,7 @@ fn cache_mounts_begin_anew_where_caches_are_ignored() -> anyhow::Result<()> {
         (&[], "again", "3 runs, again"),
     ] {
         let progress = bench.build(&dockerfile(last), options)?;
-        expect_log(&progress, "[3/3] RUN", &[runs]).with_context(|| format!("{options:?}, {last}"))?;
+        expect_log(&progress, "3/3] RUN", &[runs]).with_context(|| format!("{options:?}, {last}"))?;
     }
     Ok(())
 }

@@ -29,6 +29,6 @@ pub use entry::{Device, Entry, EntryKind, Mtime, Segment};
 pub use error::ArchiveError;
 pub use pack::{PackOptions, Times, pack, pack_below};
 pub use reader::{TarReader, is_tar_header};
-pub use settle::{Settled, are_below, settle};
+pub use settle::{Settled, settle};
 pub use whiteout::OverlayXattrs;
 pub use writer::{TarWriter, padding, write_header};

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_solver::Digest;
 use cairn_solver::frontend::{Bridge, FrontendError};
 use cairn_solver::llb::{
     ActionInput, Builder, CopyAction, DecodeError, Definition, FileAction, FileActionKind, FileOp, GitMtime, GitSource,
     HttpSource, OpMetadata, Output, SourceOp, decode,
 };
+use cairn_solver::{Digest, SolveError};
 
 use crate::gofmt;
 use crate::options::Options;
@@ -149,10 +149,19 @@ const DOWNLOAD_TITLE: &str = "[internal] load remote build context";
 pub(super) async fn fetch(bridge: &dyn Bridge, source: &HttpSource) -> Result<(Definition, bool), FrontendError> {
     const HEAD: u64 = 1024;
     let definition = only(SourceOp::Http(source.clone()), DOWNLOAD_TITLE);
-    let head = match bridge.solve(definition.clone()).await? {
-        Some(file) => bridge.read_file(&file, &source.filename, Some((0, HEAD))).await?,
-        None => Bytes::new(),
+    let read = async {
+        match bridge.solve(definition.clone()).await? {
+            Some(file) => bridge.read_file(&file, &source.filename, Some((0, HEAD))).await,
+            None => Ok(Bytes::new()),
+        }
     };
+    let head = read.await.map_err(|error| match error {
+        SolveError::Cancelled => FrontendError::Solve(error),
+        error => FrontendError::For {
+            what: "failed to read downloaded context".to_owned(),
+            source: Box::new(FrontendError::Solve(error)),
+        },
+    })?;
     Ok((definition, is_archive(&head)))
 }
 

@@ -70,7 +70,7 @@ pub struct Applied {
     /// [`super::settle`]; the empty path is the layer directory itself. Those that replace what the same layer
     /// deletes are not among them: they have nothing below to look like.
     pub implied: BTreeSet<PathBuf>,
-    /// Directories in which something is marked as deleted, for [`super::are_below`].
+    /// Directories in which something is marked as deleted.
     pub marked: BTreeSet<PathBuf>,
 }
 

@@ -41,10 +41,3 @@ pub fn settle(root: &Root, implied: &BTreeSet<PathBuf>, lowers: &[&Root]) -> Res
     }
     Ok(Settled::Fits)
 }
-
-/// Whether the layer directories below, topmost first, have all of these directories.
-pub fn are_below(dirs: &BTreeSet<PathBuf>, lowers: &[&Root]) -> bool {
-    let lowers = Lowers::new(lowers);
-    dirs.iter()
-        .all(|dir| lowers.find(dir).is_some_and(|(_, metadata)| metadata.is_dir()))
-}

@@ -432,7 +432,8 @@ async fn deletions_of_what_is_not_below_are_no_files() {
     let unpacker: Arc<dyn Unpacker> = Arc::new(unpacker);
     for (blobs, expected) in [
         (vec![base.clone()], vec!["d", "d/there"]),
-        (vec![base, top], vec!["d", "e"]),
+        (vec![base, top.clone()], vec!["d", "e"]),
+        (vec![top], vec!["d", "e"]),
     ] {
         let list = store.add_blobs(&blobs, &describe("pulled")).unwrap();
         store.ensure_unpacked(&list, &unpacker).await.unwrap();

@@ -219,6 +219,7 @@ impl LayerStore {
         let target = self.inner.dirs.layer(id);
         // What lies there without being recorded is of no use to anybody.
         self.inner.background.discard(&target)?;
+        staged.cover()?;
         std::fs::rename(&staged.dir, &target).map_err(LayerError::io("finish layer", &target))?;
         let boot_id = self.inner.boot_id.clone();
         let found = self.inner.db.write(|changes| {
@@ -297,22 +298,26 @@ impl Staged {
             // Somebody who gave up has finished it all the same.
             return Ok(Settled::Fits);
         }
-        let Unpacked::Whole { implied, marked } = &self.unpacked else {
+        let Unpacked::Whole { implied, .. } = &self.unpacked else {
             return Ok(Settled::UnpackAgain);
         };
         let lowers: Vec<&Root> = lowers.iter().collect();
-        let settled = archive::settle(&self.root()?, implied, &lowers).map_err(|source| LayerError::Unpack {
+        archive::settle(&self.root()?, implied, &lowers).map_err(|source| LayerError::Unpack {
             id: self.id.clone(),
             source: source.into(),
-        })?;
-        // Images may well delete what is not there.
-        if settled == Settled::Fits && !archive::are_below(marked, &lowers) {
-            for dir in marked {
-                let cover = self.dir.join(COVER).join(dir);
-                std::fs::create_dir_all(&cover).map_err(LayerError::io("create", &cover))?;
-            }
-        }
-        Ok(settled)
+        })
+    }
+
+    /// Makes the cover, if something is marked as deleted: images may well delete what is not there, and a layer may be
+    /// in images with other layers below.
+    fn cover(&self) -> Result<(), LayerError> {
+        let Unpacked::Whole { marked, .. } = &self.unpacked else {
+            return Ok(());
+        };
+        marked.iter().try_for_each(|dir| {
+            let cover = self.dir.join(COVER).join(dir);
+            std::fs::create_dir_all(&cover).map_err(LayerError::io("create", &cover))
+        })
     }
 }
 

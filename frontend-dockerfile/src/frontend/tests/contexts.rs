@@ -190,6 +190,8 @@ fn a_file_that_is_no_archive_is_the_dockerfile() {
         text,
         "error: failed to read dockerfile: open context: no such file or directory\n"
     );
+    let (text, _) = with(FakeBridge::new("FROM scratch"), &[("context", "http://h/none")]);
+    assert!(text.starts_with("error: failed to read downloaded context: "), "{text}");
 }
 
 #[test]
