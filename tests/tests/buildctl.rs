@@ -241,7 +241,11 @@ fn caches_and_records_are_kept_shown_and_removed() -> anyhow::Result<()> {
             &["exporting cache to client directory"],
         ),
         ("du", 0, &["RECLAIMABLE", "Total:"]),
-        ("du -v --filter type==exec.cachemount", 0, &["cached mount /kept", "with id \"/kept\""]),
+        (
+            "du -v --filter type==exec.cachemount",
+            0,
+            &["cached mount /kept", "with id \"/kept\""],
+        ),
         (
             "du --filter type=wrong",
             1,

@@ -148,7 +148,11 @@ impl ExecRunner {
         for (index, mount) in request.op.mounts.iter().enumerate() {
             if let MountKind::Cache { id, sharing } = &mount.kind {
                 let seed = request.input(mount)?;
-                let description = format!("cached mount {} from exec {} with id {id:?}", mount.dest, request.command());
+                let description = format!(
+                    "cached mount {} from exec {} with id {id:?}",
+                    mount.dest,
+                    request.command()
+                );
                 wanted.push((
                     index,
                     CacheRequest {
