@@ -57,15 +57,19 @@ fn refusals_are_passed_on() -> anyhow::Result<()> {
     };
     let body = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
     let cases = [
-        ("401 Unauthorized", body, "401"),
-        ("403 Forbidden", body, "403"),
+        (
+            "401 Unauthorized",
+            body,
+            "unexpected status from head request to http://",
+        ),
+        ("403 Forbidden", body, "403 forbidden"),
         (
             "404 Not Found",
             r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#,
             "not found",
         ),
-        ("418 I'm a teapot", "short and stout", "418"),
-        ("500 Internal Server Error", "", "500"),
+        ("418 I'm a teapot", "short and stout", "418 i'm a teapot"),
+        ("500 Internal Server Error", "", "500 internal server error"),
         ("200 OK", "this is no manifest", "manifest"),
     ];
     let servers = cases.map(|(status, body, _)| FixedAnswer::start(status, body));

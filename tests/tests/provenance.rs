@@ -610,5 +610,12 @@ fn records_of_builds_say_how_results_were_made_although_nobody_asked() -> anyhow
     ensure!(file.exists(), "{}", file.display());
     bench.history(&["rm", id])?;
     ensure!(!file.exists(), "the record is gone, its provenance is not");
+
+    bench
+        .build(&["--build-arg", "BUILDKIT_HISTORY_PROVENANCE_V1=1"])?
+        .output()?;
+    let inspected: Value = serde_json::from_str(&bench.history(&["inspect", "--format", "json"])?)?;
+    let kind = &inspected["Attachments"][0]["Type"];
+    ensure!(kind == "https://slsa.dev/provenance/v1", "{inspected}");
     Ok(())
 }

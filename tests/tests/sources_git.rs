@@ -152,8 +152,8 @@ async fn commits_come_by_http_by_every_name() -> anyhow::Result<()> {
             &wrong,
             format!("expected checksum to match abcdef, got {first}"),
         ),
-        (format!("{plain}#:none"), &full, "invalid subdir none".to_owned()),
-        (format!("{plain}#:out"), &full, "invalid subdir out".to_owned()),
+        (format!("{plain}#:none"), &full, "invalid subdir /none".to_owned()),
+        (format!("{plain}#:out"), &full, "invalid subdir /out".to_owned()),
         (
             format!("{plain}#--upload-pack=id"),
             &full,

@@ -1,11 +1,16 @@
 //! Filters on records, in containerd's syntax.
 //!
 //! A filter is a list of terms joined by commas, all of which must hold: `field`, `field==value`, `field!=value` or
-//! `field~=regex`; a field is a path such as `labels."a.b"`. Of several filters one must match.
+//! `field~=regex`; a field is a path such as `labels."a.b"`. Of several filters one must match; an empty one always does.
 
-use crate::service::UsageRecord;
+mod parse;
+
 use cairn_solver::worker::WorkerInfo;
 use regex::Regex;
+
+pub use self::parse::FilterError;
+use self::parse::Parser;
+use crate::service::UsageRecord;
 
 /// A list of filters. An empty one matches everything.
 #[derive(Debug, Default)]
@@ -36,23 +41,13 @@ pub enum Field {
     Text(String),
 }
 
-/// Text that is no filter.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("parse error in filter {filter:?} at character {position}: {message}")]
-pub struct FilterError {
-    filter: String,
-    position: usize,
-    message: String,
-}
-
 impl Filters {
     /// Parses filters.
     ///
     /// # Errors
     /// [`FilterError`] says where.
     pub fn parse(filters: &[String]) -> Result<Self, FilterError> {
-        let parsed = filters.iter().filter(|filter| !filter.trim().is_empty());
-        let parsed = parsed.map(|filter| Parser::new(filter).filter());
+        let parsed = filters.iter().map(|filter| Parser::new(filter).filter());
         Ok(Self(parsed.collect::<Result<_, _>>()?))
     }
 
@@ -61,13 +56,16 @@ impl Filters {
         let holds = |term: &Term| {
             let path: Vec<&str> = term.path.iter().map(String::as_str).collect();
             let value = field(&path);
-            match (&term.test, &value) {
-                (Test::Present, value) => *value != Field::Absent,
-                (Test::Equal(want), Field::Text(value)) => value == want,
-                (Test::NotEqual(want), Field::Text(value)) => value != want,
-                (Test::Matches(regex), Field::Text(value)) => regex.is_match(value),
-                (Test::NotEqual(_), _) => true,
-                _ => false,
+            let text = match &value {
+                Field::Text(text) => text,
+                Field::Absent | Field::Present => "",
+            };
+            match &term.test {
+                Test::Present => value != Field::Absent,
+                Test::Equal(want) => value != Field::Absent && text == want,
+                Test::NotEqual(want) => text != want,
+                // What is not there is like an empty text.
+                Test::Matches(regex) => regex.is_match(text),
             }
         };
         self.0.is_empty() || self.0.iter().any(|terms| terms.iter().all(holds))
@@ -77,11 +75,15 @@ impl Filters {
 /// The fields of a usage record.
 pub fn usage_field(record: &UsageRecord, path: &[&str]) -> Field {
     let flag = |set: bool| if set { Field::Present } else { Field::Absent };
+    let text = |text: String| match text.as_str() {
+        "" => Field::Absent,
+        _ => Field::Text(text),
+    };
     match path {
-        ["id"] => Field::Text(record.id.clone()),
-        ["parents"] => Field::Text(record.parents.join(";")),
-        ["description"] => Field::Text(record.description.clone()),
-        ["type"] => Field::Text(record.record_type.clone()),
+        ["id"] => text(record.id.clone()),
+        ["parents"] => text(record.parents.join(";")),
+        ["description"] => text(record.description.clone()),
+        ["type"] => text(record.record_type.clone()),
         ["inuse"] => flag(record.in_use),
         ["mutable"] => flag(record.mutable),
         ["immutable"] => flag(!record.mutable),
@@ -103,112 +105,6 @@ pub fn worker_field(worker: &WorkerInfo, path: &[&str]) -> Field {
     }
 }
 
-struct Parser<'a> {
-    text: &'a str,
-    at: usize,
-}
-
-impl<'a> Parser<'a> {
-    fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
-    }
-
-    fn rest(&self) -> &'a str {
-        &self.text[self.at..]
-    }
-
-    fn error(&self, message: impl Into<String>) -> FilterError {
-        FilterError {
-            filter: self.text.to_owned(),
-            position: self.text[..self.at].chars().count(),
-            message: message.into(),
-        }
-    }
-
-    fn eat(&mut self, token: &str) -> bool {
-        let found = self.rest().starts_with(token);
-        if found {
-            self.at += token.len();
-        }
-        found
-    }
-
-    fn filter(mut self) -> Result<Vec<Term>, FilterError> {
-        let mut terms = vec![self.term()?];
-        while self.eat(",") {
-            terms.push(self.term()?);
-        }
-        if self.rest().is_empty() {
-            Ok(terms)
-        } else {
-            Err(self.error("expected \",\" or the end"))
-        }
-    }
-
-    fn term(&mut self) -> Result<Term, FilterError> {
-        let mut path = vec![self.word("a field name", |c| c.is_alphanumeric() || matches!(c, '_' | '-'))?];
-        while self.eat(".") {
-            path.push(self.word("a field name", |c| c.is_alphanumeric() || matches!(c, '_' | '-' | '/'))?);
-        }
-        let value = |parser: &mut Self| parser.word("a value", |c| c != ',' && c != '"');
-        let test = match self.operator()? {
-            "==" => Test::Equal(value(self)?),
-            "!=" => Test::NotEqual(value(self)?),
-            "~=" => {
-                let pattern = value(self)?;
-                Test::Matches(Regex::new(&pattern).map_err(|error| self.error(error.to_string()))?)
-            }
-            _ => Test::Present,
-        };
-        Ok(Term { path, test })
-    }
-
-    /// One of the operators, as long as it goes; none where there is no test.
-    fn operator(&mut self) -> Result<&'a str, FilterError> {
-        let rest = self.rest();
-        let end = rest.find(|c| !matches!(c, '=' | '!' | '~')).unwrap_or(rest.len());
-        let operator = &rest[..end];
-        if !matches!(operator, "" | "==" | "!=" | "~=") {
-            return Err(self.error(format!("unsupported operator {operator:?}")));
-        }
-        self.at += end;
-        Ok(operator)
-    }
-
-    /// A quoted text, or the longest run of `allowed` characters.
-    fn word(&mut self, what: &str, allowed: impl Fn(char) -> bool) -> Result<String, FilterError> {
-        if self.eat("\"") {
-            return self.quoted();
-        }
-        let rest = self.rest();
-        let end = rest.find(|c| !allowed(c)).unwrap_or(rest.len());
-        if end == 0 {
-            return Err(self.error(format!("expected {what}")));
-        }
-        self.at += end;
-        Ok(rest[..end].to_owned())
-    }
-
-    fn quoted(&mut self) -> Result<String, FilterError> {
-        let mut text = String::new();
-        let mut escaped = false;
-        for (offset, c) in self.rest().char_indices() {
-            match c {
-                '"' if !escaped => {
-                    self.at += offset + 1;
-                    return Ok(text);
-                }
-                '\\' if !escaped => escaped = true,
-                c => {
-                    text.push(c);
-                    escaped = false;
-                }
-            }
-        }
-        Err(self.error("a quote that does not end"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +113,7 @@ mod tests {
         let filters: Vec<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
         Ok(Filters::parse(&filters)?.matches(|path| match path {
             ["type"] => Field::Text("regular".to_owned()),
+            ["description"] => Field::Text("copy /a/b".to_owned()),
             ["labels", "a.b"] => Field::Text("x,y".to_owned()),
             ["mutable"] => Field::Present,
             _ => Field::Absent,
@@ -234,28 +131,50 @@ mod tests {
             (&["mutable"], true),
             (&["inuse"], false),
             (&["type==regular,mutable"], true),
+            (&["type == regular, mutable"], true),
             (&["type==regular,inuse"], false),
             (&["inuse", "mutable"], true),
+            (&["inuse", ""], true),
             (&["labels.\"a.b\"==\"x,y\""], true),
+            (&["description~=/\\/a\\/b$/"], true),
+            (&["description~=|copy /a|"], true),
+            (&["description~=\"^copy \\x2fa\\057b$\""], true),
+            (&["parents~=^$"], true),
+            (&["parents!=x"], true),
+            (&["parents==x"], false),
+            (&["mutable!=x"], true),
+            (&["mutable==x"], false),
         ] {
             assert_eq!(matches(filters), Ok(want), "{filters:?}");
         }
     }
 
     #[test]
-    fn nonsense_is_refused() {
-        for filter in [
-            "==x",
-            "type==",
-            "type~=(",
-            "type==\"x",
-            "a b",
-            "type=x",
-            "type===x",
-            "type=!x",
-            "a.,b",
+    fn records_have_no_empty_fields() {
+        let record = UsageRecord {
+            id: "a".to_owned(),
+            mutable: false,
+            in_use: false,
+            size: 0,
+            parents: Vec::new(),
+            created_at: std::time::SystemTime::UNIX_EPOCH,
+            last_used_at: None,
+            usage_count: 1,
+            description: String::new(),
+            record_type: "regular".to_owned(),
+            shared: false,
+        };
+        for (path, want) in [
+            ("id", Field::Text("a".to_owned())),
+            ("parents", Field::Absent),
+            ("description", Field::Absent),
+            ("type", Field::Text("regular".to_owned())),
+            ("private", Field::Present),
+            ("shared", Field::Absent),
+            ("immutable", Field::Present),
+            ("other", Field::Absent),
         ] {
-            assert!(matches(&[filter]).is_err(), "{filter}");
+            assert_eq!(usage_field(&record, &[path]), want, "{path}");
         }
     }
 }

@@ -15,6 +15,7 @@ pub struct NetworkError {
     text: String,
     is_connect: bool,
     is_builder: bool,
+    is_mistrust: bool,
 }
 
 impl NetworkError {
@@ -22,13 +23,15 @@ impl NetworkError {
     /// redirected, is left out: it may hold a signature.
     pub(crate) fn new(url: &Url, error: reqwest::Error) -> Self {
         let system = system_error(&error).filter(|_| error.is_connect());
-        match system.map(|system| refused(url, system)) {
-            Some(text) => Self {
-                text,
-                is_connect: true,
-                is_builder: false,
-            },
-            None => Self::during(error),
+        let Some(system) = system else {
+            return Self::during(error);
+        };
+        let tls = tls_error(system).and_then(|error| tls_words(url, error));
+        Self {
+            is_connect: true,
+            is_builder: false,
+            is_mistrust: tls.is_some(),
+            text: tls.unwrap_or_else(|| refused(url, system)),
         }
     }
 
@@ -40,7 +43,13 @@ impl NetworkError {
             text,
             is_connect,
             is_builder,
+            is_mistrust: false,
         }
+    }
+
+    /// Whether the two sides do not want to speak to each other, which trying again does not change.
+    pub(crate) const fn is_mistrust(&self) -> bool {
+        self.is_mistrust
     }
 
     /// Whether there was no connection at all.
@@ -65,6 +74,55 @@ fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
     found
 }
 
+/// What the handshake failed of, if it did.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// A handshake that one of the two sides ended; `None` for what has no well-known words.
+fn tls_words(url: &Url, error: &rustls::Error) -> Option<String> {
+    use rustls::{CertificateError, Error, InvalidMessage};
+
+    let host = url.host_str().unwrap_or_default();
+    let certificate = match error {
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            let words = "http: server gave HTTP response to HTTPS client: \
+                         tls: first record does not look like a TLS handshake";
+            return Some(words.to_owned());
+        }
+        Error::AlertReceived(alert) => return Some(format!("remote error: tls: {}", spaced(&format!("{alert:?}")))),
+        Error::InvalidCertificate(certificate) => certificate,
+        _ => return None,
+    };
+    let words = match certificate {
+        CertificateError::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => "certificate has expired or is not yet valid".to_owned(),
+        CertificateError::NotValidForNameContext { presented, .. } if !presented.is_empty() => {
+            format!("certificate is valid for {}, not {host}", presented.join(", "))
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("certificate is not valid for any names, but wanted to match {host}")
+        }
+        _ => return None,
+    };
+    Some(format!("tls: failed to verify certificate: x509: {words}"))
+}
+
+/// `BadCertificate` as `bad certificate`.
+fn spaced(name: &str) -> String {
+    let mut words = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.extend(c.to_lowercase());
+    }
+    words
+}
+
 /// A connection that there was none of.
 fn refused(url: &Url, error: &io::Error) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -84,7 +142,56 @@ fn refused(url: &Url, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage};
+
     use super::*;
+
+    #[test]
+    fn handshakes_that_fail_are_told_in_known_words() {
+        let url = Url::parse("https://registry.test:5000/v2/").unwrap();
+        let for_names = |presented: &[&str]| CertificateError::NotValidForNameContext {
+            expected: "registry.test".try_into().unwrap(),
+            presented: presented.iter().map(|&name| name.to_owned()).collect(),
+        };
+        for (error, want) in [
+            (
+                TlsError::InvalidMessage(InvalidMessage::InvalidContentType),
+                Some(
+                    "http: server gave HTTP response to HTTPS client: tls: first record does not look like a TLS handshake",
+                ),
+            ),
+            (
+                CertificateError::UnknownIssuer.into(),
+                Some("tls: failed to verify certificate: x509: certificate signed by unknown authority"),
+            ),
+            (
+                CertificateError::Expired.into(),
+                Some("tls: failed to verify certificate: x509: certificate has expired or is not yet valid"),
+            ),
+            (
+                for_names(&["a.test", "b.test"]).into(),
+                Some(
+                    "tls: failed to verify certificate: x509: certificate is valid for a.test, b.test, not registry.test",
+                ),
+            ),
+            (
+                for_names(&[]).into(),
+                Some(
+                    "tls: failed to verify certificate: x509: certificate is not valid for any names, but wanted to \
+                     match registry.test",
+                ),
+            ),
+            (
+                TlsError::AlertReceived(AlertDescription::CertificateRequired),
+                Some("remote error: tls: certificate required"),
+            ),
+            (TlsError::DecryptError, None),
+        ] {
+            let error = io::Error::other(error);
+            let words = tls_error(&error).and_then(|error| tls_words(&url, error));
+            assert_eq!(words.as_deref(), want, "{error}");
+        }
+    }
 
     #[tokio::test]
     async fn connections_that_fail_are_told_in_known_words() {

@@ -182,7 +182,7 @@ impl Config {
         }
         let defaults = Limits::default();
         Ok(Self {
-            root: file.root.unwrap_or_else(default_root),
+            root: absolute_root(file.root.unwrap_or_else(default_root))?,
             addresses: all(&file.grpc.address, |text| text.parse())?,
             socket_owner: (file.grpc.uid, file.grpc.gid),
             tls: tls(file.grpc.tls)?,
@@ -381,6 +381,18 @@ impl FrontendRules {
     pub(crate) fn allow(&self, image: &str) -> bool {
         self.repositories.is_empty() || repository(image).is_some_and(|name| self.repositories.contains(&name))
     }
+}
+
+/// Programs that the daemon starts run elsewhere, where a relative path would mean something else.
+fn absolute_root(root: PathBuf) -> Result<PathBuf, ConfigError> {
+    let invalid = |_| {
+        ConfigError::value(
+            "root",
+            root.to_string_lossy().into_owned(),
+            "expected the path of a directory",
+        )
+    };
+    std::path::absolute(&root).map_err(invalid)
 }
 
 fn default_root() -> PathBuf {

@@ -43,7 +43,7 @@ use jiff::Timestamp;
 pub(crate) use self::environment::Environment;
 pub(crate) use self::environment::EnvironmentError;
 use self::predicate::{Detail, Version};
-pub(crate) use self::settings::Settings;
+pub(crate) use self::settings::{Settings, recorded};
 use self::story::{Known, Story};
 pub(crate) use self::usage::Watch;
 use crate::failure::Failure;
@@ -59,8 +59,6 @@ const MAX_RECORDED: usize = 4 << 20;
 /// Most layers that a statement names, and a record.
 const MAX_LAYERS: usize = 32_768;
 const MAX_RECORDED_LAYERS: usize = 4_096;
-/// The form in which records keep it. Clients look for a member of version 0.2 in whatever they find there.
-const RECORDED: Version = Version::V02;
 
 /// What is stated of a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +81,8 @@ pub(crate) struct About {
     pub(crate) compatibility_version: i64,
     /// What operators add.
     pub(crate) environment: Environment,
+    /// The form in which its record keeps them.
+    pub(crate) recorded: Version,
     /// What it uses of the machine.
     pub(crate) watch: Watch,
 }
@@ -110,6 +110,7 @@ pub(crate) struct Provenance {
     /// By the ids of platforms.
     stories: Vec<(String, Arc<Story>)>,
     is_single: bool,
+    recorded: Version,
     watch: Watch,
 }
 
@@ -141,6 +142,7 @@ impl Provenance {
             job: job.clone(),
             stories,
             is_single: matches!(results.refs, FrontendRefs::Single(_)),
+            recorded: about.recorded,
             watch: about.watch.clone(),
         })
     }
@@ -190,7 +192,7 @@ impl Provenance {
         let mut predicates = Predicates::new();
         for (platform, story) in &self.stories {
             let settings = Settings {
-                version: RECORDED,
+                version: self.recorded,
                 detail: match story.size() <= MAX_RECORDED {
                     true => Detail::Max,
                     false => Detail::Min,
@@ -202,7 +204,7 @@ impl Provenance {
                 most_layers: MAX_RECORDED_LAYERS,
             };
             let predicate = Predicate {
-                kind: RECORDED.predicate_type(),
+                kind: self.recorded.predicate_type(),
                 json: story.tell(&self.job, &settings, known).await?,
             };
             predicates.push(((!self.is_single).then(|| platform.clone()), predicate));

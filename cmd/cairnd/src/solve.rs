@@ -170,11 +170,14 @@ async fn work_through(
         outputs.export(job, &input, &findings),
         outputs.caches.run(&job.build, records, targets),
     )?;
+    let mut metadata = input.metadata;
+    let asked = platforms::request_options(&request.frontend_attrs);
+    metadata.insert(platforms::REQUEST_OPTIONS.to_owned(), asked);
     let made = Made {
         exported,
         cached,
         provenance: outputs.record(provenance).await,
-        metadata: input.metadata,
+        metadata,
         is_answered_here,
     };
     outputs.client.finalize(&response(&made)).await?;

@@ -12,6 +12,7 @@ pub const SUPPORTED: &[&str] = &[
     "exec.meta.network",
     "exec.meta.proxyenv",
     "exec.meta.security",
+    "exec.meta.security.devices.v1",
     "exec.meta.setsdefaultpath",
     "exec.meta.ulimit",
     "exec.mount.bind",

@@ -30,7 +30,10 @@ impl EmbeddedWorker {
                 .into_iter()
                 .filter(|id| Some(id) != source.session.as_ref()),
         );
-        let mut failure = WorkerError::Failed(SessionError::NoSessions.to_string());
+        let mut failure = WorkerError::Failed(format!(
+            "could not access local files without session: {}",
+            SessionError::NoSessions
+        ));
         for id in candidates {
             let outcome = match self.0.sessions.get(&id, LOOKUP_TIMEOUT).await {
                 Ok(session) => self.receive_from(&session, source, context).await,

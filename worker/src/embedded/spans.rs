@@ -18,8 +18,8 @@ const VARIABLES: [&str; 3] = [
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=unix:///dev/otel-grpc.sock",
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc",
 ];
-/// The variable that says which span is the parent of theirs.
-const PARENT: &str = "TRACEPARENT";
+/// The variable that says which span is the parent of theirs, and what it was called before there was a standard.
+const PARENTS: [&str; 2] = ["OTEL_TRACE_PARENT", "TRACEPARENT"];
 /// What begins like this says where spans go, of whatever kind.
 const EXPORTER: &str = "OTEL_EXPORTER_OTLP_";
 
@@ -59,8 +59,9 @@ pub(super) fn tell(op: &mut ExecOp, trace: TraceContext) {
     if !sends_elsewhere {
         told.extend(VARIABLES.map(str::to_owned));
     }
-    if !said(PARENT) {
-        told.push(format!("{PARENT}={trace}"));
+    // One name of its own is enough: the other must not contradict it.
+    if !PARENTS.iter().any(|name| said(name)) {
+        told.extend(PARENTS.map(|name| format!("{name}={trace}")));
     }
     op.env.extend(told);
 }
@@ -78,8 +79,11 @@ mod tests {
     #[test]
     fn what_a_process_was_told_by_its_own_variables_counts() {
         let trace = TraceContext::new([1; 16], [2; 8]);
-        let parent = format!("TRACEPARENT={trace}");
-        let all: Vec<&str> = VARIABLES.into_iter().chain([parent.as_str()]).collect();
+        let parents = PARENTS.map(|name| format!("{name}={trace}"));
+        let all: Vec<&str> = VARIABLES
+            .into_iter()
+            .chain(parents.iter().map(String::as_str))
+            .collect();
         for (env, secret, want) in [
             (&[][..], "", &all[..]),
             (&["OTEL_SERVICE_NAME=x"], "", &all),
@@ -88,6 +92,7 @@ mod tests {
             (&[], "OTEL_EXPORTER_OTLP_HEADERS", &all[3..]),
             (&["TRACEPARENT=mine"], "", &all[..3]),
             (&[], "TRACEPARENT", &all[..3]),
+            (&["OTEL_TRACE_PARENT=mine"], "", &all[..3]),
         ] {
             let mut op = ExecOp {
                 env: env.iter().map(|&entry| entry.to_owned()).collect(),

@@ -96,7 +96,7 @@ pub(crate) enum GitError {
     #[error("failed to import git bundle {0}: it is no bundle of version 2 or 3")]
     NotABundle(Digest),
     /// What is to become the root is not there, or no directory.
-    #[error("invalid subdir {subdir}")]
+    #[error("invalid subdir /{}", subdir.trim_start_matches('/'))]
     Subdir {
         /// Path in the repository.
         subdir: String,

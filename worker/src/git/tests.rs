@@ -277,10 +277,10 @@ async fn cve_2026_33748_parts_of_a_repository_stay_in_it() {
         assert_eq!(names(dir.path()), ["b", "deep"], "{subdir}");
     }
     for (subdir, text) in [
-        ("out", "invalid subdir out"),
-        ("up", "invalid subdir up"),
-        ("a", "invalid subdir a"),
-        ("none", "invalid subdir none"),
+        ("out", "invalid subdir /out"),
+        ("up", "invalid subdir /up"),
+        ("a", "invalid subdir /a"),
+        ("none", "invalid subdir /none"),
     ] {
         let how = CheckOut {
             subdir: subdir.to_owned(),

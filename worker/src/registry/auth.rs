@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::challenge::Challenge;
 use super::client::Registry;
 use super::error::RegistryError;
-use super::exchange::{read_limited, request_line};
+use super::exchange::{named_request, read_limited, request_line};
 use super::hosts::Endpoint;
 use crate::network::NetworkError;
 
@@ -308,9 +308,9 @@ impl Registry {
         if !status.is_success() {
             return Err(RegistryError::Denied {
                 reference: scope.clone(),
-                host: endpoint.host.clone(),
+                request: named_request(&method, &address),
                 status: status.as_u16(),
-                message: format!("token server answered {status}"),
+                message: "no token".to_owned(),
             });
         }
         read_answer(&body).map_err(|problem| protocol(endpoint, format!("token server's answer {problem}")))

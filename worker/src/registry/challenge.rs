@@ -28,6 +28,17 @@ pub(super) fn choose(headers: &HeaderMap) -> Option<Challenge> {
     bearer.or(challenges.first()).cloned()
 }
 
+/// What a server says was wrong with the token that it was shown (RFC 6750, section 3.1).
+pub(super) fn problem(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(WWW_AUTHENTICATE).iter();
+    let mut problems = values.filter_map(|value| {
+        let (scheme, rest) = value.to_str().ok()?.trim().split_once(' ')?;
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        is_bearer.then(|| parameters(rest).remove("error")).flatten()
+    });
+    problems.find(|problem| !problem.is_empty())
+}
+
 fn parse(header: &str) -> Option<Challenge> {
     let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
     if scheme.eq_ignore_ascii_case("basic") {
@@ -90,6 +101,23 @@ mod tests {
             headers.append(WWW_AUTHENTICATE, value.parse().unwrap());
         }
         choose(&headers)
+    }
+
+    #[test]
+    fn what_was_wrong_with_a_token_is_read() {
+        for (value, want) in [
+            (
+                r#"Bearer realm="r",error="insufficient_scope""#,
+                Some("insufficient_scope"),
+            ),
+            (r#"bearer realm="r",error=invalid_token"#, Some("invalid_token")),
+            (r#"Bearer realm="r",error="""#, None),
+            (r#"Basic realm="r",error="x""#, None),
+            ("Bearer", None),
+        ] {
+            let headers = [(WWW_AUTHENTICATE, value.parse().unwrap())].into_iter().collect();
+            assert_eq!(problem(&headers).as_deref(), want, "{value}");
+        }
     }
 
     fn bearer(realm: &str, service: &str, scope: &str) -> Option<Challenge> {

@@ -30,14 +30,12 @@ pub enum RegistryError {
         hosts: Vec<String>,
     },
     /// The server refused.
-    #[error("{reference}: {host} answered {status} to {method}{}", explained(message))]
+    #[error("{reference}: unexpected status from {request}: {}{}", named(*status), explained(message))]
     Status {
         /// What was asked for.
         reference: String,
-        /// Who was asked.
-        host: String,
-        /// The request's method.
-        method: String,
+        /// The request's method and address: `HEAD request to https://…`.
+        request: String,
         /// The HTTP status code.
         status: u16,
         /// The registry's own code and message, if it gave any.
@@ -46,14 +44,29 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
     },
     /// The server wants other credentials than it got.
-    #[error("{reference}: access denied by {host} ({}){}", named(*status), explained(message))]
+    #[error("{reference}: unexpected status from {request}: {}{}", named(*status), explained(message))]
     Denied {
         /// What was asked for.
         reference: String,
-        /// Who was asked.
-        host: String,
+        /// The request's method and address: `HEAD request to https://…`.
+        request: String,
         /// The HTTP status code.
         status: u16,
+        /// The registry's own code and message, if it gave any.
+        message: String,
+    },
+    /// The token that the server was shown, or the lack of one, does not allow this; it says why.
+    #[error(
+        "{reference}: {access} access denied, repository does not exist or may require authorization: server message: {problem}: authorization failed{}",
+        explained(message)
+    )]
+    Forbidden {
+        /// What was asked for.
+        reference: String,
+        /// What was to be done: `pull` or `push`.
+        access: &'static str,
+        /// The server's code for it, such as `insufficient_scope`.
+        problem: String,
         /// The registry's own code and message, if it gave any.
         message: String,
     },
@@ -122,7 +135,7 @@ pub enum RegistryError {
         available: String,
     },
     /// No credentials could be had.
-    #[error("failed to get credentials for {host}")]
+    #[error("failed to authorize: failed to get credentials for {host}")]
     Credentials {
         /// For whom.
         host: String,
@@ -156,7 +169,7 @@ impl RegistryError {
     /// Whether the credentials were refused.
     pub fn is_denied(&self) -> bool {
         match self {
-            Self::Denied { .. } => true,
+            Self::Denied { .. } | Self::Forbidden { .. } => true,
             Self::AllFailed { attempts, .. } => attempts.last().is_some_and(Self::is_denied),
             _ => false,
         }
@@ -165,7 +178,8 @@ impl RegistryError {
     /// Whether trying again later may help.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Transport { .. } | Self::Truncated { .. } => true,
+            Self::Transport { source, .. } => !source.is_mistrust(),
+            Self::Truncated { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
             _ => false,
         }

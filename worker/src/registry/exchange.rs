@@ -147,29 +147,47 @@ async fn accept(endpoint: &Endpoint, call: &Exchange<'_>, response: Response) ->
         return Ok(response);
     }
     let retry_after = retry_after(&response);
+    let problem = (status == StatusCode::UNAUTHORIZED)
+        .then(|| challenge::problem(response.headers()))
+        .flatten();
     let body = read_limited(response, MAX_ERROR_BODY).await.unwrap_or_default();
     let message = error_message(&body);
-    let (reference, host) = (call.reference.to_owned(), endpoint.host.clone());
+    let reference = call.reference.to_owned();
+    if let Some(problem) = problem {
+        return Err(RegistryError::Forbidden {
+            reference,
+            access: access(call.scopes),
+            problem: printable(&problem),
+            message,
+        });
+    }
+    let request = named_request(&call.method, &call.url);
+    let status_code = status.as_u16();
     Err(match status {
         StatusCode::NOT_FOUND => RegistryError::NotFound {
             reference,
-            hosts: vec![host],
+            hosts: vec![endpoint.host.clone()],
         },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Denied {
             reference,
-            host,
-            status: status.as_u16(),
+            request,
+            status: status_code,
             message,
         },
         _ => RegistryError::Status {
             reference,
-            host,
-            method: call.method.to_string(),
-            status: status.as_u16(),
+            request,
+            status: status_code,
             message,
             retry_after,
         },
     })
+}
+
+/// What is to be done with a repository, by what is to be allowed.
+fn access(scopes: &[String]) -> &'static str {
+    let pushes = scopes.iter().any(|scope| scope.ends_with("push"));
+    if pushes { "push" } else { "pull" }
 }
 
 /// The pause the server asks for, in seconds; dates, the other form, are not worth a parser here.
@@ -178,7 +196,8 @@ fn retry_after(response: &Response) -> Option<Duration> {
     value.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// The registry's own words: its first error's code and message, in printable characters.
+/// The registry's own words: its first error's code, in the form that other clients give it (`name unknown`), and its
+/// message, in printable characters.
 fn error_message(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Errors {
@@ -196,16 +215,18 @@ fn error_message(body: &[u8]) -> String {
     };
     let text = errors
         .first()
-        .map(|error| match (error.code.as_str(), error.message.as_str()) {
-            (code, "") => code.to_owned(),
+        .map(|error| (error.code.to_lowercase().replace('_', " "), error.message.as_str()))
+        .map(|(code, message)| match (code.as_str(), message) {
+            (_, "") => code,
             ("", message) => message.to_owned(),
             (code, message) => format!("{code}: {message}"),
         });
-    text.unwrap_or_default()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(512)
-        .collect()
+    printable(&text.unwrap_or_default())
+}
+
+/// As much of what a server says as fits into a message.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(512).collect()
 }
 
 pub(super) fn transport(call: &Exchange<'_>, source: reqwest::Error) -> RegistryError {
@@ -217,13 +238,23 @@ pub(super) fn transport(call: &Exchange<'_>, source: reqwest::Error) -> Registry
     }
 }
 
-/// A request as programs written in Go name it. Queries may hold what is secret.
+/// A request as programs written in Go name it.
 pub(super) fn request_line(method: &Method, url: &Url) -> String {
     let method = method.as_str();
     let (first, rest) = method.split_at(usize::from(!method.is_empty()));
+    format!("{first}{} \"{}\"", rest.to_lowercase(), without_query(url))
+}
+
+/// A request as other clients of registries name it when its answer is not what they want.
+pub(super) fn named_request(method: &Method, url: &Url) -> String {
+    format!("{method} request to {}", without_query(url))
+}
+
+/// Queries may hold what is secret.
+fn without_query(url: &Url) -> Url {
     let mut url = url.clone();
     url.set_query(None);
-    format!("{first}{} \"{url}\"", rest.to_lowercase())
+    url
 }
 
 pub(super) fn protocol(endpoint: &Endpoint, call: &Exchange<'_>, problem: String) -> RegistryError {

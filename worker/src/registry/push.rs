@@ -253,6 +253,7 @@ impl Registry {
             Err(
                 RegistryError::NotFound { .. }
                 | RegistryError::Denied { .. }
+                | RegistryError::Forbidden { .. }
                 | RegistryError::Credentials { .. }
                 | RegistryError::Status { .. },
             ) => Ok(false),

@@ -23,6 +23,23 @@ fn more_and_more_is_logged() {
 }
 
 #[test]
+fn the_state_directory_is_an_absolute_path() {
+    let here = std::env::current_dir().unwrap();
+    for (text, want) in [
+        ("root = \"/somewhere\"", Path::new("/somewhere").to_owned()),
+        ("root = \"state\"", here.join("state")),
+        ("root = \"./a/b\"", here.join("a/b")),
+    ] {
+        assert_eq!(parse(text).unwrap().root, want, "{text}");
+    }
+    let error = parse("root = \"\"").unwrap_err();
+    assert!(
+        error.contains("root is \"\": expected the path of a directory"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_file_in_buildkitds_layout_is_understood() {
     let config = parse(
         r#"

@@ -52,9 +52,9 @@ const OPERATORS: [(&str, Operator); 4] = [
 /// Text that is no filter.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RecordFilterError {
-    #[error("failed to parse history filters {filter:?}: {source}")]
+    #[error("failed to parse history filters {filter}: {source}")]
     Term { filter: String, source: FilterError },
-    #[error("failed to parse history filters {0:?}: a quote that does not end")]
+    #[error("failed to parse history filters {0}: extraneous or missing \" in quoted-field")]
     Quote(String),
     #[error("invalid time {0}")]
     Time(String),

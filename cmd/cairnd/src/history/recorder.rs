@@ -199,7 +199,6 @@ impl Ended {
         is_kept: bool,
     ) -> (BuildHistoryRecord, Result<Option<Solve>, HistoryError>) {
         let mut record = self.record;
-        record.generation = 1;
         if !is_kept {
             return (record, Ok(None));
         }

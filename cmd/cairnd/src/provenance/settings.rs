@@ -6,6 +6,8 @@ use super::predicate::{Detail, Version};
 
 /// Option, and what it is called as a build argument.
 const OPTIONS: [&str; 2] = ["attest:provenance", "build-arg:BUILDKIT_ATTEST_PROVENANCE"];
+/// Build argument that has the record of a build speak version 1.
+const RECORD_V1: &str = "build-arg:BUILDKIT_HISTORY_PROVENANCE_V1";
 /// Name of the file that the statement becomes where results are files.
 const DEFAULT_FILE: &str = "provenance.json";
 
@@ -86,6 +88,17 @@ impl Settings {
     }
 }
 
+/// The form in which the record of a build keeps its provenance. Clients look for a member of version 0.2 in whatever they
+/// find there, so the other one is for those who ask.
+pub(crate) fn recorded(options: &BTreeMap<String, String>) -> Version {
+    let is_v1 = options.get(RECORD_V1).map(|value| flag(RECORD_V1, value));
+    if is_v1 == Some(Ok(true)) {
+        Version::V1
+    } else {
+        Version::V02
+    }
+}
+
 fn detail(text: &str) -> Result<Detail, String> {
     match text {
         "max" | "full" => Ok(Detail::Max),
@@ -152,6 +165,20 @@ mod tests {
         assert_eq!(Settings::of(&BTreeMap::new()).unwrap(), None);
         let argument = [("build-arg:BUILDKIT_ATTEST_PROVENANCE".to_owned(), "mode=min".to_owned())];
         assert_eq!(Settings::of(&argument.into()).unwrap(), parse("mode=min").unwrap());
+    }
+
+    #[test]
+    fn records_speak_version_1_for_those_who_ask() {
+        for (value, want) in [
+            ("1", Version::V1),
+            ("true", Version::V1),
+            ("0", Version::V02),
+            ("x", Version::V02),
+        ] {
+            let options = [(RECORD_V1.to_owned(), value.to_owned())].into();
+            assert_eq!(recorded(&options), want, "{value}");
+        }
+        assert_eq!(recorded(&BTreeMap::new()), Version::V02);
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Outputs {
                 started: Timestamp::now(),
                 compatibility_version: request.compatibility_version,
                 environment: daemon.environment.clone(),
+                recorded: provenance::recorded(&request.frontend_attrs),
                 watch: Watch::of(provenance.as_ref()),
             },
             provenance,

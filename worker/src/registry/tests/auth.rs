@@ -244,7 +244,7 @@ async fn the_registrys_own_words_are_in_the_error() {
     let server = FakeServer::start(|_| {
         Reply::new(418)
             .header("content-type", "application/json")
-            .body(r#"{"errors":[{"code":"TEAPOT","message":"short and\n stout"}]}"#)
+            .body(r#"{"errors":[{"code":"TEA_POT","message":"short and\n stout"}]}"#)
     })
     .await;
     let by_digest = format!("{}/a/b@{}", server.host, Digest::sha256(b""));
@@ -253,10 +253,34 @@ async fn the_registrys_own_words_are_in_the_error() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{by_digest}: {} answered 418 to GET: TEAPOT: short and stout",
-            server.host
+            "{by_digest}: unexpected status from GET request to http://{}/v2/a/b/manifests/{}: 418 I'm a teapot: tea pot: \
+             short and stout",
+            server.host,
+            Digest::sha256(b"")
         )
     );
+}
+
+#[tokio::test]
+async fn what_a_token_is_not_good_for_is_told_in_known_words() {
+    let server = FakeServer::start(|request| {
+        let host = &request.headers["host"];
+        match request.path.starts_with("/token") {
+            true => Reply::new(200).body(r#"{"token":"t"}"#),
+            false => Reply::new(401).header(
+                "www-authenticate",
+                format!(r#"Bearer realm="http://{host}/token",service="s",error="insufficient_scope""#),
+            ),
+        }
+    })
+    .await;
+    let (_dir, store) = temp_store();
+    let name = format!("{}/a/b:1", server.host);
+    let error = anonymous().document(&reference(&name), &store).await.unwrap_err();
+    assert!(error.is_denied());
+    let words = "pull access denied, repository does not exist or may require authorization: server message: \
+                 insufficient_scope: authorization failed";
+    assert_eq!(error.to_string(), format!("{name}: {words}"));
 }
 
 #[test]
