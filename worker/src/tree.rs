@@ -38,6 +38,7 @@ mod sweep;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use dir::{Body, Dir, Entry, FileBody};
 pub use error::TreeError;

@@ -113,7 +113,7 @@ impl EmbeddedWorker {
 
     fn usage(&self) -> Result<Vec<UsageRecord>, WorkerError> {
         let layers = self.0.layers.usage().map_err(|error| failed(&error))?;
-        let trees = self.0.trees.trees().map_err(|error| failed(&error))?;
+        let trees = self.0.trees.usage().map_err(|error| failed(&error))?;
         let repositories = self.0.git.usage().map_err(|error| failed(&error))?;
         Ok(layers
             .into_iter()
@@ -150,7 +150,7 @@ impl EmbeddedWorker {
         let used: u64 = self.usage()?.iter().map(|record| record.size).sum();
         let target = options.target(used, self.disk().1);
         let now = SystemTime::now();
-        let mut trees = self.0.trees.trees().map_err(|error| failed(&error))?;
+        let mut trees = self.0.trees.usage().map_err(|error| failed(&error))?;
         trees.sort_by_key(|tree| tree.last_used_ns);
         let records: Vec<UsageRecord> = trees.iter().map(tree_usage).collect();
         let surplus = surplus(&records, used, target, |record| may_go(record, now, filters, options));

@@ -161,7 +161,7 @@ impl TreeStore {
         }
     }
 
-    /// Every tree, for disk usage.
+    /// Every tree.
     pub fn trees(&self) -> Result<Vec<TreeRecord>, TreeError> {
         let doing = "list trees";
         let txn = self.0.database.begin_read().map_err(TreeError::database(doing))?;

@@ -107,6 +107,24 @@ fn files_are_listed_and_few_of_them_received() {
 }
 
 #[test]
+fn files_of_several_trees_take_room_once() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let fixture = Fixture::new("a = one\nd/\nd/x = two-and-more\nd/same = one-more");
+    let (first, _) = fixture.receive();
+    fs::write(fixture.path("client").join("a"), "another").unwrap();
+    let (second, _) = fixture.receive();
+    let usage = fixture.store.usage().unwrap();
+    let sizes: Vec<_> = usage.iter().map(|record| (record.digest, record.bytes)).collect();
+    assert_eq!(sizes, [(second.digest(), 7 + 12 + 8), (first.digest(), 3)]);
+    drop(first);
+    let swept = fixture.store.retain(&[second.digest()]).unwrap();
+    assert_eq!((swept.trees, swept.files), (1, 1));
+    assert_eq!(fixture.store.usage().unwrap().len(), 1);
+}
+
+#[test]
 fn unchanged_files_are_not_asked_for_again() {
     if !is_root_or_skip() {
         return;
