@@ -65,8 +65,11 @@ pub enum AttestationKind {
 /// What something is stated of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttestationSubject {
-    /// The result that is exported.
-    Itself,
+    /// The result that is exported, under its own names.
+    Itself {
+        /// A further name; may be empty.
+        name: String,
+    },
     /// Something else, by its digests.
     Other {
         /// Name; may be empty.

@@ -85,7 +85,8 @@ async fn images_of_layouts_are_fetched_and_verified() -> anyhow::Result<()> {
     ensure!(gone.contains("no active session for nobody"), "{gone}");
     let zeros = format!("sha256:{}", "0".repeat(64));
     let missing = error(&format!("any/name@{zeros}"), &attrs, store(&base)).await?;
-    ensure!(missing.contains("not found in OCI layout \"s\""), "{missing}");
+    let words = format!("content {zeros}: not found in OCI layout \"s\"");
+    ensure!(missing.contains(&words), "{missing}");
     let checksum = error(
         &reference,
         &[("oci.store", "s"), ("image.checksum", &zeros)],

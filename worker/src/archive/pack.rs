@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::OFlags;
 
@@ -14,7 +14,7 @@ use super::entry::{Device, Entry, EntryKind, Mtime};
 use super::error::ArchiveError;
 use super::whiteout::{self, OverlayXattrs, is_host_xattr};
 use super::writer::TarWriter;
-use crate::sys::{FileKind, Metadata, Root, at};
+use crate::sys::{FileKind, Metadata, Root, at, root::move_link};
 
 /// Directories are held open on the way down; deeper trees than this are refused rather than run out of descriptors.
 const MAX_DEPTH: usize = 512;
@@ -65,7 +65,7 @@ pub fn pack<W: Write>(root: &Root, options: &PackOptions, writer: W) -> Result<W
 }
 
 /// Like [`pack`], for an archive of plain trees, in which no name means a deletion: every name gets `prefix`, which is
-/// empty or ends in a slash, in front.
+/// empty or ends in a slash, in front, and absolute symbolic links lead there, too. Times are rounded to seconds.
 ///
 /// # Errors
 /// Like [`pack`].
@@ -87,6 +87,7 @@ fn write<W: Write>(
 ) -> Result<(), ArchiveError> {
     let mut packer = Packer {
         is_layer,
+        prefix,
         options,
         tar,
         links: HashMap::new(),
@@ -96,6 +97,8 @@ fn write<W: Write>(
 }
 
 struct Packer<'a, W> {
+    /// What stands in front of every name.
+    prefix: &'a [u8],
     /// Whether overlay's marks become names that mean deletions.
     is_layer: bool,
     options: &'a PackOptions,
@@ -152,7 +155,7 @@ impl<W: Write> Packer<'_, W> {
             FileKind::BlockDevice => EntryKind::BlockDevice(device(&metadata)),
             FileKind::Symlink => {
                 let target = at::read_link(&level.fd, name).map_err(ArchiveError::file("read link", &path))?;
-                EntryKind::Symlink(target.as_bytes().to_vec())
+                EntryKind::Symlink(move_link(self.prefix, &target).into_vec())
             }
         };
         let xattrs = at::xattrs(&level.fd, name).map_err(ArchiveError::file("read attributes of", &path))?;
@@ -242,8 +245,10 @@ impl<W: Write> Packer<'_, W> {
         metadata: &Metadata,
         xattrs: BTreeMap<OsString, Vec<u8>>,
     ) -> Result<Entry, ArchiveError> {
+        // Plain archives round where layers cut, as with other builders.
+        let rounds_up = !self.is_layer && metadata.mtime.nanos >= 500_000_000;
         let mtime = Mtime {
-            seconds: metadata.mtime.secs,
+            seconds: metadata.mtime.secs + i64::from(rounds_up),
             nanos: 0,
         };
         let xattrs = xattrs.into_iter().map(|(key, value)| (key.as_bytes().to_vec(), value));

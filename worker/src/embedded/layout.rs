@@ -36,7 +36,7 @@ pub(super) enum LayoutError {
         source: SessionError,
     },
     /// The layout has no such blob.
-    #[error("{digest}: not found in OCI layout {store:?}")]
+    #[error("content {digest}: not found in OCI layout {store:?}")]
     NotFound { digest: Digest, store: String },
     /// The client sends more than there should be.
     #[error("{digest} from OCI layout {store:?} has more than {limit} bytes")]
@@ -56,7 +56,9 @@ pub(super) enum LayoutError {
         source: DocumentError,
     },
     /// The index has nothing for the platform.
-    #[error("image {digest} in OCI layout {store:?} has no manifest for platform {platform}")]
+    #[error(
+        "image {digest} in OCI layout {store:?}: no match for platform in manifest: not found: {platform} is wanted"
+    )]
     NoPlatform {
         digest: Digest,
         store: String,

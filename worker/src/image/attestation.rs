@@ -46,10 +46,11 @@ pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Statement {
-    /// [`STATEMENT_TYPE`]; older versions are read, too.
-    #[serde(rename = "_type")]
+    /// [`STATEMENT_TYPE`]; anything is read.
+    #[serde(rename = "_type", default)]
     pub kind: String,
     /// What is stated, as a URL.
+    #[serde(default)]
     pub predicate_type: String,
     /// What it is stated of.
     #[serde(default, deserialize_with = "null_as_empty")]

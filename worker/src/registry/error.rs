@@ -125,7 +125,7 @@ pub enum RegistryError {
         source: DocumentError,
     },
     /// The index has nothing for the platform.
-    #[error("{reference}: no match for platform {wanted} in manifest; it has {available}")]
+    #[error("{reference}: no match for platform in manifest: not found: {wanted} is wanted, it has {available}")]
     NoPlatform {
         /// Whose index.
         reference: String,

@@ -46,6 +46,16 @@ pub fn clean(path: impl AsRef<Path>) -> PathBuf {
     cleaned
 }
 
+/// What a symbolic link leads to when all it is among has moved into the directory `prefix`: an absolute target moves along,
+/// so that files of several platforms side by side do not lead to one another's places.
+pub fn move_link(prefix: &[u8], target: &OsStr) -> OsString {
+    if prefix.is_empty() || !target.as_bytes().starts_with(b"/") {
+        return target.to_owned();
+    }
+    let moved = [prefix, b"/", target.as_bytes()].concat();
+    Path::new("/").join(clean(OsStr::from_bytes(&moved))).into_os_string()
+}
+
 impl Root {
     /// Opens a directory by a path that is trusted: one of the daemon's own.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {

@@ -16,6 +16,7 @@ use super::dir::Body;
 use super::error::TreeError;
 use super::node::{Node, NodeKind, Origin};
 use super::view::{self, Links, Located, View};
+use crate::sys::root::move_link;
 
 /// Mode of directories that are made to hold a result.
 const DIR_MODE: u32 = libc::S_IFDIR | 0o755;
@@ -214,7 +215,7 @@ impl Walk<'_> {
                 source,
             };
             let path = format!("{prefix}{}", text(&at.path)?);
-            let stat = self.describe(view, &at, path).map_err(failed)?;
+            let stat = self.describe(view, &at, prefix, path).map_err(failed)?;
             if !(self.emit)(stat) {
                 return Ok(false);
             }
@@ -225,12 +226,13 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    fn describe(&mut self, view: &dyn View, at: &Located, path: String) -> io::Result<Stat> {
+    fn describe(&mut self, view: &dyn View, at: &Located, prefix: &str, path: String) -> io::Result<Stat> {
         let node = &at.node;
         let mut stat = stat(&path, node.st_mode(), node.size());
         (stat.uid, stat.gid, stat.mod_time) = (node.uid, node.gid, node.mtime_ns);
         match &node.kind {
             NodeKind::Symlink { target } => {
+                let target = move_link(prefix.as_bytes(), target);
                 stat.size = target.len() as i64;
                 stat.linkname = target.to_str().map(str::to_owned).ok_or(io::ErrorKind::InvalidData)?;
             }

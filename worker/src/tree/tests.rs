@@ -400,6 +400,7 @@ fn results_are_sent_in_order_each_to_its_directory() {
         return;
     }
     let fixture = Fixture::new("b = bee\nc == b\nd/\nd/x = ex\nsbom.json = old");
+    std::os::unix::fs::symlink("/b", fixture.path("client/e")).unwrap();
     let view: Arc<dyn View> = Arc::new(Root::open(fixture.path("client")).unwrap());
     let sender = ViewSender::new(Arc::clone(&view))
         .with_view("linux_amd64", view)
@@ -413,8 +414,8 @@ fn results_are_sent_in_order_each_to_its_directory() {
         })
         .unwrap();
     let paths: Vec<_> = stats.iter().map(|stat| stat.path.as_str()).collect();
-    let top = ["a.json", "b", "c", "d", "d/x"];
-    let inner = ["b", "c", "d", "d/x", "sbom.json"].map(|path| format!("linux_amd64/{path}"));
+    let top = ["a.json", "b", "c", "d", "d/x", "e"];
+    let inner = ["b", "c", "d", "d/x", "e", "sbom.json"].map(|path| format!("linux_amd64/{path}"));
     let want: Vec<&str> = top
         .into_iter()
         .chain(["linux_amd64"])
@@ -424,7 +425,11 @@ fn results_are_sent_in_order_each_to_its_directory() {
     assert_eq!(paths, want);
     assert!(paths.is_sorted_by(|a, b| order::compare(a, b).is_lt()));
     assert_eq!(stats[2].linkname, "b");
-    assert_eq!(stats[7].linkname, "linux_amd64/b");
+    assert_eq!(stats[8].linkname, "linux_amd64/b");
+    assert_eq!(
+        (&stats[5].linkname[..], &stats[11].linkname[..]),
+        ("/b", "/linux_amd64/b")
+    );
     let read = |path: &str| {
         let mut text = String::new();
         std::io::Read::read_to_string(&mut sender.open(path).unwrap().unwrap(), &mut text).unwrap();

@@ -205,3 +205,39 @@ fn further_names_of_anything_are_links() {
     let of_link: Vec<_> = entries[3].xattrs.keys().collect();
     assert_eq!(of_link, [whiteout::CAPABILITY.as_bytes()]);
 }
+
+#[test]
+fn times_are_cut_in_layers_and_rounded_in_plain_archives() {
+    let (dir, root) = temp_root();
+    fs::write(dir.path().join("f"), b"").unwrap();
+    for (nanos, in_layer, in_plain) in [(499_999_999, 7, 7), (500_000_000, 7, 8)] {
+        let time = crate::sys::Time { secs: 7, nanos };
+        root.set_times("f", None, Some(time)).unwrap();
+        assert_eq!(read_all(&packed(&root)).unwrap()[0].0.mtime.seconds, in_layer);
+        let mut tar = TarWriter::new(Vec::new());
+        pack_below(&root, b"", &PackOptions::default(), &mut tar).unwrap();
+        let entries = read_all(&tar.finish().unwrap()).unwrap();
+        assert_eq!(
+            entries[0].0.mtime,
+            Mtime {
+                seconds: in_plain,
+                nanos: 0
+            }
+        );
+    }
+}
+
+#[test]
+fn absolute_links_lead_to_where_their_archive_puts_the_files() {
+    let (dir, root) = temp_root();
+    for (name, target) in [("a", "/x/../y"), ("b", "../y"), ("c", "/")] {
+        std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+    }
+    for (prefix, want) in [("", ["/x/../y", "../y", "/"]), ("p/", ["/p/y", "../y", "/p"])] {
+        let mut tar = TarWriter::new(Vec::new());
+        pack_below(&root, prefix.as_bytes(), &PackOptions::default(), &mut tar).unwrap();
+        let entries = read_all(&tar.finish().unwrap()).unwrap();
+        let targets: Vec<_> = entries.into_iter().map(|(entry, _)| entry.kind).collect();
+        assert_eq!(targets, want.map(|target| EntryKind::Symlink(target.into())));
+    }
+}

@@ -98,6 +98,7 @@ impl EmbeddedWorker {
             };
             match attestation.kind {
                 AttestationKind::InToto => {
+                    check_returned(attestation)?;
                     let predicate = read(&*view, &find(&*view, path)?)?;
                     let statement = state(attestation, &predicate, itself)?;
                     statements.push(NamedStatement::new(attestation, path, statement)?);
@@ -111,6 +112,20 @@ impl EmbeddedWorker {
     }
 }
 
+/// Checks a statement whose predicate a frontend or client returns.
+fn check_returned(attestation: &Attestation<Text>) -> Result<(), WorkerError> {
+    let refused = if is_provenance(&attestation.predicate_type) {
+        "frontend may not set provenance attestations"
+    } else if attestation.path.is_empty() {
+        "attestation does not have set path"
+    } else if matches!(attestation.source, Text::Result(None)) {
+        "attestation does not have available content"
+    } else {
+        return Ok(());
+    };
+    Err(WorkerError::Invalid(refused.to_owned()))
+}
+
 /// The statement that a predicate makes together with what it is stated of.
 fn state(attestation: &Attestation<Text>, predicate: &[u8], itself: &[Subject]) -> Result<Statement, WorkerError> {
     let predicate: Result<Box<RawValue>, _> = serde_json::from_slice(predicate);
@@ -119,7 +134,7 @@ fn state(attestation: &Attestation<Text>, predicate: &[u8], itself: &[Subject]) 
     let subjects = attestation.subjects.iter();
     let mut subject: Vec<Subject> = subjects
         .flat_map(|subject| match subject {
-            AttestationSubject::Itself => itself.to_vec(),
+            AttestationSubject::Itself { name } => named_too(itself, name),
             AttestationSubject::Other { name, digests } => vec![Subject {
                 name: or_unnamed(name),
                 digest: digests.clone(),
@@ -135,6 +150,24 @@ fn state(attestation: &Attestation<Text>, predicate: &[u8], itself: &[Subject]) 
         subject,
         predicate,
     })
+}
+
+/// The result itself, each of its names followed by `name` if there is one.
+fn named_too(itself: &[Subject], name: &str) -> Vec<Subject> {
+    let further = Some(name).filter(|name| !matches!(*name, "" | "_"));
+    let subjects = itself.iter().flat_map(|subject| {
+        let again = further.map(|name| Subject {
+            name: name.to_owned(),
+            ..subject.clone()
+        });
+        std::iter::once(subject.clone()).chain(again)
+    });
+    subjects.collect()
+}
+
+/// Whether this is what the daemon alone states: how a result was made.
+fn is_provenance(predicate_type: &str) -> bool {
+    predicate_type.starts_with("https://slsa.dev/provenance/")
 }
 
 /// Reads a directory of whole statements.
@@ -167,6 +200,9 @@ fn unbundle(
                 "bundle entry {} does not match required predicate type {}",
                 statement.predicate_type, bundle.predicate_type
             )));
+        }
+        if is_provenance(&statement.predicate_type) {
+            return Err(invalid("frontend may not bundle provenance attestations".to_owned()));
         }
         STATEMENT_TYPE.clone_into(&mut statement.kind);
         if statement.subject.is_empty() {
@@ -284,10 +320,20 @@ mod tests {
                 &[("a.json", r#"{"_type":"x","predicateType":"q","predicate":{}}"#)],
                 "bundle entry q does not match required predicate type p",
             ),
+            (
+                &[("a.json", r#"{"predicateType":"q","predicate":{}}"#)],
+                "bundle entry q does not match required predicate type p",
+            ),
         ] {
             let error = bundle(files, "p").unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }
+        let forged = r#"{"_type":"x","predicateType":"https://slsa.dev/provenance/v1","predicate":{}}"#;
+        let error = bundle(&[("a.json", forged)], "").unwrap_err().to_string();
+        assert!(
+            error.contains("frontend may not bundle provenance attestations"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -301,12 +347,29 @@ mod tests {
                 name: "other".to_owned(),
                 digests,
             },
-            AttestationSubject::Itself,
+            AttestationSubject::Itself { name: "_".to_owned() },
+            AttestationSubject::Itself {
+                name: "more".to_owned(),
+            },
         ];
         let stated = state(&attestation, b"{}", &itself).unwrap();
         let names: Vec<_> = stated.subject.iter().map(|subject| subject.name.as_str()).collect();
-        assert_eq!(names, ["other", "image"]);
+        assert_eq!(names, ["other", "image", "image", "more"]);
+        assert_eq!(stated.subject[3].digest, itself[0].digest);
         assert!(state(&attestation, b"{} x", &itself).is_err());
+    }
+
+    #[test]
+    fn what_frontends_may_not_return_is_refused() {
+        for (predicate_type, path, want) in [
+            ("https://slsa.dev/provenance/v1", "/p", "may not set provenance"),
+            ("p", "", "does not have set path"),
+            ("p", "/p", "does not have available content"),
+        ] {
+            let attestation = Attestation::new(predicate_type, path, Text::Result(None));
+            let error = check_returned(&attestation).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        }
     }
 
     #[test]

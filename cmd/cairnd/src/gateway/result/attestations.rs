@@ -30,8 +30,9 @@ fn one_to_wire(statement: &Attestation<Option<BridgeRef>>) -> wire::Attestation 
         AttestationKind::Bundle => wire::AttestationKind::Bundle,
     };
     let subjects = statement.subjects.iter().map(|subject| match subject {
-        AttestationSubject::Itself => wire::InTotoSubject {
+        AttestationSubject::Itself { name } => wire::InTotoSubject {
             kind: wire::InTotoSubjectKind::Self_.into(),
+            name: name.clone(),
             ..wire::InTotoSubject::default()
         },
         AttestationSubject::Other { name, digests } => wire::InTotoSubject {
@@ -99,7 +100,7 @@ fn one_from_wire(
 
 fn subject_from_wire(subject: wire::InTotoSubject) -> Result<AttestationSubject, Status> {
     match wire::InTotoSubjectKind::try_from(subject.kind) {
-        Ok(wire::InTotoSubjectKind::Self_) => Ok(AttestationSubject::Itself),
+        Ok(wire::InTotoSubjectKind::Self_) => Ok(AttestationSubject::Itself { name: subject.name }),
         Ok(wire::InTotoSubjectKind::Raw) => {
             let digests = subject.digest.iter().map(|digest| split(digest));
             Ok(AttestationSubject::Other {
@@ -136,7 +137,10 @@ mod tests {
             digests: BTreeMap::from([("sha1".to_owned(), "ab12".to_owned())]),
         };
         let mut statement = Attestation::new("https://example.org/p", "p.json", None).with_metadata("reason", "sbom");
-        statement.subjects = vec![AttestationSubject::Itself, subject];
+        let itself = AttestationSubject::Itself {
+            name: "more".to_owned(),
+        };
+        statement.subjects = vec![itself, subject];
         let mut bundle = Attestation::new("", "/out", None);
         bundle.kind = AttestationKind::Bundle;
         let statements = Statements::from([("linux/amd64".to_owned(), vec![statement, bundle])]);
