@@ -8,8 +8,8 @@ use cairn_tests::{Cairn, Containerd, Daemon, Engine, Image, Lab, Need, Program, 
 
 const DOCKERFILE: &str = "FROM alpine\n\
     RUN mkdir -p /data/empty && echo one > /data/one && ln -s one /data/link && ln /data/one /data/hard \
-        && chown 12:34 /data/one && chmod 4750 /data/one\n\
-    RUN rm /data/link\n\
+        && chown 12:34 /data/one && chmod 4750 /data/one && echo two > /data/two\n\
+    RUN rm /data/link && ln /data/two /data/later\n\
     COPY --chmod=755 greet /usr/bin/greet\n\
     ENV GREETING=hello\n\
     LABEL org.example.kind=test\n\
@@ -61,10 +61,10 @@ fn is_right(image: &Image) -> anyhow::Result<()> {
         (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777) == (12, 34, 0o4750),
         "{metadata:?}"
     );
-    ensure!(
-        metadata.ino() == image.path("/data/hard").metadata()?.ino(),
-        "hard links came apart"
-    );
+    for (name, other) in [("/data/one", "/data/hard"), ("/data/two", "/data/later")] {
+        let (file, link) = (image.path(name).metadata()?, image.path(other).metadata()?);
+        ensure!(file.ino() == link.ino(), "{name} and {other} came apart");
+    }
     let config = &image.config()["config"];
     ensure!(
         config["WorkingDir"] == "/data" && config["StopSignal"] == "SIGINT",

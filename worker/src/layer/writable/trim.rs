@@ -2,7 +2,8 @@
 //!
 //! An overlay copies a file up before it knows whether anything of it will change, and a file replaced by its equal is
 //! in the upper directory, too. None of that is a change: what is the same in the layers below is removed. Only the
-//! layer's own directory is walked, and below it only where there is a directory of the same name in both.
+//! layer's own directory is walked, and below it only where there is a directory of the same name in both. Files of
+//! several names are left alone: without its old name, a new link to an unchanged file would become another file.
 //!
 //! A directory that was removed and made again hides the one below it. Instead, what was in that one is marked as
 //! deleted, one by one: laid over something else, as differences and merges do, the layer takes away what it has seen
@@ -122,7 +123,8 @@ impl Pair {
                     self.hide_nothing(&name)?;
                     continue;
                 }
-                Some(below) => !ours.is_whiteout() && self.are_same(&name, &ours, &below)?,
+                // All names of a file are in this directory.
+                Some(below) => !ours.is_whiteout() && ours.nlink == 1 && self.are_same(&name, &ours, &below)?,
             };
             if is_needless {
                 at::unlink(&self.upper, &name)?;
