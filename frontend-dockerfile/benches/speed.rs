@@ -171,6 +171,8 @@ impl Bridge for OneFile {
         }))
     }
 
+    async fn begin(&self, _: Definition) {}
+
     async fn read_file(&self, _: &BridgeRef, path: &str, _: Option<(u64, u64)>) -> Result<Bytes, SolveError> {
         match path {
             "Dockerfile" => Ok(self.0.clone()),

@@ -1,8 +1,9 @@
 //! The frontend `dockerfile.v0`: from a request to results.
 //!
 //! One request is: understand the options, read the Dockerfile and the ignore file, then for each platform plan, resolve
-//! base images (all at once) and lower; and name the results.
+//! base images (all at once, while the client sends the build context) and lower; and name the results.
 
+mod ahead;
 mod context;
 mod epoch;
 mod forward;
@@ -23,7 +24,7 @@ use cairn_solver::progress::Warning;
 use cairn_solver::worker::{ImageQuery, LayoutStore};
 use cairn_solver::{Attestation, Platform, SolveError, WorkerError};
 use futures_util::future::{join_all, try_join, try_join_all};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, SetOnce};
 
 use crate::checks::{self, CheckConfig, Finding, Findings};
 use crate::dockerfile::Dockerfile;
@@ -211,7 +212,18 @@ impl Build<'_> {
         let plans = std::iter::once(&mut *found).chain(&mut others);
         let plans = platforms.iter().zip(plans);
         let plans = try_join_all(plans.map(|(platform, found)| self.plan(file, platform, found)));
-        let (plans, ignore) = try_join(plans, self.inputs.ignore(self.bridge, self.options)).await?;
+        let rules = SetOnce::new();
+        let ignore = async {
+            let ignore = self.inputs.ignore(self.bridge, self.options).await?;
+            // There is no other to set it.
+            let _is_first = rules.set(ignore.clone());
+            Ok(ignore)
+        };
+        let (plans, ignore) = tokio::select! {
+            biased;
+            found = try_join(plans, ignore) => found?,
+            never = self.load_context_ahead(file, &platforms[0], &rules) => match never {},
+        };
         let mut built = Vec::with_capacity(plans.len());
         for (index, (platform, mut planned)) in platforms.into_iter().zip(plans).enumerate() {
             let epoch = planned.epoch;
@@ -336,16 +348,9 @@ impl Build<'_> {
         found: &mut Findings,
     ) -> Result<Lowered, FrontendError> {
         let surroundings = Surroundings {
-            options: self.options,
-            file: self.inputs.file.clone(),
-            session: self.bridge.session_id().to_owned(),
-            context: self.inputs.context.files.clone(),
-            ignore,
             context_ignores: std::mem::take(&mut planned.context_ignores),
-            escape: file.directives.escape_char(),
-            is_labs: self.is_labs(),
             epoch: planned.epoch,
-            host_keys: self.host_keys,
+            ..self.surroundings(file, ignore)
         };
         let lower = |found: &mut Findings| {
             lower::lower(&planned.plan, &surroundings, found).map_err(|error| self.located(error))
@@ -360,6 +365,22 @@ impl Build<'_> {
         join_all(unknown.map(|source| self.host_keys.ask(self.bridge, source))).await;
         *found = before;
         lower(found)
+    }
+
+    /// What is known about the build apart from what is planned.
+    fn surroundings(&self, file: &Dockerfile, ignore: Vec<String>) -> Surroundings<'_> {
+        Surroundings {
+            options: self.options,
+            file: self.inputs.file.clone(),
+            session: self.bridge.session_id().to_owned(),
+            context: self.inputs.context.files.clone(),
+            ignore,
+            context_ignores: BTreeMap::new(),
+            escape: file.directives.escape_char(),
+            is_labs: self.is_labs(),
+            epoch: None,
+            host_keys: self.host_keys,
+        }
     }
 
     /// Looks an image up; once, however many stages and platforms want it.

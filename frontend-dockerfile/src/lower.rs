@@ -151,8 +151,8 @@ struct Lowering<'a> {
     git_words: Vec<String>,
 }
 
-/// What the build context is called among the ops.
-const CONTEXT: &str = "context";
+/// What the build context is called among the ops, and when it is asked for.
+pub(crate) const CONTEXT: &str = "context";
 
 /// How many are yet to go on from what each stage comes to: stages based on it, and for the target whoever asked for it.
 /// The last of them gets it as it is, the others copies.
@@ -242,7 +242,7 @@ impl Lowering<'_> {
                 name: "context".to_owned(),
                 session: Some(session_of(around, "context")),
                 exclude: around.ignore.clone(),
-                shared_key_hint: "context".to_owned(),
+                shared_key_hint: CONTEXT.to_owned(),
                 ..LocalSource::default()
             };
             (source, OpMetadata::named("[internal] load build context"))

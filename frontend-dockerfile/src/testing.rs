@@ -34,6 +34,10 @@ pub(crate) struct FakeBridge {
     times: BTreeMap<String, Option<i64>>,
     /// Whether ssh hosts do not tell their keys.
     silent_hosts: bool,
+    /// Whether looking images up takes a while.
+    slow_images: bool,
+    /// What was begun before it was needed.
+    pub(crate) begun: Mutex<Vec<Definition>>,
     /// Names under which images were looked up, and directories that were asked for.
     pub(crate) log: Mutex<Vec<String>>,
 }
@@ -106,6 +110,14 @@ impl FakeBridge {
         }
     }
 
+    /// Has others go on while an image is looked up.
+    pub(crate) fn slow_images(self) -> Self {
+        Self {
+            slow_images: true,
+            ..self
+        }
+    }
+
     fn note(&self, what: String) {
         self.log.lock().unwrap().push(what);
     }
@@ -130,6 +142,10 @@ impl Bridge for FakeBridge {
             id: "ref".to_owned(),
             definition: Arc::new(definition),
         }))
+    }
+
+    async fn begin(&self, definition: Definition) {
+        self.begun.lock().unwrap().push(definition);
     }
 
     async fn read_file(
@@ -184,6 +200,9 @@ impl Bridge for FakeBridge {
 
     async fn resolve_image(&self, query: ImageQuery, log_name: &str) -> Result<ResolvedImage, SolveError> {
         self.note(log_name.to_owned());
+        if self.slow_images {
+            tokio::task::yield_now().await;
+        }
         let image = format!("docker-image://{}", query.reference);
         let reference = match self.policies.get(&image) {
             None => query.reference.clone(),

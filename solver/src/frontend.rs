@@ -98,6 +98,10 @@ pub trait Bridge: Send + Sync + 'static {
     /// Names the result of a definition, to be built when needed. An empty definition is scratch: `None`.
     async fn solve(&self, definition: Definition) -> Result<Option<BridgeRef>, SolveError>;
 
+    /// Builds what will be needed, but is not yet. What goes wrong is told to whoever needs it. Goes on by itself if
+    /// nobody waits for it any more.
+    async fn begin(&self, definition: Definition);
+
     /// Builds `reference` and reads a file (or `range` = offset, length of it) from it.
     async fn read_file(
         &self,

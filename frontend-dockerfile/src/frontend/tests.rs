@@ -1,3 +1,4 @@
+mod ahead;
 mod conformance;
 mod contexts;
 mod host_keys;

@@ -324,6 +324,13 @@ impl Bridge for BuildBridge {
         Ok(Some(BridgeRef { id, definition }))
     }
 
+    async fn begin(&self, definition: Definition) {
+        let definition = definition.under(&self.policies);
+        if let Err(error) = self.common.build.solve(&definition).await {
+            tracing::debug!(%error, "what was begun ahead of time came to nothing");
+        }
+    }
+
     async fn read_file(
         &self,
         reference: &BridgeRef,
