@@ -161,7 +161,7 @@ async fn a_step_for_another_worker_is_refused() -> anyhow::Result<()> {
     solve(&client, &constrained(&format!("{executor}==oci"))).await.0?;
     for (filter, message) in [
         (format!("{executor}==other"), "no worker matches the constraint"),
-        ("labels.x==".to_owned(), "parse error in filter"),
+        ("labels.x==".to_owned(), "filters: parse error"),
     ] {
         let said = refusal(&client, &constrained(&filter)).await?;
         ensure!(said.contains(message), "{said}");

@@ -10,7 +10,7 @@ use cairn_client::{Client, LocalDir, OutputTarget, SolveOptions, SolveOutput, So
 use cairn_proto::control::control_client::ControlClient;
 use cairn_proto::control::{
     BuildHistoryRequest, CacheOptionsEntry, DiskUsageRequest, InfoRequest, ListWorkersRequest, SolveRequest,
-    StatusRequest,
+    StatusRequest, UpdateBuildHistoryRequest,
 };
 use cairn_proto::gateway::llb_bridge_client::LlbBridgeClient;
 use cairn_proto::gateway::{
@@ -180,7 +180,7 @@ async fn control(channel: &Channel, answers: &mut Answers) -> anyhow::Result<()>
         ..BuildHistoryRequest::default()
     };
     let (call, kind) = ("Control.ListenBuildHistory", "moby.buildkit.v1.BuildHistoryEvent");
-    let events = control.listen_build_history(request).await?.into_inner();
+    let events = control.listen_build_history(request.clone()).await?.into_inner();
     answers.add_all(call, kind, events).await?;
     let records: Vec<String> = answers
         .at(call, "record/Ref")
@@ -188,6 +188,15 @@ async fn control(channel: &Channel, answers: &mut Answers) -> anyhow::Result<()>
         .filter_map(|id| id.as_str().map(str::to_owned))
         .collect();
     ensure!(records.len() == 5, "{records:?}");
+    // Changes are counted from nothing.
+    let change = UpdateBuildHistoryRequest {
+        r#ref: records[0].clone(),
+        pinned: true,
+        ..UpdateBuildHistoryRequest::default()
+    };
+    control.update_build_history(change).await?;
+    let events = control.listen_build_history(request).await?.into_inner();
+    answers.add_all(call, kind, events).await?;
     for id in records {
         let events = control.status(StatusRequest { r#ref: id }).await?.into_inner();
         answers
