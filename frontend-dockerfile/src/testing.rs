@@ -110,7 +110,7 @@ impl FakeBridge {
         }
     }
 
-    /// Has others go on while an image is looked up.
+    /// Has others go on while an image is looked up; for a runtime with a clock.
     pub(crate) fn slow_images(self) -> Self {
         Self {
             slow_images: true,
@@ -201,7 +201,7 @@ impl Bridge for FakeBridge {
     async fn resolve_image(&self, query: ImageQuery, log_name: &str) -> Result<ResolvedImage, SolveError> {
         self.note(log_name.to_owned());
         if self.slow_images {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
         let image = format!("docker-image://{}", query.reference);
         let reference = match self.policies.get(&image) {

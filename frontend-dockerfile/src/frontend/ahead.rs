@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_solver::llb::{Builder, Definition, Op, SourceOp, decode};
@@ -20,17 +21,20 @@ use crate::instruction::{CopySource, Instruction, Kind};
 use crate::lower::{self, CONTEXT};
 use crate::plan::{Plan, Resolved, Wanted};
 
+/// A registry that answers sooner is not worth the trouble.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Longer files are not lowered an additional time.
 const MAX_BYTES: usize = 256 << 10;
 
 impl Build<'_> {
-    /// Begins to load the build context of `file` as soon as `ignore` is known; never ends.
+    /// Begins to load the build context of `file` if images take their time, and `ignore` is known; never ends.
     pub(super) async fn load_context_ahead(
         &self,
         file: &Dockerfile,
         platform: &Platform,
         ignore: &SetOnce<Vec<String>>,
     ) -> Infallible {
+        tokio::time::sleep(PATIENCE).await;
         let ignore = ignore.wait().await;
         if let Some(step) = self.certain_context(file, platform, ignore) {
             self.bridge.begin(step).await;
