@@ -27,6 +27,7 @@ fn main() {
     println!("dockerfile: {} lines, {} stages", text.lines().count(), 200);
     measure("  parse", 50, || drop(black_box(Dockerfile::parse(text.as_bytes()))));
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .expect("a runtime starts");
     let bridge: Arc<dyn Bridge> = Arc::new(OneFile(text.into()));

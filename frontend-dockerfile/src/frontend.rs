@@ -44,7 +44,7 @@ const MAX_REPLACEMENTS: usize = 10;
 
 /// Builds Dockerfiles.
 ///
-/// Stateless; one serves any number of builds at once.
+/// Stateless; one serves any number of builds at once, on a runtime that has a clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DockerfileFrontend;
 

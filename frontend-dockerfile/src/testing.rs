@@ -315,7 +315,10 @@ pub(crate) async fn request_of(
 
 /// Runs the frontend to completion.
 pub(crate) fn build(bridge: FakeBridge, options: &[(&str, &str)]) -> Result<FrontendResult, FrontendError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(solve(&Arc::new(bridge), options))
 }
 

@@ -214,7 +214,10 @@ fn only_what_the_target_needs_is_looked_up() {
     let bridge = Arc::new(FakeBridge::new(
         "FROM nonexistent AS u\nRUN x\nFROM alpine AS a\nFROM scratch AS b\nCOPY --from=a / /",
     ));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(solve(&bridge, &[])).unwrap();
     let mut log = bridge.log.lock().unwrap().clone();
     log.sort();
@@ -358,7 +361,10 @@ fn images_are_looked_up_once() {
     let bridge = Arc::new(FakeBridge::new(
         "FROM alpine AS a\nRUN x\nFROM alpine AS b\nCOPY --from=alpine /a /b\nFROM alpine\nCOPY --from=a / /\nCOPY --from=b / /",
     ));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(solve(&bridge, &[])).unwrap();
     let looked_up = bridge
         .log
@@ -403,7 +409,10 @@ fn warnings(dockerfile: &str, options: &[(&str, &str)]) -> Vec<String> {
 /// The outcome, and the rules that fire, in order.
 fn checked(dockerfile: &str, options: &[(&str, &str)]) -> (Result<FrontendResult, FrontendError>, Vec<String>) {
     let bridge = Arc::new(FakeBridge::new(dockerfile).file("context", ".dockerignore", "*.txt"));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     let result = runtime.block_on(solve(&bridge, options));
     let log = bridge.log.lock().unwrap();
     let warnings = log.iter().filter_map(|entry| entry.strip_prefix("W "));

@@ -151,7 +151,10 @@ fn differences(
 
 #[test]
 fn dockerfiles_mean_what_they_mean_elsewhere() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     let mut failures = String::new();
     for row in rows() {
         let bridge = if row.lacks_dockerfile {

@@ -15,7 +15,10 @@ const URL: &str = "http://h/r.git#v1:sub";
 /// Builds with a bridge, and returns the graph with what was asked of the bridge.
 fn with(bridge: FakeBridge, options: &[(&str, &str)]) -> (String, Vec<String>) {
     let bridge = Arc::new(bridge);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     let text = render(&runtime.block_on(solve(&bridge, options)));
     let log = bridge.log.lock().unwrap().clone();
     (text, log)
@@ -37,7 +40,10 @@ fn with_inputs(
             .map(|(name, input)| (name.to_owned(), input))
             .collect::<BTreeMap<_, _>>(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(request_of(&Arc::new(bridge), request))
 }
 

@@ -7,7 +7,10 @@ use cairn_solver::frontend::{FrontendError, FrontendResult};
 use super::{FakeBridge, lowered, render, solve};
 
 fn run(bridge: &Arc<FakeBridge>, options: &[(&str, &str)]) -> Result<FrontendResult, FrontendError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(solve(bridge, options))
 }
 

@@ -125,7 +125,10 @@ fn advice_is_limited() {
         "FROM alpine\n{}",
         "LABEL a=$b$c$d\n".repeat(10_000)
     )));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(crate::testing::solve(&bridge, &[])).unwrap();
     let log = bridge.log.lock().unwrap();
     let told: Vec<&String> = log.iter().filter(|entry| entry.starts_with("W ")).collect();

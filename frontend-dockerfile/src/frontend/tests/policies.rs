@@ -7,7 +7,10 @@ use cairn_solver::frontend::FrontendError;
 use crate::testing::{ALPINE, FakeBridge, render, solve};
 
 fn outcome(bridge: FakeBridge, options: &[(&str, &str)]) -> Result<String, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     let result = runtime.block_on(solve(&Arc::new(bridge), options));
     match result {
         Ok(_) => Ok(render(&result)),
