@@ -3,6 +3,7 @@
 mod evaluate;
 mod outputs;
 mod platforms;
+mod request_options;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -171,8 +172,8 @@ async fn work_through(
         outputs.caches.run(&job.build, records, targets),
     )?;
     let mut metadata = input.metadata;
-    let asked = platforms::request_options(&request.frontend_attrs);
-    metadata.insert(platforms::REQUEST_OPTIONS.to_owned(), asked);
+    let asked = request_options::told(&request.frontend_attrs);
+    metadata.insert(request_options::NAME.to_owned(), asked);
     let made = Made {
         exported,
         cached,

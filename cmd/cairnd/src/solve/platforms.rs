@@ -1,33 +1,12 @@
 //! Whether results are for the platforms that were asked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use cairn_solver::Platform;
 use cairn_worker::service::{ExportInput, ExportRefs};
 
-use bytes::Bytes;
-use serde_json::json;
-
 use crate::failure::Failure;
 use crate::result_platforms::{listed, unlisted};
-
-/// What clients call [`request_options`] in the record of a build.
-pub(super) const REQUEST_OPTIONS: &str = "verifier.requestopts";
-
-/// What results were to be, for who reads the record of the build.
-pub(super) fn request_options(options: &BTreeMap<String, String>) -> Bytes {
-    let platforms: Vec<String> = match options.get("platform") {
-        Some(list) => list.split(',').map(str::to_owned).collect(),
-        None => vec![Platform::host().to_string()],
-    };
-    let labels = options
-        .iter()
-        .filter_map(|(key, value)| Some((key.strip_prefix("label:")?, value)));
-    let labels: BTreeMap<&str, &String> = labels.collect();
-    let request = options.get("requestid").map_or("", String::as_str);
-    let told = json!({ "Platforms": platforms, "Labels": labels, "Request": request });
-    told.to_string().into()
-}
 
 /// What users are told if results are not for the platforms in `wanted`, a list with commas; without one, this machine's
 /// is meant.
@@ -132,27 +111,6 @@ mod tests {
         );
         let host = Platform::host().to_string();
         assert!(compare(None, false, &[host].into()).is_empty());
-    }
-
-    #[test]
-    fn what_was_asked_for_is_told() {
-        let host = Platform::host().to_string();
-        for (options, want) in [
-            (&[][..], json!({ "Platforms": [host], "Labels": {}, "Request": "" })),
-            (
-                &[
-                    ("platform", "linux/amd64,linux/arm64"),
-                    ("label:a", "b"),
-                    ("requestid", "frontend.lint"),
-                    ("target", "x"),
-                ],
-                json!({ "Platforms": ["linux/amd64", "linux/arm64"], "Labels": { "a": "b" }, "Request": "frontend.lint" }),
-            ),
-        ] {
-            let options = options.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
-            let told = request_options(&options.collect());
-            assert_eq!(serde_json::from_slice::<serde_json::Value>(&told).unwrap(), want);
-        }
     }
 
     #[test]
