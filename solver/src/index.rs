@@ -67,6 +67,9 @@ pub trait CacheIndex: Send + Sync + 'static {
     /// Puts right what a crash or old age left: sites of keys that nothing is known about. Returns how many it removed.
     fn repair(&self) -> Result<usize, IndexError>;
 
+    /// Whether everything recorded under keys survives a crash of the machine. Never waits.
+    fn is_settled(&self) -> bool;
+
     /// Makes everything recorded so far survive a crash of the machine.
     fn flush(&self) -> Result<(), IndexError>;
 }

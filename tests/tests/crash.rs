@@ -68,6 +68,45 @@ fn a_daemon_killed_while_packages_are_installed_goes_on_where_it_was() -> anyhow
 }
 
 #[test]
+fn whoever_has_an_answer_may_kill_the_daemon() -> anyhow::Result<()> {
+    let Some(lab) = Lab::open(&[Need::Containers])? else {
+        return Ok(());
+    };
+    let mut daemon = Daemon::start(&lab)?;
+    let cairn = Cairn::with(&lab, &daemon);
+    for (round, fails) in [false, true, false, true].into_iter().enumerate() {
+        let content = format!("round {round}");
+        let last = if fails {
+            "RUN [\"/nothing\"]\n"
+        } else {
+            "COPY c /last\n"
+        };
+        let dockerfile = format!("FROM scratch\nCOPY a /first\nCOPY b /second\n{last}");
+        let files = [
+            ("a", &*content),
+            ("b", &content),
+            ("c", &content),
+            ("Dockerfile", &dockerfile),
+        ];
+        let context = lab.files(&format!("context{round}"), &files)?;
+        for is_again in [false, true] {
+            let outcome = cairn.try_build([&context])?;
+            ensure!((outcome.code != 0) == fails, "round {round}: {}", outcome.remarks);
+            if is_again {
+                for step in ["COPY a", "COPY b"] {
+                    let vertex = outcome.progress.vertex(step);
+                    ensure!(vertex.cached, "round {round}: {vertex:?}");
+                }
+            } else {
+                daemon.kill()?;
+                daemon.start_again()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_client_that_disappears_takes_its_build_with_it() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers, Need::Bases])? else {
         return Ok(());

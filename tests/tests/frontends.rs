@@ -276,7 +276,7 @@ async fn ask(stage: &Stage, word: &str, options: &[(&str, &str)], has_input: boo
     cairn_tests::solve(&client, options).await.map(drop)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn capabilities_inputs_and_errors_pass_through() -> anyhow::Result<()> {
     let Some(stage) = Stage::set(NEEDS)? else {
         return Ok(());

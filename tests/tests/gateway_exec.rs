@@ -19,7 +19,7 @@ fn root(result: &str) -> Vec<pb::Mount> {
     }]
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn processes_are_talked_to_in_order() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers, Need::Bases])? else {
         return Ok(());
@@ -126,7 +126,7 @@ async fn processes_are_talked_to_in_order() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn terminals_have_sizes_and_take_signals() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers, Need::Bases])? else {
         return Ok(());

@@ -347,7 +347,7 @@ async fn solve(daemon: &Daemon, judge: &Arc<Judge>, options: SolveOptions, out: 
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_decide_while_the_build_runs() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers, Need::Bases])? else {
         return Ok(());

@@ -129,7 +129,7 @@ fn build(cairn: &Cairn, context: &Path, args: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn statements_of_images_are_told_with_what_signs_them() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers, Need::Registry])? else {
         return Ok(());

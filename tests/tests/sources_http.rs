@@ -20,7 +20,7 @@ async fn refused(daemon: &Daemon, identifier: &str, attrs: &[(&str, &str)], dir:
     Ok(failed.err().context("it was built")?.to_string())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn files_are_fetched_once_for_as_long_as_they_stay_the_same() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers])? else {
         return Ok(());
@@ -75,7 +75,7 @@ async fn files_are_fetched_once_for_as_long_as_they_stay_the_same() -> anyhow::R
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_have_the_words_that_clients_know() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers])? else {
         return Ok(());
@@ -132,7 +132,7 @@ async fn refusals_have_the_words_that_clients_know() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_clients_upload_is_a_file_too() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers])? else {
         return Ok(());
@@ -201,7 +201,7 @@ fn contexts_come_from_standard_input() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn files_are_hashed_in_other_ways_and_with_what_signatures_add() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[])? else {
         return Ok(());

@@ -55,7 +55,7 @@ async fn fetch(
     cairn_tests::fetch(daemon, &source, dir, options).await.map(drop)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn images_of_layouts_are_fetched_and_verified() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers])? else {
         return Ok(());

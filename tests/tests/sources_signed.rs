@@ -48,7 +48,7 @@ fn signing(repository: &Repository, key: &str, arguments: &[&str]) -> anyhow::Re
     repository.git(&all)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn commits_and_tags_have_to_be_signed_by_one_of_the_keys() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers, Need::Ssh])? else {
         return Ok(());
@@ -199,7 +199,7 @@ impl Drop for Gpg {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn files_have_to_be_signed_by_one_of_the_keys() -> anyhow::Result<()> {
     let Some(lab) = Lab::open(&[Need::Containers, Need::Gpg])? else {
         return Ok(());

@@ -57,6 +57,10 @@ pub trait WorkerService: Worker {
     /// made for this. It ends with the last result with which there are no more than `most` layers in all.
     async fn known_layers(&self, results: Vec<Ref>, most: usize) -> Result<Vec<Option<Vec<Descriptor>>>, WorkerError>;
 
+    /// Waits until results that are recorded would be found by a daemon that takes the place of this one, if this one
+    /// was killed. Takes no time if they would be.
+    async fn settle(&self) -> Result<(), WorkerError>;
+
     /// Whether it can be measured what steps use of the machine.
     fn can_measure(&self) -> bool;
 

@@ -178,6 +178,20 @@ impl Daemon {
         }
     }
 
+    /// Waits until a daemon that takes the place of this one, if this one was killed, would find what builds have made.
+    /// Takes no time if they have made nothing.
+    pub(crate) async fn settle(&self) {
+        let index = async {
+            if !self.engine.index().is_settled() {
+                self.flush().await;
+            }
+        };
+        let (settled, ()) = tokio::join!(self.worker.settle(), index);
+        if let Err(error) = settled {
+            tracing::warn!(%error, "the records of results did not reach the disk");
+        }
+    }
+
     /// Ends all builds, waits a while for what they ran to be gone, and writes everything down.
     pub(crate) async fn close(&self) {
         self.jobs.close_all();

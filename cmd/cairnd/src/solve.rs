@@ -94,6 +94,8 @@ pub(crate) async fn solve(
     let imports = caches::import_entries(request.cache.as_ref());
     caches::import(&job.build, daemon.worker.as_ref(), &imports);
     let outcome = work_through(daemon, job, work, inputs, answer, &mut outputs, &request).await;
+    // Whoever has the answer may count on what was made, also on that of steps before one that failed.
+    daemon.settle().await;
     memory.ended(outcome.as_ref().err().map(Failure::message));
     drop(memory);
     recorder.finish(&outcome).await;

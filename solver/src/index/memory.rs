@@ -124,6 +124,10 @@ impl CacheIndex for MemoryIndex {
         Ok(before - history.sites.len())
     }
 
+    fn is_settled(&self) -> bool {
+        true
+    }
+
     fn flush(&self) -> Result<(), IndexError> {
         Ok(())
     }

@@ -263,6 +263,10 @@ impl CacheIndex for RedbIndex {
         Ok(repaired.removed)
     }
 
+    fn is_settled(&self) -> bool {
+        self.pending.is_settled()
+    }
+
     fn flush(&self) -> Result<(), IndexError> {
         self.pending
             .flush()

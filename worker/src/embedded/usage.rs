@@ -76,6 +76,14 @@ impl WorkerService for EmbeddedWorker {
         .await
     }
 
+    async fn settle(&self) -> Result<(), WorkerError> {
+        if self.0.layers.is_settled() {
+            return Ok(());
+        }
+        let worker = self.clone();
+        blocking(move || worker.0.layers.settle().map_err(|error| failed(&error))).await
+    }
+
     fn can_measure(&self) -> bool {
         self.0.runner.can_measure()
     }

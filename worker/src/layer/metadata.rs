@@ -189,6 +189,13 @@ impl Metadata {
         if are_there { self.write(|_| Ok(())) } else { Ok(()) }
     }
 
+    /// Whether nothing waits for the disk, or is on its way there.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settling
+            .try_lock()
+            .is_some_and(|_idle| !self.waiting.lock().are_there)
+    }
+
     /// Lets [`Metadata::keep_settling`] return, once everything is on disk.
     pub(super) fn close(&self) {
         self.waiting.lock().is_closing = true;

@@ -367,6 +367,11 @@ impl LayerStore {
         Ok(true)
     }
 
+    /// Whether [`LayerStore::settle`] has nothing to do. Never blocks.
+    pub fn is_settled(&self) -> bool {
+        self.inner.db.is_settled()
+    }
+
     /// Brings the records of layers and results to disk, where a killed daemon does not lose them; this happens by
     /// itself a moment after they were made.
     pub fn settle(&self) -> Result<(), LayerError> {

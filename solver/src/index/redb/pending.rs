@@ -214,6 +214,12 @@ impl Pending {
         self.changed.notify_all();
     }
 
+    /// Whether nothing that is recorded under a key waits.
+    pub(super) fn is_settled(&self) -> bool {
+        let state = self.state.lock();
+        state.results.is_empty() && state.contents.is_empty()
+    }
+
     /// Waits until everything put so far is committed, or a commit fails.
     pub(super) fn flush(&self) -> Result<(), String> {
         let mut state = self.state.lock();
