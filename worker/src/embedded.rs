@@ -457,7 +457,7 @@ impl Worker for EmbeddedWorker {
 
     async fn open(&self, id: &ResultId) -> Result<Option<Ref>, WorkerError> {
         // Two look-ups in memory-mapped tables: not worth another thread.
-        self.content(id)
+        self.content_for_build(id)
             .map(|content| content.map(|content| content.into_ref(id)))
     }
 

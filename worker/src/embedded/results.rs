@@ -11,7 +11,7 @@ use cairn_solver::worker::{Comparison, ContentSelector, FailedState, FileStat, R
 use super::view::layers_view;
 use super::{EmbeddedWorker, failed};
 use crate::checksum;
-use crate::layer::LayerList;
+use crate::layer::{LayerError, LayerList, LayerStore};
 use crate::service::UsageRecord;
 use crate::tree::identity::{FileKey, TreeDigest};
 use crate::tree::view::{self, Empty, Links, Located, View};
@@ -57,13 +57,26 @@ fn parse_tree_id(id: &ResultId) -> Option<TreeDigest> {
 impl EmbeddedWorker {
     /// What is called `id`; `None` if it is not there any more.
     pub(super) fn content(&self, id: &ResultId) -> Result<Option<Content>, WorkerError> {
+        self.content_by(id, LayerStore::pin)
+    }
+
+    /// The same, for a build that comes to this result.
+    pub(super) fn content_for_build(&self, id: &ResultId) -> Result<Option<Content>, WorkerError> {
+        self.content_by(id, LayerStore::pin_for_build)
+    }
+
+    fn content_by(
+        &self,
+        id: &ResultId,
+        pin: impl Fn(&LayerStore, &ResultId) -> Result<Option<LayerList>, LayerError>,
+    ) -> Result<Option<Content>, WorkerError> {
         match parse_tree_id(id) {
             Some(digest) => {
                 let tree = self.0.trees.tree(digest).map_err(|error| failed(&error))?;
                 Ok(tree.map(Content::Tree))
             }
             None => {
-                let list = self.0.layers.pin(id).map_err(|error| failed(&error))?;
+                let list = pin(&self.0.layers, id).map_err(|error| failed(&error))?;
                 Ok(list.map(Content::Layers))
             }
         }

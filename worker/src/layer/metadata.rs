@@ -202,20 +202,24 @@ impl Metadata {
         self.changed.notify_all();
     }
 
-    /// Counts a use of layers.
-    pub(super) fn touch(&self, ids: &[LayerId]) {
+    /// Notes that the layers of a result are in use; it counts as a use of the topmost of them.
+    pub(super) fn touch(&self, ids: &[LayerId], is_counted: bool) {
         let now = Timestamp::now();
         let mut touched = self.touched.lock();
         for id in ids {
-            let (last, count) = touched.entry(id.clone()).or_insert((now, 0));
-            *last = now;
+            touched.entry(id.clone()).or_insert((now, 0)).0 = now;
+        }
+        if is_counted && let Some((_, count)) = ids.last().and_then(|top| touched.get_mut(top)) {
             *count += 1;
         }
     }
 
-    /// Whether there are uses that are not written down.
-    pub(super) fn has_touched(&self) -> bool {
-        !self.touched.lock().is_empty()
+    /// Writes down what has been used, as far as it is not.
+    pub(super) fn write_uses(&self) {
+        let are_there = !self.touched.lock().is_empty();
+        if are_there && let Err(error) = self.write(|_| Ok(())) {
+            tracing::warn!(%error, "could not record when layers were last used");
+        }
     }
 
     fn commit<T>(

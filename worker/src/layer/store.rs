@@ -127,11 +127,7 @@ pub(super) struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.db.has_touched()
-            && let Err(error) = self.db.write(|_| Ok(()))
-        {
-            tracing::warn!(%error, "could not record when layers were last used");
-        }
+        self.db.write_uses();
     }
 }
 
@@ -244,7 +240,7 @@ impl LayerStore {
                         size: None,
                         created: now,
                         last_used: now,
-                        usage_count: 0,
+                        usage_count: 1,
                     },
                 };
                 changes.put(LAYERS, id.as_str(), &record)?;
@@ -325,11 +321,20 @@ impl LayerStore {
             }
             Ok(())
         })?;
-        self.inner.db.touch(list.ids());
+        self.inner.db.touch(list.ids(), false);
         Ok(id)
     }
 
-    /// Opens a result, counting it as used; `None` if it is not there any more. The list is the pin.
+    /// Opens a result for a build, which counts as a use of it; otherwise as [`LayerStore::pin`].
+    pub fn pin_for_build(&self, id: &ResultId) -> Result<Option<LayerList>, LayerError> {
+        let list = self.pin(id)?;
+        if let Some(list) = &list {
+            self.inner.db.touch(list.ids(), true);
+        }
+        Ok(list)
+    }
+
+    /// Opens a result, whose layers have been used last now; `None` if it is not there any more. The list is the pin.
     pub fn pin(&self, id: &ResultId) -> Result<Option<LayerList>, LayerError> {
         // Locked across the look and the hold: pruning comes before both or after.
         let mut counts = self.inner.holds.lock();
@@ -345,7 +350,7 @@ impl LayerStore {
             self.inner.holds.hold_locked(&mut counts, record.layers)
         };
         drop(counts);
-        self.inner.db.touch(list.ids());
+        self.inner.db.touch(list.ids(), false);
         Ok(Some(list))
     }
 

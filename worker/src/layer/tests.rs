@@ -564,6 +564,27 @@ async fn a_blob_that_does_not_unpack_leaves_nothing() {
 }
 
 #[test]
+fn uses_by_builds_are_counted_at_the_top_and_told_at_once() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let base = layer(&store, &store.scratch(), write("a", "1"));
+    let top = layer(&store, &base, write("b", "1"));
+    let result = store.record_result(&top).unwrap();
+    let made = store.usage().unwrap();
+    let list = store.pin_for_build(&result).unwrap().expect("it was recorded");
+    drop(store.pin(&result).unwrap());
+    let used = store.usage().unwrap();
+    for (before, after) in made.iter().zip(&used) {
+        let is_top = list.ids().last().is_some_and(|id| id.as_str() == after.id);
+        assert_eq!((before.usage_count, after.usage_count), (1, 1 + u64::from(is_top)));
+        assert!(after.last_used_at > before.last_used_at, "what is below is in use too");
+    }
+}
+
+#[test]
 fn pruning_takes_tops_first_and_leaves_what_is_held() {
     if !is_root_or_skip() {
         return;

@@ -42,6 +42,7 @@ pub struct UsageRecord {
 impl LayerStore {
     /// Everything that takes space, in no particular order. Measures what is not measured yet.
     pub fn usage(&self) -> Result<Vec<UsageRecord>, LayerError> {
+        self.inner.db.write_uses();
         let results: Vec<(String, ResultRecord)> = self.inner.db.all(RESULTS)?;
         let mut parents: HashMap<LayerId, Vec<String>> = HashMap::new();
         for (_, result) in results {

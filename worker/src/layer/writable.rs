@@ -173,7 +173,7 @@ impl WritableLayer {
             size: None,
             created: now,
             last_used: now,
-            usage_count: 0,
+            usage_count: 1,
         };
         let recorded = inner
             .db
