@@ -1,12 +1,13 @@
 //! Between the solver's types and those on the wire.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cairn_proto::control::{self, StatusResponse, UsageRecord as WireRecord};
 use cairn_proto::{fsutil, pb, types};
 use cairn_session::mode;
-use cairn_solver::llb::{ProgressGroup, SourceFile, SourceRange};
+use cairn_solver::llb::{Definition, ProgressGroup, SourceFile, SourceRange};
 use cairn_solver::progress::{Event, Log, Status, VertexState, Warning};
 use cairn_solver::worker::{FileStat, WorkerInfo};
 use cairn_solver::{Device, Platform};
@@ -149,7 +150,7 @@ pub(crate) fn warning_from_wire(wire: cairn_proto::gateway::WarnRequest) -> Warn
             filename: info.filename,
             data: info.data,
             language: info.language,
-            definition: None,
+            definition: info.definition.map(|wire| Arc::new(Definition::from_wire(wire))),
         }),
         ranges: wire
             .ranges

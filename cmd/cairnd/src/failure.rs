@@ -169,12 +169,12 @@ impl From<rpc::Status> for Failure {
     }
 }
 
-/// The wire form of a source file, for warnings.
+/// The wire form of a source file.
 pub(crate) fn wire_source_info(file: &SourceFile) -> pb::SourceInfo {
     pb::SourceInfo {
         filename: file.filename.clone(),
         data: file.data.clone(),
-        definition: None,
+        definition: file.definition.as_ref().map(|definition| definition.to_wire()),
         language: file.language.clone(),
     }
 }

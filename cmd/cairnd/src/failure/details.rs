@@ -1,7 +1,11 @@
 //! Details of failures, in the JSON that clients know.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
-use cairn_solver::llb::{SourceFile, SourceRange};
+use base64::engine::general_purpose::STANDARD as BASE64;
+use cairn_proto::pb;
+use cairn_solver::llb::{Definition, SourceFile, SourceRange};
 use serde_json::{Map, Value, json};
 
 use super::{Inspectable, Subject};
@@ -46,6 +50,9 @@ fn object(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
     let is_zero = |value: &Value| match value {
         Value::String(text) => text.is_empty(),
         Value::Number(number) => number.as_i64() == Some(0),
+        Value::Bool(is_set) => !is_set,
+        Value::Object(fields) => fields.is_empty(),
+        Value::Null => true,
         _ => false,
     };
     let fields = fields.into_iter().filter(|(_, value)| !is_zero(value));
@@ -62,13 +69,40 @@ pub(super) fn frontend(name: &str, image: &str) -> Value {
 }
 
 fn source_info(file: &SourceFile) -> Value {
+    let definition = file.definition.as_deref().map(definition);
     object([
         ("filename", Value::from(file.filename.as_str())),
-        (
-            "data",
-            Value::from(base64::engine::general_purpose::STANDARD.encode(&file.data)),
-        ),
+        ("data", Value::from(BASE64.encode(&file.data))),
+        ("definition", Value::from(definition)),
         ("language", Value::from(file.language.as_str())),
+    ])
+}
+
+/// How a file was read. Where the vertices of that come from is left out: it is no file.
+fn definition(definition: &Definition) -> Value {
+    let wire = definition.to_wire();
+    let ops: Vec<String> = wire.def.iter().map(|op| BASE64.encode(op)).collect();
+    let metadata: BTreeMap<String, Value> = wire
+        .metadata
+        .iter()
+        .map(|(digest, metadata)| (digest.clone(), op_metadata(metadata)))
+        .collect();
+    json!({ "def": ops, "metadata": metadata })
+}
+
+fn op_metadata(metadata: &pb::OpMetadata) -> Value {
+    let group = metadata.progress_group.as_ref().map(|group| {
+        object([
+            ("id", Value::from(group.id.as_str())),
+            ("name", Value::from(group.name.as_str())),
+            ("weak", Value::from(group.weak)),
+        ])
+    });
+    object([
+        ("ignore_cache", Value::from(metadata.ignore_cache)),
+        ("description", json!(metadata.description)),
+        ("caps", json!(metadata.caps)),
+        ("progress_group", Value::from(group)),
     ])
 }
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use cairn_solver::llb::SourceLocation;
+use cairn_solver::llb::{Definition, SourceLocation};
 use cairn_solver::{Digest, FrontendError, PolicyError, SolveError, VertexError, WorkerError};
 
 use super::*;
@@ -53,6 +53,11 @@ fn a_failed_process_points_at_its_line() {
         end_line: 3,
         ..SourceRange::default()
     };
+    let reads = Digest::sha256(b"op");
+    let described = pb::OpMetadata {
+        description: [("llb.customname".to_owned(), "reads".to_owned())].into(),
+        ..pb::OpMetadata::default()
+    };
     let error = SolveError::Vertex(Arc::new(VertexError {
         vertex: Digest::sha256(b"v"),
         name: "RUN false".to_owned(),
@@ -66,7 +71,11 @@ fn a_failed_process_points_at_its_line() {
                 filename: "Dockerfile".to_owned(),
                 data: "FROM a\n".into(),
                 language: "Dockerfile".to_owned(),
-                definition: None,
+                definition: Some(Arc::new(Definition::from_wire(pb::Definition {
+                    def: vec!["op".into()],
+                    metadata: [(reads.to_string(), described)].into(),
+                    source: None,
+                }))),
             }),
             SourceLocation {
                 file: 0,
@@ -100,7 +109,15 @@ fn a_failed_process_points_at_its_line() {
     assert_eq!(
         source,
         json!({
-            "info": { "filename": "Dockerfile", "data": "RlJPTSBhCg==", "language": "Dockerfile" },
+            "info": {
+                "filename": "Dockerfile",
+                "data": "RlJPTSBhCg==",
+                "definition": {
+                    "def": ["b3A="],
+                    "metadata": { reads.to_string(): { "description": { "llb.customname": "reads" } } },
+                },
+                "language": "Dockerfile",
+            },
             "ranges": [{ "start": { "line": 3 }, "end": { "line": 3 } }],
         })
     );
