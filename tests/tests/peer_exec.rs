@@ -20,7 +20,7 @@ const TIME: i64 = 1_000_000_000_000_000_000;
 type Run = (&'static str, &'static str, fn(&mut pb::ExecOp));
 
 /// Only what a process says in `/out` counts.
-const SAID: [Run; 38] = [
+const SAID: [Run; 40] = [
     ("variables twice", "env | sort", |exec| env(exec, &["A=1", "A=2", "C="])),
     ("variables without a value", "env | sort", |exec| {
         env(exec, &["A=1", "B", "PATH"])
@@ -148,6 +148,14 @@ const SAID: [Run; 38] = [
         }];
     }),
     ("no secret", "true", |exec| secret(exec, "none", |_| {})),
+    ("a secret without a name", "true", |exec| secret(exec, "", |_| {})),
+    ("a variable without the name of its secret", "true", |exec| {
+        exec.secretenv = vec![pb::SecretEnv {
+            name: "FOO".to_owned(),
+            optional: true,
+            ..pb::SecretEnv::default()
+        }];
+    }),
     ("no secret, which is fine", "ls -A /run; echo \"<$FOO>\"", |exec| {
         secret(exec, "none", |secret| secret.optional = true);
         exec.secretenv = vec![pb::SecretEnv {

@@ -113,13 +113,23 @@ impl EmbeddedWorker {
         op: &ExecOp,
         context: &CallContext,
     ) -> Result<(Grants, Vec<LentAgent>), WorkerError> {
-        let mounted = op.mounts.iter().filter_map(|mount| match &mount.kind {
-            MountKind::Secret(grant) => Some(grant.id.as_str()),
-            _ => None,
-        });
-        let wanted: BTreeSet<&str> = mounted
-            .chain(op.secret_env.iter().map(|secret| secret.id.as_str()))
-            .collect();
+        let mut wanted = BTreeSet::new();
+        for mount in &op.mounts {
+            let MountKind::Secret(grant) = &mount.kind else {
+                continue;
+            };
+            if grant.id.is_empty() {
+                return Err(WorkerError::Invalid("secret ID missing from mount options".to_owned()));
+            }
+            wanted.insert(grant.id.as_str());
+        }
+        for secret in &op.secret_env {
+            if secret.id.is_empty() {
+                let message = format!("secret ID missing for {:?} environment variable", secret.name);
+                return Err(WorkerError::Invalid(message));
+            }
+            wanted.insert(&secret.id);
+        }
         let (mut grants, mut agents) = (Grants::default(), Vec::new());
         for id in wanted {
             if let Some(secret) = self.secret(id, &context.sessions).await? {

@@ -51,16 +51,13 @@ impl History {
         let mut record = {
             let table = self.0.table.lock();
             let kept = table.finished.get(id).ok_or_else(|| no_record(id))?;
-            if kept.record.pinned == pinned {
-                return Ok(());
-            }
             let pinned_bytes = |part: fn(&Kept) -> u64| {
                 let others = table.finished.values().filter(|other| other.record.pinned);
                 others.map(part).sum::<u64>() + part(kept)
             };
             let is_too_much = pinned_bytes(|kept| kept.bytes) > expiry::MAX_RECORD_BYTES / PINNED_PART
                 || pinned_bytes(Kept::blob_bytes) > expiry::MAX_BLOB_BYTES / PINNED_PART;
-            if pinned && is_too_much {
+            if pinned && !kept.record.pinned && is_too_much {
                 let message = format!("build {id} cannot be pinned: pinned records take up too much room already");
                 return Err(Failure::new(Code::ResourceExhausted, message));
             }

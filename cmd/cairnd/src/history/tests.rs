@@ -160,8 +160,8 @@ async fn pins_are_remembered_and_spare() {
     assert_eq!(events.len(), 1);
     assert_eq!(
         (events[0].pinned, events[0].generation),
-        (true, 2),
-        "setting it again is no change"
+        (true, 3),
+        "also what is set again is told to those who listen"
     );
     history.update(pin(false)).await.unwrap();
     history.expire().await;
