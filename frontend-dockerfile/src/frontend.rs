@@ -32,6 +32,7 @@ use crate::error::DockerfileError;
 use crate::lower::{self, Lowered, Surroundings};
 use crate::options::{Options, is_labs};
 use crate::plan::{ContextImage, GraphBase, Plan, Resolved, Wanted};
+use crate::platform;
 use crate::sbom::{self, Scanned, Scanner};
 use crate::suggest::suggestion;
 use crate::syntax;
@@ -405,7 +406,10 @@ impl Build<'_> {
                 };
                 format!("[context {}] load metadata for {image}", context.title)
             }
-            (None, true) => format!("[{} internal] load metadata for {reference}", wanted.platform),
+            (None, true) => {
+                let platform = platform::full(&wanted.platform);
+                format!("[{platform} internal] load metadata for {reference}")
+            }
             (None, false) => format!("[internal] load metadata for {reference}"),
         };
         let query = ImageQuery {
@@ -479,8 +483,9 @@ impl Build<'_> {
             ..
         } in built
         {
+            let id = platform::full(&platform);
             let suffix = if self.options.multi_platform {
-                format!("/{platform}")
+                format!("/{id}")
             } else {
                 String::new()
             };
@@ -502,10 +507,10 @@ impl Build<'_> {
                 None => None,
             };
             if let (Some(scanner), Some(scan)) = (scanner, lowered.scan) {
-                let statements = self.scan(scanner, platform.to_string(), scan).await?;
-                result.attestations.insert(platform.to_string(), vec![statements]);
+                let statements = self.scan(scanner, id.clone(), scan).await?;
+                result.attestations.insert(id.clone(), vec![statements]);
             }
-            refs.insert(platform.to_string(), reference);
+            refs.insert(id, reference);
         }
         result.refs = if self.options.multi_platform {
             FrontendRefs::Platforms(refs)

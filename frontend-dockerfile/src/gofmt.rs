@@ -1,5 +1,6 @@
 //! Go's ways of writing values, which have become part of what users and tools expect to read.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 
 /// A Go string literal.
@@ -17,12 +18,23 @@ pub(crate) fn quote(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\x0b' => out.push_str("\\v"),
             c if (c as u32) < 0x20 || c == '\x7f' => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c if c.is_control() || (c.is_whitespace() && c != ' ') => out.push_str(&format!("\\u{:04x}", c as u32)),
-            c => out.push(c),
+            c if is_shown(c) => out.push(c),
+            c if c as u32 > 0xffff => out.push_str(&format!("\\U{:08x}", c as u32)),
+            c => out.push_str(&format!("\\u{:04x}", c as u32)),
         }
     }
     out.push('"');
     out
+}
+
+/// Whether a character is seen as it is: no control, no blank but the ordinary one, and nothing that formats others or
+/// has a meaning of its own.
+fn is_shown(c: char) -> bool {
+    let is_format = matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}');
+    let is_private = matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..);
+    !c.is_control() && !is_format && !is_private && (c == ' ' || !c.is_whitespace())
 }
 
 /// A list as Go prints one of quoted strings: `["a" "b"]`.
@@ -38,6 +50,15 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
         _ => None,
     }
+}
+
+/// Why Go's `strconv.ParseInt` would not take `text`.
+pub(crate) fn parse_int_error(text: &str, error: &ParseIntError) -> String {
+    let problem = match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.ParseInt: parsing {}: {problem}", quote(text))
 }
 
 /// Parses a Go duration such as `1m30s` into nanoseconds.
@@ -154,6 +175,18 @@ mod tests {
             ("\u{1}", "\"\\x01\""),
             ("é☺", "\"é☺\""),
             ("\\", "\"\\\\\""),
+        ] {
+            assert_eq!(quote(text), want);
+        }
+    }
+
+    #[test]
+    fn what_would_not_be_seen_is_written_out() {
+        for (text, want) in [
+            ("a\"b\\", r#""a\"b\\""#),
+            ("\t\u{1}\u{a0}\u{feff}", r#""\t\x01\u00a0\ufeff""#),
+            ("\u{e000}\u{e0001}", r#""\ue000\U000e0001""#),
+            ("\u{e9} \u{1f600}", "\"\u{e9} \u{1f600}\""),
         ] {
             assert_eq!(quote(text), want);
         }

@@ -147,10 +147,14 @@ impl ImageConfig {
         }
     }
 
-    /// Whether the config says that there is nothing to pull.
+    /// Whether the config says that there is nothing to pull. Configs of the oldest images do not list their layers, but
+    /// have a history of them.
     pub(crate) fn has_no_layers(&self) -> bool {
         let layers = self.root.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids"));
-        layers.is_some_and(|layers| layers.is_null() || layers.as_array().is_some_and(Vec::is_empty))
+        let lists_none = layers.is_none_or(|layers| layers.is_null() || layers.as_array().is_some_and(Vec::is_empty));
+        let makes_layer = |entry: &Value| entry.get("empty_layer").and_then(Value::as_bool) != Some(true);
+        let history = self.root.get("history").and_then(Value::as_array);
+        lists_none && !history.is_some_and(|entries| entries.iter().any(makes_layer))
     }
 
     /// Names and values of the environment.
@@ -287,6 +291,18 @@ impl ImageConfig {
         }
     }
 
+    /// Has the platform in the form in which equal ones are equal, whatever the base has written.
+    pub(crate) fn normalize_platform(&mut self) {
+        let normal = self.platform();
+        for (key, normal) in [("architecture", normal.architecture), ("variant", normal.variant)] {
+            if !normal.is_empty() {
+                self.root.insert(key.to_owned(), normal.into());
+            } else if key == "variant" {
+                self.root.remove(key);
+            }
+        }
+    }
+
     /// Adds a history entry. `created` is in RFC 3339; without it the exporter fills in a time.
     pub(crate) fn add_history(&mut self, created_by: String, empty_layer: bool, created: Option<Arc<str>>) {
         self.history.add(created_by, empty_layer, created);
@@ -376,6 +392,41 @@ mod tests {
                 {"created_by": "ENV A=2", "comment": "buildkit.dockerfile.v0", "empty_layer": true},
             ]})
         );
+    }
+
+    #[test]
+    fn layers_are_listed_or_told_of() {
+        for (config, want) in [
+            (r#"{"rootfs":{"diff_ids":[]}}"#, true),
+            (r#"{"rootfs":{"diff_ids":null},"history":[{"empty_layer":true}]}"#, true),
+            (r#"{"history":[{"created_by":"x"}]}"#, false),
+            (r#"{"rootfs":{"diff_ids":[]},"history":[{"empty_layer":false}]}"#, false),
+            (r#"{"rootfs":{"diff_ids":["sha256:00"]}}"#, false),
+        ] {
+            let image = ImageConfig::from_base(config.as_bytes()).unwrap();
+            assert_eq!(image.has_no_layers(), want, "{config}");
+        }
+    }
+
+    #[test]
+    fn platforms_become_normal() {
+        for (config, want) in [
+            (
+                r#"{"os":"linux","architecture":"arm64","variant":"v8"}"#,
+                json!(["arm64", null]),
+            ),
+            (r#"{"os":"linux","architecture":"arm"}"#, json!(["arm", "v7"])),
+            (r#"{"os":"linux","architecture":"x86_64"}"#, json!(["amd64", null])),
+            (
+                r#"{"os":"linux","architecture":"arm","variant":"v6"}"#,
+                json!(["arm", "v6"]),
+            ),
+        ] {
+            let mut image = ImageConfig::from_base(config.as_bytes()).unwrap();
+            image.normalize_platform();
+            let image: Value = serde_json::from_slice(&image.to_json()).unwrap();
+            assert_eq!(json!([image["architecture"], image["variant"]]), want, "{config}");
+        }
     }
 
     #[test]

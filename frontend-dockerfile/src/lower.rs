@@ -111,6 +111,7 @@ pub(crate) fn lower(
         unknown_hosts: Vec::new(),
         git_words: Vec::new(),
     };
+    lowering.check_platforms();
     // Stages that stand for images come last in the plan, but everyone may use them.
     for index in (plan.declared..plan.stages.len()).chain(0..plan.declared) {
         if plan.stages[index].reachable {
@@ -185,6 +186,7 @@ impl Lowering<'_> {
         if !self.around.options.platforms.is_empty() {
             state.image.set_platform(&self.plan.platform);
         }
+        state.image.normalize_platform();
         if let Some(root) = state.root {
             self.arena.use_all_of(root);
         }

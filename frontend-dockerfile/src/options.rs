@@ -363,6 +363,16 @@ mod tests {
             ("ulimit", "foo=1", "failed to parse ulimit: invalid ulimit type: foo"),
             (
                 "ulimit",
+                "nproc=a:2",
+                "failed to parse ulimit: strconv.ParseInt: parsing \"a\": invalid syntax: invalid ulimit argument: nproc=a:2",
+            ),
+            (
+                "ulimit",
+                "nproc=1:2:3",
+                "failed to parse ulimit: too many limit value arguments - 1:2:3, can only have up to two, `soft[:hard]`",
+            ),
+            (
+                "ulimit",
                 "nofile=5:1",
                 "failed to parse ulimit: ulimit soft limit must be less than or equal to hard limit: 5 > 1",
             ),
@@ -395,7 +405,8 @@ mod tests {
             (
                 "platform",
                 "linux/amd64,",
-                "failed to parse target platform : \"\": unknown operating system or architecture: invalid argument",
+                "failed to parse target platform : \"\" is an invalid OS component of \"\": OSAndVersion specifier component \
+                 must match \"^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.%-]*)((?:\\\\+[A-Za-z0-9_.%-]+)*)\\\\))?$\": invalid argument",
             ),
             (
                 "override-copy-image",

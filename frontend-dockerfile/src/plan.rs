@@ -20,6 +20,7 @@ use crate::budget::Budget;
 use crate::checks::Findings;
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
+use crate::gofmt::quote;
 use crate::image::ImageConfig;
 use crate::instruction::{Instruction, Kind};
 use crate::location::Lines;
@@ -56,7 +57,7 @@ pub(crate) struct PlannedStage {
     pub(crate) name: Option<String>,
     pub(crate) label: String,
     pub(crate) base: Base,
-    /// The base as the file has it.
+    /// The base as the file has it, with variables replaced.
     pub(crate) written: String,
     pub(crate) platform: Arc<Platform>,
     pub(crate) lines: Option<Lines>,
@@ -184,7 +185,7 @@ impl Plan {
         }
         for index in 0..file.stages.len() {
             plan.check_from(&file.stages[index], found);
-            let stage = plan.stage(file, options, index)?;
+            let stage = plan.stage(file, options, index, host)?;
             if let Some(name) = &stage.name {
                 plan.named.entry(name.clone()).or_default().push(index);
             }
@@ -240,7 +241,7 @@ impl Plan {
         let found = self.named.get(&lower).and_then(|stages| stages.last().copied());
         found.ok_or_else(|| {
             let near = suggestion(&lower, self.stages.iter().filter_map(|stage| stage.name.as_deref()));
-            DockerfileError::whole(format!("target stage \"{target}\" could not be found{near}"))
+            DockerfileError::whole(format!("target stage {} could not be found{near}", quote(target)))
         })
     }
 

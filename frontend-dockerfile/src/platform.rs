@@ -4,6 +4,23 @@ use cairn_solver::Platform;
 
 use crate::gofmt;
 
+/// A platform with all that is known of it: `windows(10.0.1+win32k)/amd64`.
+pub(crate) fn full(platform: &Platform) -> String {
+    let mut features: Vec<&str> = platform.os_features.iter().map(String::as_str).collect();
+    features.retain(|feature| !feature.is_empty());
+    features.sort_unstable();
+    features.dedup();
+    let short = platform.to_string();
+    let Some(rest) = short.strip_prefix(&platform.os) else {
+        return short;
+    };
+    if platform.os_version.is_empty() && features.is_empty() {
+        return short;
+    }
+    let features: String = features.iter().map(|feature| format!("+{feature}")).collect();
+    format!("{}({}{features}){rest}", platform.os, platform.os_version)
+}
+
 /// Parses `os[(version)][/arch[/variant]]`, or an architecture alone.
 ///
 /// # Errors
@@ -19,10 +36,24 @@ pub(crate) fn parse(text: &str, default: &Platform) -> Result<Platform, String> 
     let (system, version) = match head.split_once('(') {
         Some((system, version)) => match version.strip_suffix(')') {
             Some(version) => (system, version),
-            None => return fail("cannot parse platform specifier"),
+            None => return Err(bad_system(head, text)),
         },
         None => (head, ""),
     };
+    let is_named = |text: &str, more: &[char]| text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(&c));
+    if system.is_empty() || !is_named(system, &['_', '-']) || !is_named(version, &['_', '.', '%', '-', '+']) {
+        return Err(bad_system(head, text));
+    }
+    // At most four parts are told apart.
+    let mut parts = text.splitn(4, '/').skip(1);
+    if let Some(part) = parts.find(|part| part.is_empty() || !is_named(part, &['_', '.', '-'])) {
+        return Err(format!(
+            "{} is an invalid component of {}: platform specifier component must match \
+             \"^[A-Za-z0-9_.-]+$\": invalid argument",
+            gofmt::quote(part),
+            gofmt::quote(text)
+        ));
+    }
     let lower = system.to_ascii_lowercase();
     let mut platform = match tail {
         None if Platform::is_known_os(&lower) => Platform::new(&lower, &default.architecture, ""),
@@ -30,19 +61,7 @@ pub(crate) fn parse(text: &str, default: &Platform) -> Result<Platform, String> 
         None => return fail("unknown operating system or architecture"),
         Some(tail) => match format!("{lower}/{tail}").parse::<Platform>() {
             Ok(platform) => platform.normalized(),
-            Err(_) => {
-                // At most four parts are told apart.
-                let mut parts = text.splitn(4, '/');
-                return match parts.nth(3).filter(|part| part.contains('/')) {
-                    Some(part) => Err(format!(
-                        "{} is an invalid component of {}: platform specifier component must match \
-                         \"^[A-Za-z0-9_.-]+$\": invalid argument",
-                        gofmt::quote(part),
-                        gofmt::quote(text)
-                    )),
-                    None => fail("cannot parse platform specifier"),
-                };
-            }
+            Err(_) => return fail("cannot parse platform specifier"),
         },
     };
     let (version, features) = version
@@ -53,6 +72,16 @@ pub(crate) fn parse(text: &str, default: &Platform) -> Result<Platform, String> 
         .map(|features| features.split('+').map(str::to_owned).collect())
         .unwrap_or_default();
     Ok(platform)
+}
+
+fn bad_system(head: &str, text: &str) -> String {
+    // The pattern is Go's way of writing it, inside of a literal.
+    let pattern = r"^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.%-]*)((?:\\+[A-Za-z0-9_.%-]+)*)\\))?$";
+    format!(
+        "{} is an invalid OS component of {}: OSAndVersion specifier component must match \"{pattern}\": invalid argument",
+        gofmt::quote(head),
+        gofmt::quote(text)
+    )
 }
 
 /// The automatic arguments of one side, `BUILD…` or `TARGET…`.
@@ -96,6 +125,26 @@ mod tests {
             parse("foo", &host).unwrap_err(),
             "\"foo\": unknown operating system or architecture: invalid argument"
         );
+        let described = Platform {
+            os_version: "10.0.1".to_owned(),
+            os_features: vec!["win32k".to_owned(), "a".to_owned(), "a".to_owned()],
+            ..Platform::new("windows", "amd64", "")
+        };
+        assert_eq!(full(&described), "windows(10.0.1+a+win32k)/amd64");
+        assert_eq!(full(&host), "linux/amd64");
+        assert_eq!(
+            parse("linux/", &host).unwrap_err(),
+            "\"\" is an invalid component of \"linux/\": platform specifier component must match \
+             \"^[A-Za-z0-9_.-]+$\": invalid argument"
+        );
+        for text in ["", "linux(", "l(1", "é/amd64", "linux(/)/amd64"] {
+            assert!(
+                parse(text, &host)
+                    .unwrap_err()
+                    .contains("is an invalid OS component of"),
+                "{text}"
+            );
+        }
         assert_eq!(
             parse("a/b/c/d", &host).unwrap_err(),
             "\"a/b/c/d\": cannot parse platform specifier: invalid argument"

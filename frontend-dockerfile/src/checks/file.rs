@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::dockerfile::{Dockerfile, Stage};
+use crate::gofmt::quote;
 use crate::instruction::{Instruction, Kind};
 
 use super::{
@@ -101,11 +102,14 @@ fn stage_names(file: &Dockerfile, found: &mut Findings) {
     for stage in &file.stages {
         let Some(name) = &stage.from.name else { continue };
         if matches!(name.as_str(), "scratch" | "context") {
-            let message = format!("Stage name should not use the same name as reserved stage \"{name}\"");
+            let message = format!(
+                "Stage name should not use the same name as reserved stage {}",
+                quote(name)
+            );
             found.find(&RESERVED_STAGE_NAME, stage.instruction.lines, message);
         }
         if !seen.insert(name) {
-            let message = format!("Duplicate stage name \"{name}\", stage names should be unique");
+            let message = format!("Duplicate stage name {}, stage names should be unique", quote(name));
             found.find(&DUPLICATE_STAGE_NAME, stage.instruction.lines, message);
         }
     }

@@ -375,9 +375,11 @@ impl<'a> Reader<'a> {
             )
         };
         let trims = matches!(operator, Some('#' | '%'));
-        let Some(operator) = operator.filter(|c| matches!(c, '-' | '+' | '?' | '#' | '%') && !(colon && trims)) else {
+        let is_known = matches!(operator, Some('-' | '+' | '?' | '#' | '%'));
+        // Behind a colon the end of the substitution is looked for first, whatever stands there.
+        if (colon && trims) || !(colon || is_known) {
             return Err(ExpandCause::UnsupportedModifier(shown()));
-        };
+        }
         let word = self.part('}', trims, ExpandCause::MissingBrace)?;
         let (value, known) = self.look_up(name)?;
         if !known && self.how.keep_unknown {
@@ -385,9 +387,9 @@ impl<'a> Reader<'a> {
         }
         let absent = !known || (colon && value.is_empty());
         match operator {
-            '-' => Ok(if absent { word.into() } else { value.into() }),
-            '+' => Ok(if absent { "".into() } else { word.into() }),
-            '?' if absent => {
+            Some('-') => Ok(if absent { word.into() } else { value.into() }),
+            Some('+') => Ok(if absent { "".into() } else { word.into() }),
+            Some('?') if absent => {
                 let message = match (word.is_empty(), known) {
                     (false, _) => word,
                     (true, false) => "is not allowed to be unset".to_owned(),
@@ -398,19 +400,20 @@ impl<'a> Reader<'a> {
                     message,
                 })
             }
-            '?' => Ok(value.into()),
-            '#' => {
+            Some('?') => Ok(value.into()),
+            Some('#') => {
                 let (pattern, greedy) = word
                     .strip_prefix('#')
                     .map_or((&*word, false), |pattern| (pattern, true));
                 pattern::trim_prefix(pattern, value, greedy, &mut self.steps).map(Cow::Borrowed)
             }
-            _ => {
+            Some('%') => {
                 let (pattern, greedy) = word
                     .strip_prefix('%')
                     .map_or((&*word, false), |pattern| (pattern, true));
                 pattern::trim_suffix(pattern, value, greedy, &mut self.steps).map(Cow::Borrowed)
             }
+            _ => Err(ExpandCause::UnsupportedModifier(shown())),
         }
     }
 

@@ -4,10 +4,12 @@ use bytes::Bytes;
 use cairn_solver::Platform;
 use serde_json::{Map, Value, json};
 
+use crate::platform;
+
 /// `refs.platforms`: which result is for which platform.
 pub(super) fn platforms<'a>(platforms: impl Iterator<Item = &'a Platform>) -> (String, Bytes) {
     let entries: Vec<Value> = platforms
-        .map(|platform| json!({"ID": platform.to_string(), "Platform": describe(platform)}))
+        .map(|platform| json!({"ID": platform::full(platform), "Platform": describe(platform)}))
         .collect();
     (
         "refs.platforms".to_owned(),

@@ -93,7 +93,7 @@ impl Build<'_> {
         let error = match self.lint_all(&file, &mut found).await {
             Ok(()) => None,
             Err(error) if is_cancelled(&error) => return Err(error),
-            Err(error) => Some(BuildError::from(&error)),
+            Err(error) => Some(BuildError::of(&error, &self.inputs.file)),
         };
         let lint = Lint {
             found,

@@ -100,6 +100,87 @@ fn options_can_be_wrong_too() {
 }
 
 #[test]
+fn what_is_wrong_with_an_instruction_is_told_in_the_order_that_users_know() {
+    for (line, want) in [
+        (
+            "FROM --foo a b",
+            "dockerfile parse error on line 1: FROM requires either one or three arguments",
+        ),
+        (
+            "FROM --foo a AS \u{1}",
+            "dockerfile parse error on line 1: invalid name for build stage: \"\\x01\", name can't start with a number \
+             or contain symbols",
+        ),
+        (
+            "FROM scratch\nADD --foo a",
+            "dockerfile parse error on line 2: ADD requires at least two arguments, but only one was provided. \
+             Destination could not be determined",
+        ),
+        (
+            "FROM scratch\nUSER --foo",
+            "dockerfile parse error on line 2: USER requires exactly one argument",
+        ),
+        (
+            "FROM scratch\nEXPOSE --foo",
+            "dockerfile parse error on line 2: EXPOSE requires at least one argument",
+        ),
+        (
+            "FROM scratch\nVOLUME --foo",
+            "dockerfile parse error on line 2: VOLUME requires at least one argument",
+        ),
+        (
+            "FROM scratch\nONBUILD --foo",
+            "dockerfile parse error on line 2: ONBUILD requires at least one argument",
+        ),
+        (
+            "FROM scratch\nHEALTHCHECK --foo X",
+            "dockerfile parse error on line 2: unknown flag: --foo",
+        ),
+        (
+            "FROM scratch\nRUN --mount=target=/ --mount=type=cache,MODE=x []",
+            "invalid value x for mode",
+        ),
+        (
+            "FROM scratch\nRUN --mount=ZZZZZZ=1 a",
+            "unexpected key 'zzzzzz' in 'ZZZZZZ=1'",
+        ),
+        (
+            "FROM scratch\nRUN --mount=type=tmpfs,target=/a,gid=1 a",
+            "gid not allowed for \"tmpfs\" type mounts",
+        ),
+        (
+            "FROM $A\\\\",
+            "failed to parse stage name \"\\\\\": invalid reference format",
+        ),
+        (
+            "FROM --platform=${P scratch",
+            "failed to process arguments for platform : failed to process \"${P\": unsupported modifier (\u{fffd}) in \
+             substitution",
+        ),
+        (
+            "ARG P=foo\nFROM --platform=$P scratch",
+            "failed to parse platform $P: \"foo\": unknown operating system or architecture: invalid argument",
+        ),
+        (
+            "ARG B=missing\nFROM $B",
+            "missing: failed to resolve source metadata for docker.io/library/missing:latest: \
+             docker.io/library/missing:latest: not found",
+        ),
+    ] {
+        assert_eq!(error(line, &[]), want, "{line}");
+    }
+}
+
+#[test]
+fn platforms_that_say_little_are_those_of_the_daemon() {
+    let text = lowered("FROM --platform=linux alpine\nRUN a", &[("platform", "linux/arm64")]);
+    assert!(
+        text.contains("(linux/amd64)") && !text.contains("(linux/arm64)"),
+        "{text}"
+    );
+}
+
+#[test]
 fn errors_point_at_every_line_they_are_about() {
     let text = lowered(
         "FROM scratch AS a\nCOPY --from=b /a /b\nFROM scratch AS b\nCOPY --from=a \\\n /b /a",

@@ -49,8 +49,9 @@ pub(super) fn pairs(node: &Node, args: Args, word: &str) -> Result<Vec<Pair>, St
 }
 
 pub(super) fn single(node: &Node, args: Args, word: &str) -> Result<String, String> {
+    let text = one_text(args, word)?;
     super::flags(node, &[])?;
-    one_text(args, word)
+    Ok(text)
 }
 
 pub(super) fn one_text(args: Args, word: &str) -> Result<String, String> {
@@ -61,21 +62,21 @@ pub(super) fn one_text(args: Args, word: &str) -> Result<String, String> {
 }
 
 pub(super) fn expose(node: &Node, args: Args) -> Result<Vec<String>, String> {
-    super::flags(node, &[])?;
     let mut words = super::list(args);
     if words.is_empty() {
         return Err("EXPOSE requires at least one argument".to_owned());
     }
+    super::flags(node, &[])?;
     words.sort();
     Ok(words)
 }
 
 pub(super) fn volume(node: &Node, args: Args) -> Result<Vec<String>, String> {
-    super::flags(node, &[])?;
     let paths: Vec<String> = super::list(args).iter().map(|path| path.trim().to_owned()).collect();
     if paths.is_empty() {
         return Err("VOLUME requires at least one argument".to_owned());
     }
+    super::flags(node, &[])?;
     if paths.iter().any(String::is_empty) {
         return Err("VOLUME specified can not be an empty string".to_owned());
     }
@@ -93,10 +94,10 @@ pub(super) fn shell(node: &Node, args: Args) -> Result<Vec<String>, String> {
 
 /// The text of the trigger, as images carry it: the instruction, then its here-documents.
 pub(super) fn onbuild(node: &Node, args: Args) -> Result<String, String> {
-    super::flags(node, &[])?;
     let Args::Nested(inner) = args else {
         return Err("ONBUILD requires at least one argument".to_owned());
     };
+    super::flags(node, &[])?;
     match keyword(inner.word()) {
         "ONBUILD" => return Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
         word @ ("MAINTAINER" | "FROM") => return Err(format!("{word} isn't allowed as an ONBUILD trigger")),

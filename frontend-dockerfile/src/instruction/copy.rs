@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::flags::{FlagKind, FlagSpec, Flags};
+use crate::flags::{FlagKind, FlagSpec};
 use crate::syntax::{Args, Heredoc, Node};
 
 /// A `COPY` or `ADD`.
@@ -61,31 +61,36 @@ const ADD_FLAGS: &FlagSpec = &[
 ];
 
 pub(super) fn copy(node: &Node, args: Args) -> Result<Copy, String> {
-    parse(node, args, &super::flags(node, COPY_FLAGS)?, "COPY")
+    parse(node, args, COPY_FLAGS, "COPY")
 }
 
 pub(super) fn add(node: &Node, args: Args) -> Result<Copy, String> {
-    parse(node, args, &super::flags(node, ADD_FLAGS)?, "ADD")
+    parse(node, args, ADD_FLAGS, "ADD")
 }
 
-fn parse(node: &Node, args: Args, flags: &Flags<'_>, word: &str) -> Result<Copy, String> {
+fn parse(node: &Node, args: Args, flags: &FlagSpec, word: &str) -> Result<Copy, String> {
     let mut sources = super::list(args);
     let dest = sources
         .pop()
         .filter(|_| !sources.is_empty())
         .ok_or_else(|| too_few(word))?;
-    // Of two with the same name the last one counts, for both.
+    let flags = super::flags(node, flags)?;
+    // Of two with the same name the last body counts, for both.
     let heredocs = node.heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc));
     let heredocs: HashMap<&str, &Heredoc> = heredocs.collect();
     let heredoc_for = |word: &str| match heredocs.is_empty() {
         true => None,
-        false => heredocs.get(Heredoc::from_word(word)?.name.as_str()).copied(),
+        false => {
+            let own = Heredoc::from_word(word)?;
+            let body = heredocs.get(own.name.as_str())?.body.clone();
+            Some(Heredoc { body, ..own })
+        }
     };
     if heredoc_for(&dest).is_some() {
         return Err(format!("{word} cannot accept a heredoc as a destination"));
     }
     let source = |word: String| match heredoc_for(&word) {
-        Some(heredoc) => CopySource::Heredoc(heredoc.clone()),
+        Some(heredoc) => CopySource::Heredoc(heredoc),
         None => CopySource::Word(word),
     };
     let sources: Vec<CopySource> = sources.into_iter().map(source).collect();

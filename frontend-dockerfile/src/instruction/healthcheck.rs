@@ -1,6 +1,6 @@
 //! `HEALTHCHECK`.
 
-use std::num::{IntErrorKind, ParseIntError};
+use std::num::ParseIntError;
 
 use crate::flags::{FlagKind, FlagSpec, Flags};
 use crate::gofmt;
@@ -47,8 +47,12 @@ pub(super) fn healthcheck(node: &Node, args: Args) -> Result<Healthcheck, String
             }),
             _ => Err("HEALTHCHECK NONE takes no arguments".to_owned()),
         },
-        "CMD" => {
+        _ => {
             let flags = Flags::parse(&node.flags, FLAGS)?;
+            if upper != "CMD" {
+                let unknown = gofmt::quote(&upper);
+                return Err(format!("Unknown type {unknown} in HEALTHCHECK (try CMD)"));
+            }
             Ok(Healthcheck {
                 test: test(*rest)?,
                 interval: time(&flags, "interval", "Interval")?,
@@ -58,10 +62,6 @@ pub(super) fn healthcheck(node: &Node, args: Args) -> Result<Healthcheck, String
                 retries: retries(&flags)?,
             })
         }
-        _ => Err(format!(
-            "Unknown type {} in HEALTHCHECK (try CMD)",
-            gofmt::quote(&upper)
-        )),
     }
 }
 
@@ -87,13 +87,9 @@ fn retries(flags: &Flags<'_>) -> Result<i64, String> {
     let Some(value) = flags.text("retries") else {
         return Ok(0);
     };
-    let number: i32 = value.parse().map_err(|error: ParseIntError| {
-        let problem = match error.kind() {
-            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
-            _ => "invalid syntax",
-        };
-        format!("strconv.ParseInt: parsing {}: {problem}", gofmt::quote(value))
-    })?;
+    let number: i32 = value
+        .parse()
+        .map_err(|error: ParseIntError| gofmt::parse_int_error(value, &error))?;
     if number < 0 {
         return Err(format!("--retries cannot be negative ({number})"));
     }

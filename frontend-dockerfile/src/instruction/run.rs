@@ -223,7 +223,7 @@ pub fn parse_mount(
         } else {
             expand(written)?
         };
-        assign(&mut spec, key, &lower, &value, field)?;
+        assign(&mut spec, &lower, &value, field)?;
     }
     check(spec)
 }
@@ -240,11 +240,10 @@ fn switch(spec: &mut MountSpec, key: &str, field: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn assign(spec: &mut MountSpec, key: &str, lower: &str, value: &str, field: &str) -> Result<(), String> {
+fn assign(spec: &mut MountSpec, key: &str, value: &str, field: &str) -> Result<(), String> {
     let boolean = || gofmt::parse_bool(value).ok_or_else(|| format!("invalid value for {key}: {value}"));
-    let private = matches!(spec.kind, "cache" | "secret" | "ssh");
     let number = |radix| u32::from_str_radix(value, radix).map_err(|_| format!("invalid value {value} for {key}"));
-    match lower {
+    match key {
         "type" => {
             let kind = value.to_lowercase();
             spec.kind = KINDS.into_iter().find(|known| *known == kind).ok_or_else(|| {
@@ -268,21 +267,12 @@ fn assign(spec: &mut MountSpec, key: &str, lower: &str, value: &str, field: &str
         "size" => return Err(format!("unexpected key 'size' for mount type '{}'", spec.kind)),
         "id" => spec.id = value.to_owned(),
         "sharing" => spec.sharing = Some(sharing(value)?),
-        "mode" | "uid" | "gid" if !private => {
-            return Err(format!(
-                "{lower} not allowed for {} type mounts",
-                gofmt::quote(spec.kind)
-            ));
-        }
         "mode" => spec.mode = Some(number(8)?),
         "uid" => spec.uid = Some(number(10)?),
         "gid" => spec.gid = Some(number(10)?),
         "env" => spec.env = Some(value.to_owned()),
         _ => {
-            return Err(format!(
-                "unexpected key '{key}' in '{field}'{}",
-                suggestion(lower, KEYS)
-            ));
+            return Err(format!("unexpected key '{key}' in '{field}'{}", suggestion(key, KEYS)));
         }
     }
     Ok(())
@@ -290,8 +280,19 @@ fn assign(spec: &mut MountSpec, key: &str, lower: &str, value: &str, field: &str
 
 /// What can only be told when all fields are known.
 fn check(mut spec: MountSpec) -> Result<MountSpec, String> {
+    let given = [
+        ("mode", spec.mode.is_some()),
+        ("uid", spec.uid.is_some()),
+        ("gid", spec.gid.is_some()),
+    ];
+    if !matches!(spec.kind, "cache" | "secret" | "ssh")
+        && let Some((key, _)) = given.into_iter().find(|(_, is_given)| *is_given)
+    {
+        return Err(format!("{key} not allowed for {} type mounts", gofmt::quote(spec.kind)));
+    }
     if spec.sharing.is_some() && spec.kind != "cache" {
         return Err(match spec.kind {
+            "secret" if spec.from.is_some() => "secret mount should not have a from".to_owned(),
             "secret" => "secret mount should not define sharing".to_owned(),
             kind => format!("invalid cache sharing set for {kind} mount"),
         });

@@ -1,6 +1,7 @@
 //! `FROM` and `ARG`: what stages are made of.
 
 use crate::flags::FlagKind;
+use crate::gofmt;
 use crate::syntax::{Args, Node};
 
 /// `FROM [--platform=P] <base> [AS <name>]`.
@@ -24,7 +25,6 @@ pub struct ArgDecl {
 }
 
 pub(super) fn from(node: &Node, args: Args) -> Result<From, String> {
-    let flags = super::flags(node, &[("platform", FlagKind::Text)])?;
     let mut words = super::list(args).into_iter();
     let words = (words.next(), words.next(), words.next(), words.next());
     let (base, name) = match words {
@@ -34,6 +34,7 @@ pub(super) fn from(node: &Node, args: Args) -> Result<From, String> {
         }
         _ => return Err("FROM requires either one or three arguments".to_owned()),
     };
+    let flags = super::flags(node, &[("platform", FlagKind::Text)])?;
     Ok(From {
         base,
         name,
@@ -51,7 +52,8 @@ fn stage_name(written: &str) -> Result<String, String> {
         return Ok(name);
     }
     Err(format!(
-        "invalid name for build stage: \"{written}\", name can't start with a number or contain symbols"
+        "invalid name for build stage: {}, name can't start with a number or contain symbols",
+        gofmt::quote(written)
     ))
 }
 

@@ -54,6 +54,8 @@ struct Node {
     platform: Option<Arc<Platform>>,
     metadata: OpMetadata,
     lines: Option<Lines>,
+    /// What others say who use the same op.
+    others: Vec<(OpMetadata, Option<Lines>)>,
 }
 
 #[derive(Debug)]
@@ -95,8 +97,27 @@ impl Arena {
             platform: platform.cloned(),
             metadata,
             lines,
+            others: Vec::new(),
         });
         NodeId(self.nodes.len() - 1)
+    }
+
+    /// An image, which is one op for all who use it on the same platform: an op has each of its inputs once.
+    pub(super) fn image(
+        &mut self,
+        source: SourceOp,
+        platform: &Arc<Platform>,
+        metadata: OpMetadata,
+        lines: Option<Lines>,
+    ) -> NodeId {
+        let key = format!("image:{platform:?}:{source:?}");
+        if let Some(&known) = self.named.get(&key) {
+            self.nodes[known.0].others.push((metadata, lines));
+            return known;
+        }
+        let node = self.add(Op::Source(source), Vec::new(), Some(platform), metadata, lines);
+        self.named.insert(key, node);
+        node
     }
 
     /// The result of a graph that was made elsewhere; `None` is scratch. Under one `key` it is taken over once.
@@ -113,6 +134,7 @@ impl Arena {
             platform: None,
             metadata: OpMetadata::default(),
             lines,
+            others: Vec::new(),
         });
         let node = NodeId(self.nodes.len() - 1);
         self.named.insert(key.to_owned(), node);
@@ -176,11 +198,20 @@ impl Arena {
             let builder = &mut encoded.builder;
             let is_own = matches!(node.content, Content::Op(_));
             let output = match node.content {
-                Content::Op(op) => builder.op(*op, &inputs, node.platform.as_deref(), node.metadata),
+                Content::Op(op) => {
+                    let platform = node.platform.as_deref();
+                    let again: Vec<Op> = node.others.iter().map(|_| Op::clone(&op)).collect();
+                    let output = builder.op(*op, &inputs, platform, node.metadata);
+                    for (op, (metadata, _)) in again.into_iter().zip(&node.others) {
+                        builder.op(op, &inputs, platform, metadata.clone());
+                    }
+                    output
+                }
                 Content::Graph(definition) => builder.import(&definition)?.ok_or(DecodeError::TooFew(0))?,
             };
-            if is_own || node.lines.is_some() {
-                let mut ranges = node.lines.map(ranges).unwrap_or_default();
+            let places = std::iter::once(node.lines).chain(node.others.iter().map(|(_, lines)| *lines));
+            for lines in places.filter(|lines| is_own || lines.is_some()) {
+                let mut ranges = lines.map(ranges).unwrap_or_default();
                 if ranges.len() > ranges_left {
                     ranges.truncate(1);
                 }

@@ -9,6 +9,7 @@ use cairn_solver::llb::{
 use crate::checks::COPY_IGNORED_FILE;
 use crate::error::DockerfileError;
 use crate::expand::Expander;
+use crate::gofmt;
 use crate::instruction::{Copy, CopySource};
 use crate::location::Lines;
 use crate::plan::Step;
@@ -45,7 +46,7 @@ impl Lowering<'_> {
         let mode = said.chmod.as_deref().map(mode::parse).transpose().map_err(fail)?;
         let from = self.source_root(stage, step, copy)?;
 
-        let text = self.display(step, Expander::new(self.around.escape), &state.env)?;
+        let text = self.display(step, "", Expander::new(self.around.escape), &state.env)?;
         let name = state.names.next(&state.env, &text);
         let linked = copy.link && mode.is_none();
         let root = if linked { None } else { state.root };
@@ -84,13 +85,15 @@ impl Lowering<'_> {
                 src: format!("/{file}"),
                 create_dest_path: true,
                 include: Vec::new(),
-                exclude: Vec::new(),
                 ..template.clone()
             };
             op.push(Source::Node(node), action);
         }
 
-        let metadata = state.metadata(name.clone(), &step.instruction.text);
+        let metadata = OpMetadata {
+            ignore_cache: state.ignore_cache,
+            ..OpMetadata::named(name.clone())
+        };
         state.root = Some(if linked {
             self.link(state, op, metadata, &name, lines)
         } else {
@@ -154,7 +157,10 @@ impl Lowering<'_> {
         if is_ignored {
             let word = if is_add { "Add" } else { "Copy" };
             let shown = if shown.is_empty() { "." } else { shown };
-            let message = format!("Attempting to {word} file \"{shown}\" that is excluded by .dockerignore");
+            let message = format!(
+                "Attempting to {word} file {} that is excluded by .dockerignore",
+                gofmt::quote(shown)
+            );
             self.find(&COPY_IGNORED_FILE, lines, message);
         }
     }
@@ -172,7 +178,9 @@ impl Lowering<'_> {
             None => {
                 let label = &self.plan.stages[stage].label;
                 let message = format!(
-                    "cannot copy from stage \"{written}\", it needs to be defined before current stage \"{label}\""
+                    "cannot copy from stage {}, it needs to be defined before current stage {}",
+                    gofmt::quote(written),
+                    gofmt::quote(label)
                 );
                 Err(DockerfileError::at(lines, message))
             }
@@ -299,7 +307,8 @@ fn template(dest: &str, cwd: &str, copy: &Copy, owner: Option<Chown>, mode: Opti
     }
     let (bits, text) = match mode {
         Some(Mode::Octal(bits)) => (Some(*bits), String::new()),
-        Some(Mode::Symbolic(text)) => (None, text.clone()),
+        // Where there is a text the bits mean nothing, and other producers leave them out.
+        Some(Mode::Symbolic(text)) => (Some(0), text.clone()),
         None => (None, String::new()),
     };
     CopyAction {

@@ -7,6 +7,7 @@ use cairn_solver::llb::{
 use cairn_solver::llb::{Chown, UserSpec};
 
 use crate::error::DockerfileError;
+use crate::gofmt;
 use crate::instruction::{CacheMode, MountSpec, Run, parse_mount};
 use crate::location::Lines;
 use crate::plan::Step;
@@ -15,6 +16,9 @@ use super::arena::{Inputs, NodeId};
 use super::run::PIPES;
 use super::state::StageState;
 use super::{Lowering, path};
+
+/// Of the mode of a cache's directory counts what it permits.
+const PERMISSIONS: u32 = 0o777;
 
 /// The mounts of a process.
 #[derive(Debug, Default)]
@@ -50,22 +54,25 @@ impl Lowering<'_> {
         let lines = step.instruction.lines;
         let mut found = Mounts::default();
         let mut files: Vec<Pending> = Vec::new();
-        let mut grants: Vec<Mount> = Vec::new();
+        let (mut secrets, mut sockets): (Vec<Mount>, Vec<Mount>) = Default::default();
         let mut agents = 0;
-        for (flag, from) in run.mounts.iter().zip(&step.mounts) {
+        let mut specs = Vec::with_capacity(run.mounts.len());
+        for flag in &run.mounts {
             let expand = |value: &str| self.expand(state, value, lines).map_err(|error| error.message);
-            let spec = parse_mount(flag, expand).map_err(|message| DockerfileError::at(lines, message))?;
+            specs.push(parse_mount(flag, expand).map_err(|message| DockerfileError::at(lines, message))?);
+        }
+        for (spec, from) in specs.into_iter().zip(&step.mounts) {
             match spec.kind {
                 "secret" => {
                     self.note_grant(stage, &spec, &secret_id(&spec), lines);
-                    grants.extend(secret(&spec, &mut found.secret_env));
+                    secrets.extend(secret(&spec, &mut found.secret_env));
                 }
                 "ssh" => {
                     self.note_grant(stage, &spec, &spec.id, lines);
                     let mount = ssh(&spec, agents);
                     agents += 1;
                     found.ssh_socket.get_or_insert_with(|| mount.dest.clone());
-                    grants.push(mount);
+                    sockets.push(mount);
                 }
                 _ => files.push(self.files(state, &spec, *from, stage, lines)?),
             }
@@ -103,7 +110,8 @@ impl Lowering<'_> {
             found.mounts.push(mount);
         }
         found.inputs = inputs.into_nodes();
-        found.mounts.extend(grants);
+        found.mounts.extend(secrets);
+        found.mounts.extend(sockets);
         Ok(found)
     }
 
@@ -184,8 +192,9 @@ impl Lowering<'_> {
         }
         let name = spec.from.as_deref().unwrap_or(&self.plan.stages[stage].label);
         let message = format!(
-            "cannot mount from stage \"{name}\" to \"{}\", stage needs to be defined before current command",
-            spec.target
+            "cannot mount from stage {} to {}, stage needs to be defined before current command",
+            gofmt::quote(name),
+            gofmt::quote(&spec.target)
         );
         Err(DockerfileError::at(lines, message))
     }
@@ -198,7 +207,7 @@ impl Lowering<'_> {
         };
         let kind = FileActionKind::Mkdir {
             path: "/cache".to_owned(),
-            mode: spec.mode.unwrap_or(0o755),
+            mode: spec.mode.unwrap_or(0o755) & PERMISSIONS,
             make_parents: false,
             owner: Some(owner),
             timestamp: None,

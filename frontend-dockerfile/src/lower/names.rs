@@ -6,6 +6,7 @@ use cairn_solver::Platform;
 
 use crate::expand::Variables;
 use crate::plan::{Base, Plan};
+use crate::platform;
 
 use super::env::Env;
 
@@ -46,7 +47,7 @@ impl StepNames {
         let (number, total) = (self.next, self.total);
         self.next += 1;
         let platform = match &self.platform {
-            Some(platform) => format!("{platform}{} ", target(platform, env)),
+            Some(platform) => format!("{}{} ", platform::full(platform), target(platform, env)),
             None => String::new(),
         };
         let width = total.checked_ilog10().unwrap_or(0) as usize + 1;
@@ -77,8 +78,7 @@ fn target(platform: &Platform, env: &Env) -> String {
             None => return String::new(),
         },
     };
-    if os == platform.os && architecture == platform.architecture && (variant.is_empty() || variant == platform.variant)
-    {
+    if os == platform.os && architecture == platform.architecture {
         return String::new();
     }
     let variant = if variant.is_empty() {

@@ -36,17 +36,17 @@ impl Lowering<'_> {
             Command::Shell(text) => config::with_shell(state, text),
             Command::Script(heredoc) => config::with_shell(state, &format!("{PIPES}/{}", heredoc.name)),
         };
+        let script = match command {
+            Command::Script(heredoc) => Some(self.inline_file(&heredoc.name, &heredoc.content(), 0o755)),
+            _ => None,
+        };
+        let mounts = self.mounts(state, step, run, stage, script)?;
         if args.is_empty() {
             return Err(DockerfileError::at(
                 lines,
                 "failed to marshal LLB definition: arguments are required",
             ));
         }
-        let script = match command {
-            Command::Script(heredoc) => Some(self.inline_file(&heredoc.name, &heredoc.content(), 0o755)),
-            _ => None,
-        };
-        let mounts = self.mounts(state, step, run, stage, script)?;
         self.budget.charge(state.env.weight(), lines)?;
         let mut env = state.env.entries();
         if let Some(socket) = &mounts.ssh_socket
@@ -106,15 +106,15 @@ impl Lowering<'_> {
             env: &state.env,
             hidden: secrets,
         };
-        let mut text = self.display(step, Expander::display(self.around.escape), &env)?;
-        if let Some(heredoc) = lone_heredoc(run) {
+        let summary = lone_heredoc(run).map(|heredoc| {
             let body = heredoc.content();
             let mut lines = body.trim().lines();
             let first = lines.next().unwrap_or_default();
             let more = if lines.next().is_some() { "..." } else { "" };
-            text.push_str(&format!(" ({first}{more})"));
-        }
-        Ok(text)
+            format!(" ({first}{more})")
+        });
+        let expander = Expander::display(self.around.escape);
+        self.display(step, summary.as_deref().unwrap_or_default(), expander, &env)
     }
 }
 

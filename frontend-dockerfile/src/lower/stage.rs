@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use cairn_solver::Platform;
-use cairn_solver::llb::{ImageSource, OciLayoutSource, Op, OpMetadata, SourceOp};
+use cairn_solver::llb::{ImageSource, OciLayoutSource, OpMetadata, SourceOp};
 
 use crate::checks::{
     INVALID_BASE_IMAGE_PLATFORM, MULTIPLE_INSTRUCTIONS_DISALLOWED, SECRETS_USED_IN_ARG_OR_ENV, UNDEFINED_VAR,
@@ -11,16 +10,18 @@ use crate::checks::{
 };
 use crate::error::DockerfileError;
 use crate::expand::{Expander, Variables};
+use crate::gofmt;
 use crate::image::ImageConfig;
 use crate::instruction::{ArgDecl, Instruction, Kind};
 use crate::location::Lines;
 use crate::plan::{Base, GraphBase, PlannedStage, Resolved, Step};
+use crate::platform;
 use crate::suggest::suggestion;
 
 use super::env::Env;
 use super::names::StepNames;
 use super::state::{Args, Commands, StageState};
-use super::{Lowering, path};
+use super::{Lowering, path, scan};
 
 impl Lowering<'_> {
     pub(super) fn stage(&mut self, index: usize) -> Result<StageState, DockerfileError> {
@@ -109,6 +110,10 @@ impl Lowering<'_> {
         };
         // The triggers have joined this stage's own instructions.
         state.image.clear_triggers();
+        // As in any other image, what is in the config is set first; it hides arguments of the stage before.
+        for (key, value) in state.image.env() {
+            state.env.set(key, value);
+        }
         if let Some(root) = state.root {
             self.arena.use_all_of(root);
         }
@@ -126,9 +131,6 @@ impl Lowering<'_> {
         self.budget.charge(resolved.image.weight(), lines)?;
         state.image = (*resolved.image).clone();
         state.image.clear_triggers();
-        if index < self.plan.declared {
-            self.check_platform(planned, &resolved.image.platform(), lines);
-        }
         let Base::Image {
             reference,
             context,
@@ -162,11 +164,7 @@ impl Lowering<'_> {
             }),
         };
         let metadata = from_metadata(planned, name);
-        let op = Op::Source(source);
-        state.root = Some(
-            self.arena
-                .add(op, Vec::new(), Some(&planned.platform), metadata, planned.lines),
-        );
+        state.root = Some(self.arena.image(source, &planned.platform, metadata, planned.lines));
         Ok(())
     }
 
@@ -244,7 +242,7 @@ impl Lowering<'_> {
             Err(error) => error.unmatched.iter().map(String::as_str).collect(),
         };
         for name in unmatched {
-            if !state.args.declares(name) && !self.findings.is_full() {
+            if !state.args.declares(name) && !scan::is_switch(name) && !self.findings.is_full() {
                 let near = suggestion(name, state.env.names()).replace("mean ", "mean $");
                 self.find(
                     &UNDEFINED_VAR,
@@ -257,27 +255,32 @@ impl Lowering<'_> {
         Ok(expanded.value.into_owned())
     }
 
-    /// The text of an instruction for display: expanded, its first word in upper case. What cannot be expanded is shown
-    /// raw.
+    /// The text of an instruction and what it comes with for display: expanded, its first word in upper case. What cannot
+    /// be expanded is shown raw.
     pub(super) fn display(
         &mut self,
         step: &Step,
+        behind: &str,
         expander: Expander,
         variables: &dyn Variables,
     ) -> Result<String, DockerfileError> {
         let Instruction { text, lines, .. } = &*step.instruction;
         let at = text.find(char::is_whitespace).unwrap_or(text.len());
         let (word, rest) = text.split_at(at);
-        let expanded = expander.expand(rest, variables);
+        let rest = [rest, behind].concat();
+        let expanded = expander.expand(&rest, variables);
         self.budget.charge_expansion(&expanded, *lines)?;
-        let rest = expanded.map_or(rest.into(), |expanded| expanded.value);
+        let rest = expanded.map_or_else(|_| rest.as_str().into(), |expanded| expanded.value);
         let trigger = if step.is_trigger { "ONBUILD " } else { "" };
         Ok([trigger, &word.to_uppercase(), &*rest].concat())
     }
 
     pub(super) fn check_secret(&mut self, word: &str, name: &str, lines: Lines) {
         if names_a_secret(name) {
-            let message = format!("Do not use ARG or ENV instructions for sensitive data ({word} \"{name}\")");
+            let message = format!(
+                "Do not use ARG or ENV instructions for sensitive data ({word} {})",
+                gofmt::quote(name)
+            );
             self.find(&SECRETS_USED_IN_ARG_OR_ENV, lines, message);
         }
     }
@@ -292,17 +295,31 @@ impl Lowering<'_> {
         }
     }
 
-    fn check_platform(&mut self, planned: &PlannedStage, got: &Platform, lines: Lines) {
-        let expected = &planned.platform;
-        let is_same = got.os == expected.os && got.architecture == expected.architecture;
-        if got.os.is_empty() || got.architecture.is_empty() || is_same {
-            return;
+    /// Looks whether images are for the platforms that they were asked for.
+    pub(super) fn check_platforms(&mut self) {
+        let plan = self.plan;
+        for planned in plan.stages.iter().filter(|stage| stage.reachable) {
+            let Base::Image {
+                context: None,
+                resolved: Some(resolved),
+                ..
+            } = &planned.base
+            else {
+                continue;
+            };
+            let (got, expected) = (resolved.image.platform(), &planned.platform);
+            let is_same = got.os == expected.os && got.architecture == expected.architecture;
+            if got.os.is_empty() || got.architecture.is_empty() || is_same || resolved.image.has_no_layers() {
+                continue;
+            }
+            let message = format!(
+                "Base image {} was pulled with platform \"{}\", expected \"{}\" for current build",
+                planned.written,
+                platform::full(&got),
+                platform::full(expected)
+            );
+            self.find(&INVALID_BASE_IMAGE_PLATFORM, planned.first_lines(), message);
         }
-        let message = format!(
-            "Base image {} was pulled with platform \"{got}\", expected \"{expected}\" for current build",
-            planned.written
-        );
-        self.find(&INVALID_BASE_IMAGE_PLATFORM, lines, message);
     }
 
     pub(super) fn history(
@@ -320,10 +337,8 @@ impl Lowering<'_> {
 
 fn from_metadata(planned: &PlannedStage, name: String) -> OpMetadata {
     let mut metadata = OpMetadata::named(name);
-    if !planned.text.is_empty() {
-        metadata
-            .description
-            .insert("com.docker.dockerfile.v1.command", Arc::clone(&planned.text));
-    }
+    metadata
+        .description
+        .insert("com.docker.dockerfile.v1.command", Arc::clone(&planned.text));
     metadata
 }

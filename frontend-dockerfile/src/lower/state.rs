@@ -98,7 +98,7 @@ impl StageState {
         self.env.weight() + self.image.weight() + self.args.weight()
     }
 
-    /// Metadata of the op behind an instruction.
+    /// Metadata of the process behind an instruction.
     pub(super) fn metadata(&self, name: String, command: &Arc<str>) -> OpMetadata {
         let mut metadata = OpMetadata {
             ignore_cache: self.ignore_cache,

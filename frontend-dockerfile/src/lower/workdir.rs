@@ -5,6 +5,7 @@ use cairn_solver::llb::{ActionInput, FileAction, FileActionKind, FileOp, Op};
 use crate::checks::WORKDIR_RELATIVE_PATH;
 use crate::error::DockerfileError;
 use crate::expand::Expander;
+use crate::gofmt;
 use crate::plan::Step;
 
 use super::state::StageState;
@@ -19,12 +20,14 @@ impl Lowering<'_> {
     ) -> Result<(), DockerfileError> {
         let lines = step.instruction.lines;
         let expander = Expander::new(self.around.escape);
-        let text = self.display(step, expander, &state.env)?;
+        let text = self.display(step, "", expander, &state.env)?;
         let mut expanded = self.expand(state, written, lines)?;
         let is_windows = state.image.os() == "windows";
         if !state.has_workdir && !is_absolute(&expanded, is_windows) {
-            let message =
-                format!("Relative workdir \"{expanded}\" can have unexpected results if the base image changes");
+            let message = format!(
+                "Relative workdir {} can have unexpected results if the base image changes",
+                gofmt::quote(&expanded)
+            );
             self.find(&WORKDIR_RELATIVE_PATH, lines, message);
         }
         if is_windows {

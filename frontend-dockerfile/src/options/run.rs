@@ -102,12 +102,9 @@ fn network(value: &str) -> Result<NetMode, String> {
 }
 
 fn shm_size(value: &str) -> Result<u64, String> {
-    let number: i64 = value.parse().map_err(|_| {
-        format!(
-            "failed to parse shm size: strconv.ParseInt: parsing {}: invalid syntax",
-            gofmt::quote(value)
-        )
-    })?;
+    let number: i64 = value
+        .parse()
+        .map_err(|error| format!("failed to parse shm size: {}", gofmt::parse_int_error(value, &error)))?;
     u64::try_from(number).map_err(|_| format!("failed to parse shm size: {value} is negative"))
 }
 
@@ -143,8 +140,16 @@ fn ulimits(value: &str) -> Result<Vec<Ulimit>, String> {
                 return Err(format!("invalid ulimit type: {name}"));
             }
             let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-            let soft: i64 = soft.parse().map_err(|_| invalid())?;
-            let hard: i64 = hard.parse().map_err(|_| invalid())?;
+            if hard.contains(':') {
+                return Err(format!(
+                    "too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
+                ));
+            }
+            let number = |text: &str| {
+                let number = text.parse::<i64>();
+                number.map_err(|error| format!("{}: {}", gofmt::parse_int_error(text, &error), invalid()))
+            };
+            let (soft, hard) = (number(soft)?, number(hard)?);
             let rank = |limit: i64| if limit == UNLIMITED { i64::MAX } else { limit };
             if rank(soft) > rank(hard) {
                 return Err(format!(

@@ -127,6 +127,12 @@ impl GlobalArgs {
         self.values.keys().map(String::as_str)
     }
 
+    /// Names that the file may use, with a value or without.
+    pub(super) fn known(&self) -> impl Iterator<Item = &str> {
+        let without = self.declared.keys().filter(|name| !self.values.contains_key(*name));
+        self.names().chain(without.map(String::as_str))
+    }
+
     /// Replaces (or removes) an argument whose value had to be worked out.
     pub(crate) fn replace(&mut self, name: &str, value: Option<String>) {
         match value {

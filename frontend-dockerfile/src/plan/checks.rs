@@ -6,6 +6,7 @@ use crate::checks::{
 };
 use crate::dockerfile::Stage;
 use crate::expand::Variables;
+use crate::gofmt;
 use crate::platform;
 use crate::suggest::suggestion;
 use cairn_solver::Reference;
@@ -26,7 +27,7 @@ impl Plan {
                 Err(error) => error.unmatched,
             };
             for name in unmatched.iter().filter(|name| !self.args.declares(name)) {
-                let near = suggestion(name, self.args.names());
+                let near = suggestion(name, self.args.known());
                 find(
                     &UNDEFINED_ARG_IN_FROM,
                     format!("FROM argument '{name}' is not declared{near}"),
@@ -40,8 +41,8 @@ impl Plan {
             match (names.next(), names.next()) {
                 (None, _) if platform_is_news(&expanded.value, stage, self) => {
                     let message = format!(
-                        "FROM --platform flag should not use constant value \"{}\"",
-                        expanded.value
+                        "FROM --platform flag should not use constant value {}",
+                        gofmt::quote(&expanded.value)
                     );
                     find(&FROM_PLATFORM_FLAG_CONST_DISALLOWED, message);
                 }

@@ -6,6 +6,7 @@ use cairn_solver::Platform;
 
 use crate::dockerfile::Dockerfile;
 use crate::error::DockerfileError;
+use crate::gofmt::quote;
 use crate::location::Lines;
 use crate::options::Options;
 use crate::platform;
@@ -21,6 +22,7 @@ impl Plan {
         file: &Dockerfile,
         options: &Options,
         index: usize,
+        host: &Platform,
     ) -> Result<PlannedStage, DockerfileError> {
         let stage = &file.stages[index];
         let lines = stage.instruction.lines;
@@ -28,7 +30,7 @@ impl Plan {
         let expanded = self.args.expander.expand(&stage.from.base, &self.args);
         self.budget.charge_expansion(&expanded, lines)?;
         let name = expanded.map_err(|error| fail(error.to_string()))?.value.into_owned();
-        let platform = self.stage_platform(stage.from.platform.as_deref(), lines)?;
+        let platform = self.stage_platform(stage.from.platform.as_deref(), host, lines)?;
         if name.is_empty() {
             return Err(fail(format!("base name ({}) should not be blank", stage.from.base)));
         }
@@ -52,7 +54,7 @@ impl Plan {
             name: stage.from.name.clone(),
             label: stage.from.name.clone().unwrap_or_else(|| format!("stage-{index}")),
             base,
-            written: stage.from.base.clone(),
+            written: name,
             platform,
             lines: Some(lines),
             text: stage.instruction.text.clone(),
@@ -62,12 +64,18 @@ impl Plan {
         })
     }
 
-    fn stage_platform(&mut self, written: Option<&str>, lines: Lines) -> Result<Option<Platform>, DockerfileError> {
+    /// The platform that `FROM --platform` asks for. What is not said of it is as on `host`.
+    fn stage_platform(
+        &mut self,
+        written: Option<&str>,
+        host: &Platform,
+        lines: Lines,
+    ) -> Result<Option<Platform>, DockerfileError> {
         let Some(written) = written else { return Ok(None) };
         let fail = |message: String| DockerfileError::at(lines, message);
         let expanded = self.args.expander.expand(written, &self.args);
         self.budget.charge_expansion(&expanded, lines)?;
-        let expanded = expanded.map_err(|error| fail(error.to_string()))?;
+        let expanded = expanded.map_err(|error| fail(format!("failed to process arguments for platform : {error}")))?;
         if expanded.value.is_empty() {
             let near = expanded
                 .unmatched
@@ -79,10 +87,10 @@ impl Plan {
                 near.unwrap_or_default()
             )));
         }
-        let parsed = platform::parse(&expanded.value, &self.platform);
+        let parsed = platform::parse(&expanded.value, host);
         parsed
             .map(Some)
-            .map_err(|cause| fail(format!("failed to parse platform {}: {cause}", expanded.value)))
+            .map_err(|cause| fail(format!("failed to parse platform {written}: {cause}")))
     }
 
     fn base(&self, options: &Options, name: &str, platform: &Platform) -> Result<Base, String> {
@@ -94,7 +102,7 @@ impl Plan {
             return Ok(Base::Scratch);
         }
         let reference =
-            Reference::parse(name).map_err(|cause| format!("failed to parse stage name \"{name}\": {cause}"))?;
+            Reference::parse(name).map_err(|cause| format!("failed to parse stage name {}: {cause}", quote(name)))?;
         if let Some(context) = NamedContext::find(options, name, platform)? {
             return Ok(context.base);
         }
@@ -155,7 +163,7 @@ impl Plan {
             None if name == "scratch" => Base::Scratch,
             None => {
                 let reference = Reference::parse(name).map_err(|cause| {
-                    DockerfileError::at(lines, format!("failed to parse stage name \"{name}\": {cause}"))
+                    DockerfileError::at(lines, format!("failed to parse stage name {}: {cause}", quote(name)))
                 })?;
                 Base::Image {
                     reference,

@@ -50,12 +50,16 @@ struct Warning {
     location: Location,
 }
 
-impl From<&FrontendError> for BuildError {
-    fn from(error: &FrontendError) -> Self {
-        let lines = places(error).iter().flat_map(|place| &place.ranges).map(|range| Lines {
-            first: range.start_line,
-            last: range.end_line,
-        });
+impl BuildError {
+    /// Why `file` cannot be built.
+    pub(crate) fn of(error: &FrontendError, file: &SourceFile) -> Self {
+        let lines = places(error, file)
+            .iter()
+            .flat_map(|place| &place.ranges)
+            .map(|range| Lines {
+                first: range.start_line,
+                last: range.end_line,
+            });
         Self {
             message: error.to_string(),
             location: Location::of(lines),
@@ -63,15 +67,21 @@ impl From<&FrontendError> for BuildError {
     }
 }
 
-/// Where the error is, as near to it as is known.
-fn places(error: &FrontendError) -> &[SourceLocation] {
+/// Where in `file` the error is, as near to it as is known.
+fn places<'a>(error: &'a FrontendError, file: &SourceFile) -> &'a [SourceLocation] {
     match error {
-        FrontendError::Input { locations, .. } => locations,
-        FrontendError::At { source, locations, .. } => match places(source) {
-            [] => locations,
+        FrontendError::Input {
+            file: other, locations, ..
+        } if **other == *file => locations,
+        FrontendError::At {
+            source,
+            file: other,
+            locations,
+        } => match places(source, file) {
+            [] if **other == *file => locations,
             nearer => nearer,
         },
-        FrontendError::For { source, .. } | FrontendError::Called { source, .. } => places(source),
+        FrontendError::For { source, .. } | FrontendError::Called { source, .. } => places(source, file),
         _ => &[],
     }
 }

@@ -151,3 +151,14 @@ fn a_hostile_file_is_answered_in_reasonable_time() {
         assert!(text(&result, "result.json").len() < 64 << 20, "{id}");
     }
 }
+
+#[test]
+fn lines_of_other_files_are_not_shown_as_those_of_the_dockerfile() {
+    let bridge = FakeBridge::new("FROM scratch\nCOPY a b").file("context", ".dockerignore", "a\n!");
+    let result = build(bridge, &[("requestid", "frontend.lint")]).unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&result.metadata["result.json"]).unwrap();
+    let error = &answer["buildError"];
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("illegal exclusion pattern: \"!\""), "{message}");
+    assert_eq!(error["location"]["ranges"], serde_json::Value::Null);
+}

@@ -330,7 +330,7 @@ fn mount(mount: Mount) -> pb::Mount {
         }
         MountKind::Tmpfs { size } => {
             wire.set_mount_type(pb::MountType::Tmpfs);
-            wire.tmpfs_opt = (size > 0).then(|| pb::TmpfsOpt {
+            wire.tmpfs_opt = Some(pb::TmpfsOpt {
                 size: i64::try_from(size).unwrap_or(i64::MAX),
             });
         }
