@@ -8,6 +8,19 @@ use prost::Message as _;
 /// The language of graphs, which is also shown as JSON.
 const SHOWN: &[&str] = &["ops.proto"];
 
+/// Fields that are kept as `Bytes`, by their path or that of what they are in. Names of files are not: they
+/// are short, and are kept longer than the message that they came in.
+const SHARED_BYTES: &[&str] = &[
+    ".cairn",
+    ".containerd",
+    ".fsutil.types.Packet",
+    ".fsutil.types.Xattr.value",
+    ".google",
+    ".moby",
+    ".opentelemetry",
+    ".pb",
+];
+
 const FILES: &[&str] = &[
     "apicaps.proto",
     "content.proto",
@@ -42,8 +55,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(Path::new(&out_dir).join("shown.bin"), shown.encode_to_vec())?;
     let descriptors = protox::compile(FILES, [&dir])?;
     std::fs::write(Path::new(&out_dir).join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .bytes(".")
+    let builder = SHARED_BYTES
+        .iter()
+        .fold(tonic_prost_build::configure(), |builder, path| builder.bytes(path));
+    builder
         // Encodings must not depend on the order of a hash map.
         .btree_map(".")
         .emit_rerun_if_changed(false)

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,8 +149,8 @@ struct OneFile(Bytes);
 const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/usr/bin:/bin"],"Cmd":["/bin/sh"]},
     "rootfs":{"type":"layers","diff_ids":["sha256:0000000000000000000000000000000000000000000000000000000000000000"]}}"#;
 
-fn missing(what: &str) -> SolveError {
-    WorkerError::NotFound(what.to_owned()).into()
+fn missing(what: &Path) -> SolveError {
+    WorkerError::NotFound(what.display().to_string()).into()
 }
 
 #[async_trait]
@@ -174,18 +175,18 @@ impl Bridge for OneFile {
 
     async fn begin(&self, _: Definition) {}
 
-    async fn read_file(&self, _: &BridgeRef, path: &str, _: Option<(u64, u64)>) -> Result<Bytes, SolveError> {
-        match path {
-            "Dockerfile" => Ok(self.0.clone()),
-            _ => Err(missing(path)),
+    async fn read_file(&self, _: &BridgeRef, path: &Path, _: Option<(u64, u64)>) -> Result<Bytes, SolveError> {
+        if path == Path::new("Dockerfile") {
+            return Ok(self.0.clone());
         }
-    }
-
-    async fn read_dir(&self, _: &BridgeRef, path: &str, _: Option<&str>) -> Result<Vec<FileStat>, SolveError> {
         Err(missing(path))
     }
 
-    async fn stat_file(&self, _: &BridgeRef, path: &str) -> Result<FileStat, SolveError> {
+    async fn read_dir(&self, _: &BridgeRef, path: &Path, _: Option<&[u8]>) -> Result<Vec<FileStat>, SolveError> {
+        Err(missing(path))
+    }
+
+    async fn stat_file(&self, _: &BridgeRef, path: &Path) -> Result<FileStat, SolveError> {
         Err(missing(path))
     }
 
@@ -198,7 +199,7 @@ impl Bridge for OneFile {
     }
 
     async fn source_meta(&self, _: SourceOp, name: &str) -> Result<SourceMeta, SolveError> {
-        Err(missing(name))
+        Err(missing(Path::new(name)))
     }
 
     async fn host_keys(&self, _: &GitSource) -> String {

@@ -4,6 +4,7 @@ pub(crate) mod cases;
 mod dump;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -151,9 +152,10 @@ impl Bridge for FakeBridge {
     async fn read_file(
         &self,
         reference: &BridgeRef,
-        path: &str,
+        path: &Path,
         range: Option<(u64, u64)>,
     ) -> Result<Bytes, SolveError> {
+        let path = path.to_str().expect("files of tests have text for names");
         let graph = decode(&reference.definition)?.expect("not scratch");
         let target = graph.target().vertex;
         if let Op::Source(SourceOp::Local(local)) = &graph.vertex(target).op {
@@ -170,10 +172,16 @@ impl Bridge for FakeBridge {
         Ok(found.slice(start.min(found.len())..found.len().min(start + length)))
     }
 
-    async fn read_dir(&self, reference: &BridgeRef, path: &str, _: Option<&str>) -> Result<Vec<FileStat>, SolveError> {
+    async fn read_dir(
+        &self,
+        reference: &BridgeRef,
+        path: &Path,
+        _: Option<&[u8]>,
+    ) -> Result<Vec<FileStat>, SolveError> {
         let graph = decode(&reference.definition)?.expect("not scratch");
         let place = place(&graph, graph.target().vertex);
-        let directory = path.trim_start_matches('/');
+        let directory = path.to_str().expect("files of tests have text for names");
+        let directory = directory.trim_start_matches('/');
         let mut entries = BTreeMap::new();
         for (_, path) in self.files.keys().filter(|(known, _)| *known == place) {
             let Some(rest) = path.strip_prefix(directory) else {
@@ -184,7 +192,7 @@ impl Bridge for FakeBridge {
                 .map_or((rest, 0o100_644), |(name, _)| (name, 0o040_755));
             let seconds = self.times.get(path).copied().flatten().unwrap_or_default();
             let stat = FileStat {
-                path: name.to_owned(),
+                path: name.into(),
                 mode,
                 mtime_ns: seconds * 1_000_000_000,
                 ..FileStat::default()
@@ -194,7 +202,7 @@ impl Bridge for FakeBridge {
         Ok(entries.into_values().collect())
     }
 
-    async fn stat_file(&self, _: &BridgeRef, _: &str) -> Result<FileStat, SolveError> {
+    async fn stat_file(&self, _: &BridgeRef, _: &Path) -> Result<FileStat, SolveError> {
         panic!("no file is described");
     }
 
@@ -244,7 +252,7 @@ impl Bridge for FakeBridge {
             }),
             _ => SourceMeta::Http(HttpMeta {
                 checksum: Digest::sha256(name.as_bytes()),
-                filename: "file".to_owned(),
+                filename: "file".into(),
                 last_modified: time,
             }),
         })

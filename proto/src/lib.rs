@@ -2,7 +2,8 @@
 //!
 //! Nothing here decides anything. Types keep the shape they have on the wire; other crates turn them
 //! into their own types where a message comes in. [`canonical`] is the one exception to "generated
-//! only": some messages are identified by a hash over their bytes, and it produces those bytes.
+//! only": some messages are identified by a hash over their bytes, and it produces those bytes. [`names`] shows names of
+//! files, which need not be text, as the paths that they are.
 //!
 //! | module | package | what |
 //! |---|---|---|
@@ -20,6 +21,7 @@
 
 pub mod canonical;
 pub mod json;
+pub mod names;
 
 /// All packages, as an encoded `google.protobuf.FileDescriptorSet`: for telling others what messages look like.
 pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

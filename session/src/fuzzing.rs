@@ -117,22 +117,22 @@ pub fn transfer(data: &[u8]) {
 /// Believes nothing.
 #[derive(Default)]
 struct Careful {
-    seen: Vec<String>,
+    seen: Vec<Vec<u8>>,
     is_open: HashMap<u32, bool>,
 }
 
 impl ReceiveSink for Careful {
     async fn entry(&mut self, index: u32, stat: Stat) -> Result<Decision, BoxError> {
-        let path = &stat.path;
+        let (path, shown) = (&stat.path, stat.path());
         assert_eq!(index as usize, self.seen.len(), "entries are counted");
-        assert!(!path.starts_with('/') && !path.is_empty(), "{path:?} is not relative");
-        let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
-        assert!(path.split('/').all(is_name), "{path:?} is not clean");
-        assert!(!self.seen.contains(path), "{path:?} came twice");
-        if let Some((parent, _)) = path.rsplit_once('/') {
+        assert!(!path.starts_with(b"/") && !path.is_empty(), "{shown:?} is not relative");
+        let is_name = |part: &[u8]| !matches!(part, b"" | b"." | b"..") && !part.contains(&0);
+        assert!(path.split(|&byte| byte == b'/').all(is_name), "{shown:?} is not clean");
+        assert!(!self.seen.contains(path), "{shown:?} came twice");
+        if let Some(slash) = path.iter().rposition(|&byte| byte == b'/') {
             assert!(
-                self.seen.iter().any(|seen| seen == parent),
-                "{path:?} came before its directory"
+                self.seen.iter().any(|seen| seen == &path[..slash]),
+                "{shown:?} came before its directory"
             );
         }
         self.seen.push(path.clone());
@@ -258,7 +258,7 @@ mod tests {
     /// A directory, a file in it and a link, as a sender sends them.
     fn transferred() -> Vec<u8> {
         use cairn_proto::fsutil::packet::PacketType;
-        let stat = |path: &str, mode, link: &str| Packet {
+        let stat = |path: &[u8], mode, link: &[u8]| Packet {
             r#type: PacketType::PacketStat.into(),
             stat: Some(Stat {
                 path: path.to_owned(),
@@ -282,9 +282,9 @@ mod tests {
         };
         let link = crate::mode::SYMLINK | 0o777;
         let packets = [
-            stat("dir", crate::mode::DIR | 0o755, ""),
-            stat("dir/file", 0o644, ""),
-            stat("link", link, "../../etc/passwd"),
+            stat(b"dir", crate::mode::DIR | 0o755, b""),
+            stat(b"dir/file\xe9", 0o644, b""),
+            stat(b"link", link, b"../../etc/passwd\xff"),
             end,
             data(b"x"),
             data(b""),

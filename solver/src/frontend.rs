@@ -4,6 +4,7 @@
 //! is also what frontends outside of this process are offered.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -106,7 +107,7 @@ pub trait Bridge: Send + Sync + 'static {
     async fn read_file(
         &self,
         reference: &BridgeRef,
-        path: &str,
+        path: &Path,
         range: Option<(u64, u64)>,
     ) -> Result<Bytes, SolveError>;
 
@@ -114,12 +115,12 @@ pub trait Bridge: Send + Sync + 'static {
     async fn read_dir(
         &self,
         reference: &BridgeRef,
-        path: &str,
-        include: Option<&str>,
+        path: &Path,
+        include: Option<&[u8]>,
     ) -> Result<Vec<FileStat>, SolveError>;
 
     /// Builds `reference` and describes a file in it.
-    async fn stat_file(&self, reference: &BridgeRef, path: &str) -> Result<FileStat, SolveError>;
+    async fn stat_file(&self, reference: &BridgeRef, path: &Path) -> Result<FileStat, SolveError>;
 
     /// Resolves an image reference; shown to users as a step named `log_name`.
     async fn resolve_image(&self, query: ImageQuery, log_name: &str) -> Result<ResolvedImage, SolveError>;

@@ -4,7 +4,9 @@
 //! one vertex, digest paths under a result, open a result again.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -288,7 +290,7 @@ pub struct HttpMeta {
     /// Digest of the contents.
     pub checksum: Digest,
     /// Name that the file has in the result.
-    pub filename: String,
+    pub filename: OsString,
     /// `Last-Modified`: seconds since the epoch.
     pub last_modified: Option<i64>,
 }
@@ -328,7 +330,7 @@ impl ChecksumAlgorithm {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileStat {
     /// Base name.
-    pub path: String,
+    pub path: OsString,
     /// `st_mode`: type and permission bits.
     pub mode: u32,
     /// Owner.
@@ -340,11 +342,11 @@ pub struct FileStat {
     /// Modification time in ns since the epoch.
     pub mtime_ns: i64,
     /// Target of a symbolic link.
-    pub link_target: String,
+    pub link_target: OsString,
     /// Device numbers.
     pub device: (u32, u32),
     /// Extended attributes.
-    pub xattrs: BTreeMap<String, Vec<u8>>,
+    pub xattrs: BTreeMap<OsString, Vec<u8>>,
 }
 
 /// How two results differ.
@@ -531,19 +533,23 @@ pub trait Worker: Send + Sync + 'static {
     /// Reads (part of) a regular file under a result; symbolic links are followed inside it.
     ///
     /// `range` is offset and length in bytes. The worker bounds what it returns.
-    async fn read_file(&self, input: Option<&Ref>, path: &str, range: Option<(u64, u64)>)
-    -> Result<Bytes, WorkerError>;
+    async fn read_file(
+        &self,
+        input: Option<&Ref>,
+        path: &Path,
+        range: Option<(u64, u64)>,
+    ) -> Result<Bytes, WorkerError>;
 
     /// Lists the children of a directory under a result, by name; `include` is a pattern for the names.
     async fn read_dir(
         &self,
         input: Option<&Ref>,
-        path: &str,
-        include: Option<&str>,
+        path: &Path,
+        include: Option<&[u8]>,
     ) -> Result<Vec<FileStat>, WorkerError>;
 
     /// Metadata of a file under a result; a symbolic link at `path` itself is not followed.
-    async fn stat_file(&self, input: Option<&Ref>, path: &str) -> Result<FileStat, WorkerError>;
+    async fn stat_file(&self, input: Option<&Ref>, path: &Path) -> Result<FileStat, WorkerError>;
 }
 
 /// How errors begin that came of finding out what a source stands for.

@@ -114,7 +114,7 @@ async fn a_failed_process_is_looked_into() -> anyhow::Result<()> {
         ensure!(forged.message().contains("failed to find ref"), "{forged:?}");
         let request = build.request(ReadFileRequest {
             r#ref: mounts[0].as_str().unwrap_or_default().to_owned(),
-            file_path: "/left".to_owned(),
+            file_path: "/left".into(),
             ..ReadFileRequest::default()
         });
         let refused = build.bridge.read_file(request).await.err().context("it was read")?;

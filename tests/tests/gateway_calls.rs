@@ -57,7 +57,7 @@ async fn what_is_told_and_asked_need_be_about_no_step() -> anyhow::Result<()> {
     for (range, want) in [(None, "x"), (Some((0, 5)), "x"), (Some((0, 0)), ""), (Some((7, 5)), "")] {
         let request = build.request(ReadFileRequest {
             r#ref: made.id.clone(),
-            file_path: "/made".to_owned(),
+            file_path: "/made".into(),
             range: range.map(|(offset, length)| FileRange { offset, length }),
             ..ReadFileRequest::default()
         });

@@ -51,7 +51,7 @@ async fn processes_are_talked_to_in_order() -> anyhow::Result<()> {
     // Files can be looked at, while it runs and afterwards.
     let file = |path: &str| ReadFileRequest {
         r#ref: "c".to_owned(),
-        file_path: path.to_owned(),
+        file_path: path.to_owned().into(),
         ..ReadFileRequest::default()
     };
     let request = build.request(file("/made"));
@@ -72,19 +72,19 @@ async fn processes_are_talked_to_in_order() -> anyhow::Result<()> {
     );
     let request = build.request(StatFileRequest {
         r#ref: "c".to_owned(),
-        path: "/made".to_owned(),
+        path: "/made".into(),
         ..StatFileRequest::default()
     });
     let stat = build.bridge.stat_file_container(request).await?.into_inner().stat;
     ensure!(stat.context("no stat")?.size == 5);
     let request = build.request(ReadDirRequest {
         r#ref: "c".to_owned(),
-        dir_path: "/".to_owned(),
-        include_pattern: "mad*".to_owned(),
+        dir_path: "/".into(),
+        include_pattern: "mad*".into(),
         ..ReadDirRequest::default()
     });
     let entries = build.bridge.read_dir_container(request).await?.into_inner().entries;
-    ensure!(entries.len() == 1 && entries[0].path == "made", "{entries:?}");
+    ensure!(entries.len() == 1 && entries[0].path == b"made", "{entries:?}");
 
     // No further process without the first one.
     talk.start("c", "third", "true", false).await?;
@@ -103,7 +103,7 @@ async fn processes_are_talked_to_in_order() -> anyhow::Result<()> {
     // What was done in the container is in no result.
     let request = build.request(ReadFileRequest {
         r#ref: base,
-        file_path: "/made".to_owned(),
+        file_path: "/made".into(),
         ..ReadFileRequest::default()
     });
     let missing = build

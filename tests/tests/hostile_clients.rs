@@ -404,7 +404,7 @@ async fn results_of_other_builds_cannot_be_named() -> anyhow::Result<()> {
             build,
             ReadFileRequest {
                 r#ref: result.to_owned(),
-                file_path: "/secret".to_owned(),
+                file_path: "/secret".into(),
                 ..ReadFileRequest::default()
             },
         )
@@ -420,12 +420,12 @@ async fn results_of_other_builds_cannot_be_named() -> anyhow::Result<()> {
         let refused = bridge.read_file(read("thief", forged)?).await.map(drop);
         let directory = ReadDirRequest {
             r#ref: forged.clone(),
-            dir_path: "/".to_owned(),
+            dir_path: "/".into(),
             ..ReadDirRequest::default()
         };
         let stat = StatFileRequest {
             r#ref: forged.clone(),
-            path: "/secret".to_owned(),
+            path: "/secret".into(),
             ..StatFileRequest::default()
         };
         let evaluate = EvaluateRequest { r#ref: forged.clone() };
@@ -454,7 +454,7 @@ async fn results_of_other_builds_cannot_be_named() -> anyhow::Result<()> {
     let outside = ["/../../etc/passwd", "/proc/self/environ", "secret/../../etc/passwd"];
     for path in outside {
         let mut request = read("thief", &own)?;
-        request.get_mut().file_path = path.to_owned();
+        request.get_mut().file_path = path.to_owned().into();
         ensure!(bridge.read_file(request).await.is_err(), "{path} was read");
     }
     drop((thief, owner));

@@ -238,21 +238,21 @@ async fn bridge(channel: &Channel, answers: &mut Answers) -> anyhow::Result<()> 
     };
     let request = ReadFileRequest {
         r#ref: made.id.clone(),
-        file_path: "/made".to_owned(),
+        file_path: "/made".into(),
         ..ReadFileRequest::default()
     };
     let file = bridge.read_file(named(request)).await?.into_inner();
     add("LLBBridge.ReadFile", "ReadFileResponse", &file)?;
     let request = ReadDirRequest {
         r#ref: made.id.clone(),
-        dir_path: "/".to_owned(),
+        dir_path: "/".into(),
         ..ReadDirRequest::default()
     };
     let entries = bridge.read_dir(named(request)).await?.into_inner();
     add("LLBBridge.ReadDir", "ReadDirResponse", &entries)?;
     let request = StatFileRequest {
         r#ref: made.id,
-        path: "/made".to_owned(),
+        path: "/made".into(),
         ..StatFileRequest::default()
     };
     let stat = bridge.stat_file(named(request)).await?.into_inner();

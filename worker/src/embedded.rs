@@ -499,7 +499,7 @@ impl Worker for EmbeddedWorker {
     async fn read_file(
         &self,
         input: Option<&Ref>,
-        path: &str,
+        path: &Path,
         range: Option<(u64, u64)>,
     ) -> Result<Bytes, WorkerError> {
         let (worker, input, path) = (self.clone(), input.cloned(), path.to_owned());
@@ -509,15 +509,15 @@ impl Worker for EmbeddedWorker {
     async fn read_dir(
         &self,
         input: Option<&Ref>,
-        path: &str,
-        include: Option<&str>,
+        path: &Path,
+        include: Option<&[u8]>,
     ) -> Result<Vec<FileStat>, WorkerError> {
         let (worker, input, path) = (self.clone(), input.cloned(), path.to_owned());
-        let include = include.map(str::to_owned);
+        let include = include.map(<[u8]>::to_vec);
         blocking(move || results::read_dir(&*worker.view(input.as_ref())?, &path, include.as_deref())).await
     }
 
-    async fn stat_file(&self, input: Option<&Ref>, path: &str) -> Result<FileStat, WorkerError> {
+    async fn stat_file(&self, input: Option<&Ref>, path: &Path) -> Result<FileStat, WorkerError> {
         let (worker, input, path) = (self.clone(), input.cloned(), path.to_owned());
         blocking(move || results::stat_file(&*worker.view(input.as_ref())?, &path)).await
     }

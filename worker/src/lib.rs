@@ -44,5 +44,6 @@ pub mod remote_cache;
 pub mod service;
 mod signature;
 pub mod sys;
+mod text;
 pub mod tree;
 pub mod usage;

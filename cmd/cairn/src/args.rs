@@ -1,5 +1,6 @@
 //! The command line as typed. Nothing here looks at files, the environment or the network.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -163,7 +164,7 @@ pub(crate) struct BuildArgs {
     /// The directory whose files the build may use, or the URL of a remote one; `-` reads an archive, or a Dockerfile
     /// alone, from standard input.
     #[arg(value_name = "PATH")]
-    pub(crate) context: String,
+    pub(crate) context: OsString,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,7 @@
 //! Between the solver's types and those on the wire.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStringExt as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -278,19 +279,22 @@ pub(crate) fn usage_record(record: UsageRecord) -> WireRecord {
 /// File metadata on the wire.
 pub(crate) fn stat(stat: FileStat) -> fsutil::Stat {
     fsutil::Stat {
-        path: stat.path,
+        path: stat.path.into_vec(),
         mode: mode::from_unix(stat.mode),
         uid: stat.uid,
         gid: stat.gid,
         size: i64::try_from(stat.size).unwrap_or(i64::MAX),
         mod_time: stat.mtime_ns,
-        linkname: stat.link_target,
+        linkname: stat.link_target.into_vec(),
         devmajor: stat.device.0.into(),
         devminor: stat.device.1.into(),
         xattrs: stat
             .xattrs
             .into_iter()
-            .map(|(name, value)| (name, value.into()))
+            .map(|(name, value)| fsutil::Xattr {
+                name: name.into_vec(),
+                value: value.into(),
+            })
             .collect(),
     }
 }

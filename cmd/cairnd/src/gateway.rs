@@ -17,12 +17,15 @@ pub(crate) use self::{ops::check as check_op, result::check as check_result};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cairn_proto::apicaps::ApiCap;
 use cairn_proto::gateway::llb_bridge_server::LlbBridge;
 use cairn_proto::gateway::{self as wire};
+use cairn_proto::{names, rpc};
 use cairn_solver::llb::caps;
 use cairn_solver::{Bridge as _, Digest};
 use futures_util::Stream;
+use prost::Message as _;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::result::{result_from_wire, result_to_wire};
@@ -195,7 +198,10 @@ impl LlbBridge for GatewayService {
         let request = request.into_inner();
         let reference = caller.required(&request.r#ref)?;
         let range = range(request.range)?;
-        let data = caller.bridge.read_file(&reference, &request.file_path, range).await;
+        let data = caller
+            .bridge
+            .read_file(&reference, names::path(&request.file_path), range)
+            .await;
         Ok(Response::new(wire::ReadFileResponse {
             data: data.map_err(|error| file_error(caller.failure(error)))?,
         }))
@@ -209,7 +215,10 @@ impl LlbBridge for GatewayService {
         let request = request.into_inner();
         let reference = caller.required(&request.r#ref)?;
         let include = include(&request.include_pattern);
-        let entries = caller.bridge.read_dir(&reference, &request.dir_path, include).await;
+        let entries = caller
+            .bridge
+            .read_dir(&reference, names::path(&request.dir_path), include)
+            .await;
         let entries = entries.map_err(|error| file_error(caller.failure(error)))?;
         Ok(Response::new(wire::ReadDirResponse {
             entries: entries.into_iter().map(convert::stat).collect(),
@@ -223,7 +232,7 @@ impl LlbBridge for GatewayService {
         let caller = self.caller(&request).await?;
         let request = request.into_inner();
         let reference = caller.required(&request.r#ref)?;
-        let stat = caller.bridge.stat_file(&reference, &request.path).await;
+        let stat = caller.bridge.stat_file(&reference, names::path(&request.path)).await;
         Ok(Response::new(wire::StatFileResponse {
             stat: Some(convert::stat(stat.map_err(file_error)?)),
         }))
@@ -293,7 +302,7 @@ impl LlbBridge for GatewayService {
         let request = request.into_inner();
         let (container, mount) = caller.containers.mount(&request.r#ref, request.mount_index)?;
         let data = container
-            .read_file(mount, &request.file_path, range(request.range)?)
+            .read_file(mount, names::path(&request.file_path), range(request.range)?)
             .await;
         Ok(Response::new(wire::ReadFileResponse {
             data: data.map_err(file_error)?,
@@ -308,7 +317,7 @@ impl LlbBridge for GatewayService {
         let request = request.into_inner();
         let (container, mount) = caller.containers.mount(&request.r#ref, request.mount_index)?;
         let entries = container
-            .read_dir(mount, &request.dir_path, include(&request.include_pattern))
+            .read_dir(mount, names::path(&request.dir_path), include(&request.include_pattern))
             .await;
         let entries = entries.map_err(file_error)?;
         Ok(Response::new(wire::ReadDirResponse {
@@ -323,7 +332,7 @@ impl LlbBridge for GatewayService {
         let caller = self.caller(&request).await?;
         let request = request.into_inner();
         let (container, mount) = caller.containers.mount(&request.r#ref, request.mount_index)?;
-        let stat = container.stat_file(mount, &request.path).await;
+        let stat = container.stat_file(mount, names::path(&request.path)).await;
         Ok(Response::new(wire::StatFileResponse {
             stat: Some(convert::stat(stat.map_err(file_error)?)),
         }))
@@ -339,7 +348,7 @@ pub(crate) fn range(wire: Option<wire::FileRange>) -> Result<Option<(u64, u64)>,
     }
 }
 
-fn include(pattern: &str) -> Option<&str> {
+fn include(pattern: &[u8]) -> Option<&[u8]> {
     (!pattern.is_empty()).then_some(pattern)
 }
 
@@ -356,8 +365,15 @@ fn file_error(error: impl Into<Failure>) -> Status {
     let status = Status::from(error.into());
     match status.code() {
         Code::NotFound => {
-            let details = status.details().to_vec();
-            Status::with_details(Code::Unknown, status.message(), details.into())
+            let mut details = Bytes::copy_from_slice(status.details());
+            // Clients refuse details that are of another code.
+            if let Ok(mut wire) = rpc::Status::decode(details.clone())
+                && !details.is_empty()
+            {
+                wire.code = Code::Unknown.into();
+                details = wire.encode_to_vec().into();
+            }
+            Status::with_details(Code::Unknown, status.message(), details)
         }
         _ => status,
     }

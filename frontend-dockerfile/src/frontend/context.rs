@@ -1,5 +1,6 @@
 //! The build context, where it is not a directory of the client.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -151,7 +152,11 @@ pub(super) async fn fetch(bridge: &dyn Bridge, source: &HttpSource) -> Result<(D
     let definition = only(SourceOp::Http(source.clone()), DOWNLOAD_TITLE);
     let read = async {
         match bridge.solve(definition.clone()).await? {
-            Some(file) => bridge.read_file(&file, &source.filename, Some((0, HEAD))).await,
+            Some(file) => {
+                bridge
+                    .read_file(&file, Path::new(&source.filename), Some((0, HEAD)))
+                    .await
+            }
             None => Ok(Bytes::new()),
         }
     };

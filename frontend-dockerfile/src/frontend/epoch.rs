@@ -2,6 +2,8 @@
 
 mod stage;
 
+use std::path::PathBuf;
+
 use cairn_solver::frontend::{Bridge, FrontendError};
 use cairn_solver::llb::{HttpSource, SourceOp};
 use cairn_solver::worker::SourceMeta;
@@ -109,9 +111,9 @@ async fn newest(bridge: &dyn Bridge, source: HttpSource) -> Result<Option<i64>, 
         return Ok(None);
     };
     let (mut newest, mut seen) = (None, 0);
-    let mut pending = vec![String::new()];
+    let mut pending = vec![PathBuf::from("/")];
     while let Some(directory) = pending.pop() {
-        for entry in bridge.read_dir(&files, &format!("/{directory}"), None).await? {
+        for entry in bridge.read_dir(&files, &directory, None).await? {
             seen += 1;
             if seen > MAX_FILES {
                 return Err(FrontendError::Option(format!(
@@ -120,7 +122,7 @@ async fn newest(bridge: &dyn Bridge, source: HttpSource) -> Result<Option<i64>, 
                 )));
             }
             match entry.mode & KIND {
-                DIRECTORY => pending.push(format!("{directory}{}/", entry.path)),
+                DIRECTORY => pending.push(directory.join(entry.path)),
                 FILE => newest = newest.max(Some(entry.mtime_ns.div_euclid(1_000_000_000))),
                 _ => {}
             }

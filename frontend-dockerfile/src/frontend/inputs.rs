@@ -1,6 +1,7 @@
 //! Reading what a build begins with: the Dockerfile and the ignore file.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bytes::Bytes;
 use cairn_patterns::{IgnoreFileError, clean, ignorefile};
@@ -224,7 +225,7 @@ async fn sync(
 /// Reads a file; `None` if it is not there.
 async fn read(bridge: &dyn Bridge, source: Option<&BridgeRef>, path: &str) -> Result<Option<Bytes>, FrontendError> {
     let Some(source) = source else { return Ok(None) };
-    match bridge.read_file(source, path, None).await {
+    match bridge.read_file(source, Path::new(path), None).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(SolveError::NotFound(_) | SolveError::Worker(WorkerError::NotFound(_))) => Ok(None),
         Err(error) => Err(error.into()),

@@ -6,32 +6,38 @@
 /// start of a rooted path vanishes; an empty result is `.`. Follows Go's `path.Clean`.
 #[must_use]
 pub fn clean(path: &str) -> String {
-    let root = usize::from(path.starts_with('/'));
-    let mut cleaned = String::with_capacity(path.len().max(1));
-    cleaned.push_str(&path[..root]);
+    String::from_utf8(clean_bytes(path.as_bytes())).expect("parts of text are text")
+}
+
+/// [`clean`] for a path that need not be text.
+#[must_use]
+pub fn clean_bytes(path: &[u8]) -> Vec<u8> {
+    let root = usize::from(path.starts_with(b"/"));
+    let mut cleaned = Vec::with_capacity(path.len().max(1));
+    cleaned.extend(&path[..root]);
     // What is before this stays, whatever `..` follows.
     let mut fixed = root;
-    for part in path.split('/') {
+    for part in path.split(|&byte| byte == b'/') {
         match part {
-            "" | "." => {}
-            ".." if cleaned.len() > fixed => {
-                let end = cleaned[fixed..].rfind('/').map_or(fixed, |slash| fixed + slash);
-                cleaned.truncate(end);
+            b"" | b"." => {}
+            b".." if cleaned.len() > fixed => {
+                let slash = cleaned[fixed..].iter().rposition(|&byte| byte == b'/');
+                cleaned.truncate(slash.map_or(fixed, |slash| fixed + slash));
             }
-            ".." if root > 0 => {}
+            b".." if root > 0 => {}
             _ => {
                 if cleaned.len() > root {
-                    cleaned.push('/');
+                    cleaned.push(b'/');
                 }
-                cleaned.push_str(part);
-                if part == ".." {
+                cleaned.extend(part);
+                if part == b".." {
                     fixed = cleaned.len();
                 }
             }
         }
     }
     if cleaned.is_empty() {
-        cleaned.push('.');
+        cleaned.push(b'.');
     }
     cleaned
 }

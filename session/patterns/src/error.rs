@@ -44,12 +44,6 @@ pub enum IgnoreFileError {
         /// What is wrong with it.
         source: PatternError,
     },
-    /// A line is not text.
-    #[error("line {line}: pattern is not valid UTF-8")]
-    Encoding {
-        /// The line, counted from 1.
-        line: usize,
-    },
     /// The file as a whole is too large.
     #[error(transparent)]
     Size(PatternError),
@@ -60,7 +54,7 @@ impl IgnoreFileError {
     #[must_use]
     pub fn line(&self) -> Option<usize> {
         match self {
-            Self::Pattern { line, .. } | Self::Encoding { line } => Some(*line),
+            Self::Pattern { line, .. } => Some(*line),
             Self::Size(_) => None,
         }
     }

@@ -5,18 +5,19 @@
 //! the whole path.
 
 use crate::error::PatternError;
+use crate::rune;
 use crate::token::{BadPattern, Class};
 
 /// Whether `path` contains a character that makes it a pattern.
 #[must_use]
-pub fn has_wildcard(path: &str) -> bool {
-    let mut chars = path.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => {
-                chars.next();
+pub fn has_wildcard(path: impl AsRef<[u8]>) -> bool {
+    let mut bytes = path.as_ref().iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => {
+                bytes.next();
             }
-            '*' | '?' | '[' => return true,
+            b'*' | b'?' | b'[' => return true,
             _ => {}
         }
     }
@@ -27,7 +28,7 @@ pub fn has_wildcard(path: &str) -> bool {
 ///
 /// # Errors
 /// [`PatternError::Syntax`] if the pattern is malformed, whether or not that part is reached.
-pub fn matches(pattern: &str, path: &str) -> Result<bool, PatternError> {
+pub fn matches(pattern: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<bool, PatternError> {
     Ok(Glob::new(pattern)?.matches(path))
 }
 
@@ -59,10 +60,13 @@ impl Glob {
     ///
     /// # Errors
     /// [`PatternError::Syntax`] if the pattern is malformed.
-    pub fn new(pattern: &str) -> Result<Self, PatternError> {
-        parse(pattern).map(Self).map_err(|BadPattern| PatternError::Syntax {
-            pattern: pattern.to_owned(),
-        })
+    pub fn new(pattern: impl AsRef<[u8]>) -> Result<Self, PatternError> {
+        let pattern = pattern.as_ref();
+        parse(&rune::text(pattern))
+            .map(Self)
+            .map_err(|BadPattern| PatternError::Syntax {
+                pattern: String::from_utf8_lossy(pattern).into_owned(),
+            })
     }
 
     /// Whether this pattern matches the whole of `path`.
@@ -70,30 +74,30 @@ impl Glob {
     /// Takes time proportional to the product of both lengths at worst: only the latest `*` is ever
     /// retried, which is enough because a later one could only begin further right.
     #[must_use]
-    pub fn matches(&self, path: &str) -> bool {
+    pub fn matches(&self, path: impl AsRef<[u8]>) -> bool {
         let tokens = &self.0;
-        let (mut at, mut rest) = (0, path);
-        let mut retry: Option<(usize, &str)> = None;
+        let (mut at, mut rest) = (0, path.as_ref());
+        let mut retry: Option<(usize, &[u8])> = None;
         loop {
-            let head = rest.chars().next();
+            let head = rune::first(rest);
             match (tokens.get(at), head) {
                 (Some(Token::Star), _) => {
                     at += 1;
                     retry = Some((at, rest));
                     continue;
                 }
-                (Some(token), Some(c)) if token.accepts(c) => {
+                (Some(token), Some((c, length))) if token.accepts(c) => {
                     at += 1;
-                    rest = &rest[c.len_utf8()..];
+                    rest = &rest[length..];
                     continue;
                 }
                 (None, None) => return true,
                 _ => {}
             }
             match retry {
-                Some((after_star, from)) => match from.chars().next() {
-                    Some(c) if c != '/' => {
-                        rest = &from[c.len_utf8()..];
+                Some((after_star, from)) => match rune::first(from) {
+                    Some((c, length)) if c != '/' => {
+                        rest = &from[length..];
                         at = after_star;
                         retry = Some((after_star, rest));
                     }
@@ -162,6 +166,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_text_is_matched_byte_by_byte() {
+        for (pattern, path, want) in [
+            (&b"caf*"[..], &b"caf\xe9.txt"[..], true),
+            (b"caf?.txt", b"caf\xe9.txt", true),
+            (b"caf?.txt", b"caf\xe9\xe9.txt", false),
+            (b"caf[^e].txt", b"caf\xe9.txt", true),
+            (b"caf[a-z].txt", b"caf\xe9.txt", false),
+            (b"*.txt", b"\xff\xfe.txt", true),
+            ("caf\u{fffd}.txt".as_bytes(), b"caf\xe9.txt", false),
+            ("café.txt".as_bytes(), b"caf\xe9.txt", false),
+            (b"\xe9*", b"\xe9a", true),
+            (b"\xe9*", b"\xe8a", false),
+            (b"*\xe9", b"a\xe9", true),
+        ] {
+            let found = Glob::new(pattern).map(|glob| glob.matches(path));
+            assert_eq!(found, Ok(want), "{pattern:x?} against {path:x?}");
+        }
+    }
+
+    #[test]
     fn malformed_patterns_are_errors_even_when_not_reached() {
         for pattern in [
             "[", "[a", "[]a]", "[-]", "[x-]", "[-x]", "a[", "\\", "[a-b-c]", "a[^", "[\\", "b[",
@@ -179,6 +203,6 @@ mod tests {
     #[test]
     fn many_stars_stay_cheap() {
         let pattern = "*a".repeat(2_000) + "b";
-        assert_eq!(matches(&pattern, &"a".repeat(4_000)), Ok(false));
+        assert_eq!(matches(pattern, "a".repeat(4_000)), Ok(false));
     }
 }

@@ -5,6 +5,8 @@
 //! who walk a tree, and [`glob`] is the simpler language of one wildcard path. [`nearest`] is for names that match nothing:
 //! what was probably meant.
 //!
+//! Names and paths are bytes, as they are in Linux; what is no text in them is matched byte by byte.
+//!
 //! Invariants: everything is total and bounded. A pattern is either refused when the set is built
 //! or matches in time proportional to the path, whatever was written in it; nothing here touches a
 //! file system.
@@ -17,10 +19,11 @@ mod clean;
 mod error;
 mod nearest;
 mod program;
+mod rune;
 mod set;
 mod token;
 
-pub use clean::clean;
+pub use clean::{clean, clean_bytes};
 pub use error::{IgnoreFileError, PatternError};
 pub use nearest::nearest;
 pub use set::{DirState, PatternSet};

@@ -7,6 +7,7 @@
 
 use crate::clean::clean;
 use crate::error::PatternError;
+use crate::rune;
 use crate::token::{BadPattern, Class};
 
 #[derive(Debug, Clone)]
@@ -41,8 +42,9 @@ pub(crate) struct Program {
 
 impl Program {
     /// Adds one pattern as a client writes it. Blank ones are skipped.
-    pub(crate) fn add(&mut self, pattern: &str) -> Result<(), PatternError> {
-        let trimmed = pattern.trim();
+    pub(crate) fn add(&mut self, pattern: &[u8]) -> Result<(), PatternError> {
+        let text = rune::text(pattern);
+        let trimmed = text.trim();
         if trimmed.is_empty() {
             return Ok(());
         }
@@ -56,7 +58,7 @@ impl Program {
             });
         }
         let insts = compile(&clean(body)).map_err(|BadPattern| PatternError::Syntax {
-            pattern: pattern.to_owned(),
+            pattern: String::from_utf8_lossy(pattern).into_owned(),
         })?;
         let index = self.negated.len() as u32;
         self.starts.push(self.insts.len() as u32);

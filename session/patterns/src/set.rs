@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::automaton::{Automaton, Facts, Positions};
 use crate::error::PatternError;
 use crate::program::Program;
+use crate::rune;
 
 /// An ordered list of patterns that decides about paths.
 ///
@@ -59,7 +60,7 @@ impl PatternSet {
     pub fn new<I, S>(patterns: I) -> Result<Self, PatternError>
     where
         I: IntoIterator<Item = S>,
-        S: AsRef<str>,
+        S: AsRef<[u8]>,
     {
         let mut program = Program::default();
         let (mut total, mut wild) = (0, 0);
@@ -101,14 +102,15 @@ impl PatternSet {
 
     /// Whether the list matches `path`. The root (`` or `.`) is never matched.
     #[must_use]
-    pub fn matches(&self, path: &str) -> bool {
+    pub fn matches(&self, path: impl AsRef<[u8]>) -> bool {
+        let path = path.as_ref();
         if self.is_empty() || path.is_empty() {
             return false;
         }
         let automaton = &mut *self.lock();
         let mut state = automaton.start(&self.program);
         let mut decided_by = 0;
-        for c in path.chars() {
+        for c in rune::all(path) {
             if c == '/' {
                 decided_by = decided_by.max(automaton.facts(state).accepted);
             }
@@ -143,14 +145,14 @@ impl PatternSet {
     /// Takes time proportional to the name. `name` is one path element; `parent` has to come from
     /// this very set.
     #[must_use]
-    pub fn enter(&self, parent: &DirState, name: &str) -> DirState {
+    pub fn enter(&self, parent: &DirState, name: impl AsRef<[u8]>) -> DirState {
         let automaton = &mut *self.lock();
         let mut state = if parent.generation == automaton.generation {
             parent.below_id
         } else {
             automaton.intern(&self.program, &parent.below)
         };
-        for c in name.chars() {
+        for c in rune::all(name.as_ref()) {
             state = automaton.step(&self.program, state, c);
         }
         let decided_by = parent.decided_by.max(automaton.facts(state).accepted);

@@ -5,15 +5,17 @@
 //! links, and everything else is done relative to them. Files and links appear under their names only when
 //! they are complete.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_proto::fsutil::{Packet, Stat};
+use cairn_proto::fsutil::{Packet, Stat, Xattr};
 use futures_util::Stream;
 use rustix::fs::{self, AtFlags, Dir, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -52,12 +54,12 @@ pub enum DiskError {
         source: std::io::Error,
     },
     /// An entry cannot be written.
-    #[error("failed to {action} {path}: {source}")]
+    #[error("failed to {action} {}: {source}", path.display())]
     Entry {
         /// What was attempted.
         action: &'static str,
         /// The entry.
-        path: String,
+        path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
@@ -67,7 +69,7 @@ pub enum DiskError {
 }
 
 impl DiskError {
-    fn entry<E: Into<std::io::Error>>(action: &'static str, path: &str) -> impl FnOnce(E) -> Self {
+    fn entry<E: Into<std::io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
         move |source| Self::Entry {
             action,
             path: path.to_owned(),
@@ -113,7 +115,7 @@ pub struct DiskSink {
     /// Their permissions and times are set at the end: writing into them needs the one and changes the other.
     dirs: Vec<Stat>,
     /// With [`ReceiveMode::Mirror`]: all paths that were sent.
-    sent: HashSet<String>,
+    sent: HashSet<PathBuf>,
 }
 
 struct OpenFile {
@@ -142,7 +144,7 @@ impl DiskSink {
 
     fn take_entry(&mut self, index: u32, stat: Stat) -> Result<Decision, DiskError> {
         if self.mode == ReceiveMode::Mirror {
-            self.sent.insert(stat.path.clone());
+            self.sent.insert(stat.path().to_owned());
         }
         if mode::is_dir(stat.mode) {
             self.take_dir(stat)?;
@@ -159,25 +161,25 @@ impl DiskSink {
         Ok(Decision::Skip)
     }
 
-    fn place(&mut self, path: &str) -> Result<Place, DiskError> {
+    fn place(&mut self, path: &Path) -> Result<Place, DiskError> {
         self.root
             .place(path)
             .map_err(DiskError::entry("open the directory of", path))
     }
 
     fn take_dir(&mut self, stat: Stat) -> Result<(), DiskError> {
-        let place = self.place(&stat.path)?;
-        let failed = DiskError::entry("create directory", &stat.path);
+        let place = self.place(stat.path())?;
+        let failed = DiskError::entry("create directory", stat.path());
         place.make_dir(mode::permissions(stat.mode)).map_err(failed)?;
         self.dirs.push(stat);
         Ok(())
     }
 
     fn take_symlink(&mut self, stat: &Stat) -> Result<(), DiskError> {
-        let place = self.place(&stat.path)?;
+        let place = self.place(stat.path())?;
         let make = || {
             let temporary = place.temporary();
-            fs::symlinkat(stat.linkname.as_str(), temporary.dir(), temporary.name())?;
+            fs::symlinkat(stat.linkname(), temporary.dir(), temporary.name())?;
             fs::utimensat(
                 temporary.dir(),
                 temporary.name(),
@@ -186,11 +188,11 @@ impl DiskSink {
             )?;
             temporary.persist(&place)
         };
-        make().map_err(DiskError::entry("create symbolic link", &stat.path))
+        make().map_err(DiskError::entry("create symbolic link", stat.path()))
     }
 
     fn take_special(&mut self, stat: &Stat) -> Result<(), DiskError> {
-        let place = self.place(&stat.path)?;
+        let place = self.place(stat.path())?;
         let make = || {
             let raw = mode::to_unix(stat.mode).ok_or(Errno::INVAL)?;
             let number = |number: i64| u32::try_from(number).map_err(|_| Errno::INVAL);
@@ -213,13 +215,13 @@ impl DiskSink {
             )?;
             temporary.persist(&place)
         };
-        make().map_err(DiskError::entry("create special file", &stat.path))
+        make().map_err(DiskError::entry("create special file", stat.path()))
     }
 
     /// Whether the directory holds the file already, by the same signs that daemons go by.
     fn has_file(&mut self, stat: &Stat) -> Result<bool, DiskError> {
-        let place = self.place(&stat.path)?;
-        let Some(found) = place.stat().map_err(DiskError::entry("look at", &stat.path))? else {
+        let place = self.place(stat.path())?;
+        let Some(found) = place.stat().map_err(DiskError::entry("look at", stat.path()))? else {
             return Ok(false);
         };
         let time = i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec);
@@ -234,11 +236,11 @@ impl DiskSink {
             if self.open.len() >= MAX_OPEN_FILES {
                 return Err(DiskError::TooManyOpenFiles);
             }
-            let place = self.place(&stat.path)?;
+            let place = self.place(stat.path())?;
             let temporary = place.temporary();
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = fs::openat(temporary.dir(), temporary.name(), flags, Mode::RUSR | Mode::WUSR);
-            let file = File::from(file.map_err(DiskError::entry("create", &stat.path))?);
+            let file = File::from(file.map_err(DiskError::entry("create", stat.path()))?);
             self.open.insert(index, OpenFile { stat, file, temporary });
         }
         Ok(self.open.get_mut(&index))
@@ -248,7 +250,7 @@ impl DiskSink {
         let Some(open) = self.file(index)? else { return Ok(()) };
         open.file
             .write_all(chunk)
-            .map_err(DiskError::entry("write", &open.stat.path))
+            .map_err(DiskError::entry("write", open.stat.path()))
     }
 
     fn end_file(&mut self, index: u32) -> Result<(), DiskError> {
@@ -257,14 +259,14 @@ impl DiskSink {
         let Some(OpenFile { stat, file, temporary }) = self.open.remove(&index) else {
             return Ok(());
         };
-        let place = self.place(&stat.path)?;
+        let place = self.place(stat.path())?;
         let finish = || {
             set_xattrs(&file, &stat.xattrs);
             fs::fchmod(&file, permissions(&stat))?;
             fs::futimens(&file, &times(&stat))?;
             temporary.persist(&place)
         };
-        finish().map_err(DiskError::entry("finish", &stat.path))
+        finish().map_err(DiskError::entry("finish", stat.path()))
     }
 
     fn finish(&mut self) -> Result<(), DiskError> {
@@ -272,27 +274,27 @@ impl DiskSink {
             self.make_hard_link(&stat)?;
         }
         if self.mode == ReceiveMode::Mirror {
-            self.delete_others("")?;
-            for path in self.dirs.iter().map(|dir| dir.path.clone()).collect::<Vec<_>>() {
-                self.delete_others(&path)?;
+            self.delete_others(Path::new(""))?;
+            for dir in &self.dirs {
+                self.delete_others(dir.path())?;
             }
         }
         // Inner directories first: a parent may end up closed to us.
         for stat in std::mem::take(&mut self.dirs).into_iter().rev() {
             let finish = |root: &mut Root| {
-                let dir = root.open_dir(&stat.path)?;
+                let dir = root.open_dir(stat.path())?;
                 set_xattrs(&dir, &stat.xattrs);
                 fs::fchmod(&dir, permissions(&stat))?;
                 fs::futimens(&dir, &times(&stat))
             };
-            finish(&mut self.root).map_err(DiskError::entry("finish directory", &stat.path))?;
+            finish(&mut self.root).map_err(DiskError::entry("finish directory", stat.path()))?;
         }
         Ok(())
     }
 
     fn make_hard_link(&mut self, stat: &Stat) -> Result<(), DiskError> {
-        let target = self.place(&stat.linkname)?;
-        let place = self.place(&stat.path)?;
+        let target = self.place(stat.linkname())?;
+        let place = self.place(stat.path())?;
         let make = || {
             let temporary = place.temporary();
             fs::linkat(
@@ -304,24 +306,20 @@ impl DiskSink {
             )?;
             temporary.persist(&place)
         };
-        make().map_err(DiskError::entry("create hard link", &stat.path))
+        make().map_err(DiskError::entry("create hard link", stat.path()))
     }
 
     /// Deletes what is in a directory but was not sent.
-    fn delete_others(&mut self, path: &str) -> Result<(), DiskError> {
+    fn delete_others(&self, path: &Path) -> Result<(), DiskError> {
         let failed = |source: Errno| DiskError::entry("clean up", path)(source);
         let dir = self.root.open_dir(path).map_err(failed)?;
         for entry in Dir::read_from(&dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy();
-            if matches!(name.as_ref(), "." | "..") {
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
                 continue;
             }
-            let child = if path.is_empty() {
-                name.into_owned()
-            } else {
-                format!("{path}/{name}")
-            };
+            let child = path.join(OsStr::from_bytes(name));
             if !self.sent.contains(&child) {
                 let failed = DiskError::entry("delete", &child);
                 place::remove(dir.as_fd(), entry.file_name()).map_err(failed)?;
@@ -365,10 +363,10 @@ fn times(stat: &Stat) -> Timestamps {
 }
 
 /// Sets what the file system and our privileges allow.
-fn set_xattrs(file: impl AsFd, xattrs: &BTreeMap<String, Bytes>) {
-    for (name, value) in xattrs {
-        if let Err(error) = fs::fsetxattr(file.as_fd(), name.as_str(), value, fs::XattrFlags::empty()) {
-            tracing::debug!(name, %error, "extended attribute could not be set");
+fn set_xattrs(file: impl AsFd, xattrs: &[Xattr]) {
+    for xattr in xattrs {
+        if let Err(error) = fs::fsetxattr(file.as_fd(), xattr.name(), &xattr.value, fs::XattrFlags::empty()) {
+            tracing::debug!(name = %xattr.name().display(), %error, "extended attribute could not be set");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong in a transfer, from either side.
 
+use std::path::PathBuf;
+
 use tonic::Status;
 
 use crate::error::SessionError;
@@ -32,7 +34,7 @@ pub enum TransferError {
     #[error("{reason}: {path:?}")]
     InvalidPath {
         /// The path, shortened.
-        path: String,
+        path: PathBuf,
         /// Which rule it breaks.
         reason: &'static str,
     },
@@ -40,7 +42,7 @@ pub enum TransferError {
     #[error("invalid entry {path:?}: {reason}")]
     InvalidEntry {
         /// The entry.
-        path: String,
+        path: PathBuf,
         /// What is wrong.
         reason: &'static str,
     },
@@ -48,17 +50,17 @@ pub enum TransferError {
     #[error("changes out of order: {path:?} {last:?}")]
     OutOfOrder {
         /// The entry that came too late.
-        path: String,
+        path: PathBuf,
         /// The one before it.
-        last: String,
+        last: PathBuf,
     },
     /// A hard link names no file that was sent before.
     #[error("hard link {path:?} points to {target:?}, which was not sent before it")]
     MissingLinkTarget {
         /// The link.
-        path: String,
+        path: PathBuf,
         /// What it names.
-        target: String,
+        target: PathBuf,
     },
     /// The list is longer than it may be.
     #[error("too many files in transfer, at most {0} are allowed")]

@@ -46,12 +46,6 @@ pub enum LocalTreeError {
         /// Why.
         source: io::Error,
     },
-    /// A name cannot be expressed in the protocol.
-    #[error("file name is not valid UTF-8: {}", path.display())]
-    Name {
-        /// The file or directory.
-        path: PathBuf,
-    },
     /// Following symbolic links leads to too many places.
     #[error("too many symbolic links to follow in {}", root.display())]
     TooManyLinks {
@@ -82,28 +76,25 @@ impl LocalTree {
             path: root.to_owned(),
             source,
         })?;
-        let compile = |patterns: &[String]| {
-            PatternSet::new(patterns).map_err(|source| LocalTreeError::Pattern {
+        let compile = |patterns: &[&[u8]]| {
+            if patterns.is_empty() {
+                return Ok(None);
+            }
+            let set = PatternSet::new(patterns).map_err(|source| LocalTreeError::Pattern {
                 root: root.clone(),
                 source,
-            })
+            })?;
+            Ok(Some(set))
         };
-        let mut include = selection.include.clone();
-        match follow::resolve(&root, &selection.follow)? {
-            Some(followed) => include.extend(followed),
+        let mut include = bytes(&selection.include);
+        let followed = follow::resolve(&root, &selection.follow)?;
+        match &followed {
+            Some(followed) => include.extend(followed.iter().map(Vec::as_slice)),
             // One of the paths is the directory itself: everything is meant.
             None => include.clear(),
         }
-        let include = if include.is_empty() {
-            None
-        } else {
-            Some(compile(&include)?)
-        };
-        let exclude = if selection.exclude.is_empty() {
-            None
-        } else {
-            Some(compile(&selection.exclude)?)
-        };
+        let include = compile(&include)?;
+        let exclude = compile(&bytes(&selection.exclude))?;
         Ok(Self {
             root,
             include,
@@ -118,13 +109,17 @@ impl Tree for LocalTree {
         walk::Walk::new(self).run(emit).map_err(Into::into)
     }
 
-    fn open(&self, path: &str) -> io::Result<Option<Box<dyn Read + Send>>> {
+    fn open(&self, path: &Path) -> io::Result<Option<Box<dyn Read + Send>>> {
         match open_file(&self.root.join(path)) {
             Ok(file) => Ok(Some(Box::new(file))),
             Err(error) if is_vanished(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+fn bytes(patterns: &[String]) -> Vec<&[u8]> {
+    patterns.iter().map(String::as_bytes).collect()
 }
 
 /// Opens what was a regular file when it was listed, without following or waiting if it no longer is.

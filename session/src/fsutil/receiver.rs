@@ -34,7 +34,7 @@ pub enum Decision {
 /// Calls come one at a time and in order: every entry, `end_of_list` after the last, and for each fetched
 /// entry its chunks and then `end_of_file`, interleaved with entries and with other files. Entries have passed
 /// validation: paths are clean, relative, in order, within directories that came before. Symbolic link
-/// targets are arbitrary text. While a call is pending nothing is read, which holds the sender back.
+/// targets are arbitrary. All of them are bytes, which need not be text. While a call is pending nothing is read, which holds the sender back.
 pub trait ReceiveSink: Send {
     /// Takes an entry. `index` counts all entries from zero.
     fn entry(&mut self, index: u32, stat: Stat) -> impl Future<Output = Result<Decision, BoxError>> + Send;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,7 +36,7 @@ pub trait Tree: Send + Sync + 'static {
     ///
     /// # Errors
     /// Whatever else keeps the file from being read; the transfer fails with it.
-    fn open(&self, path: &str) -> io::Result<Option<Box<dyn Read + Send>>>;
+    fn open(&self, path: &Path) -> io::Result<Option<Box<dyn Read + Send>>>;
 }
 
 /// What was sent.
@@ -129,9 +130,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     /// By id: the path of a file that may still be asked for.
-    files: Vec<Option<Box<str>>>,
+    files: Vec<Option<Box<Path>>>,
     /// Asked for. Bounded, since each file can be asked for once.
-    queue: VecDeque<(u32, Box<str>)>,
+    queue: VecDeque<(u32, Box<Path>)>,
     readers: usize,
     is_listed: bool,
     is_stopped: bool,
@@ -162,7 +163,7 @@ impl Shared {
         let has_content = mode::is_regular(stat.mode) && stat.linkname.is_empty();
         let mut state = self.lock();
         // Known before it is sent, since the request may come at once.
-        state.files.push(has_content.then(|| stat.path.as_str().into()));
+        state.files.push(has_content.then(|| stat.path().into()));
         let is_stopped = state.is_stopped;
         drop(state);
         !is_stopped
@@ -205,8 +206,8 @@ impl Shared {
         }
     }
 
-    fn put_content(&self, id: u32, path: &str, buffer: &mut [u8]) -> Result<(), TransferError> {
-        let failed = |source: io::Error| TransferError::Source(format!("{path}: {source}").into());
+    fn put_content(&self, id: u32, path: &Path, buffer: &mut [u8]) -> Result<(), TransferError> {
+        let failed = |source: io::Error| TransferError::Source(format!("{}: {source}", path.display()).into());
         if let Some(mut file) = self.tree.open(path).map_err(failed)? {
             loop {
                 let len = fill(&mut file, buffer).map_err(failed)?;

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::path::PathBuf;
 
-use cairn_proto::fsutil::Stat;
+use cairn_proto::fsutil::{Stat, Xattr};
+use cairn_proto::names::path;
 
 use super::error::TransferError;
 use super::limits::TransferLimits;
@@ -29,8 +31,8 @@ pub(crate) struct Validator {
 }
 
 struct Parent {
-    path: String,
-    last: String,
+    path: Vec<u8>,
+    last: Vec<u8>,
 }
 
 impl Validator {
@@ -39,8 +41,8 @@ impl Validator {
             max_entries: limits.max_entries,
             entries: 0,
             parents: vec![Parent {
-                path: String::new(),
-                last: String::new(),
+                path: Vec::new(),
+                last: Vec::new(),
             }],
             files: HashSet::new(),
             hasher: RandomState::new(),
@@ -66,16 +68,19 @@ impl Validator {
     }
 
     fn check_order(&mut self, stat: &Stat) -> Result<(), TransferError> {
-        let (dir, name) = stat.path.rsplit_once('/').unwrap_or(("", &stat.path));
+        let (dir, name) = split(&stat.path);
         while self.parents.len() > 1 && self.parents.last().is_some_and(|parent| parent.path != dir) {
             self.parents.pop();
         }
         let parent = self.parents.last_mut().expect("the root is never removed");
-        if parent.path != dir || parent.last.as_str() >= name {
-            let separator = if parent.path.is_empty() { "" } else { "/" };
-            let last = format!("{}{separator}{}", parent.path, parent.last);
+        if parent.path != dir || parent.last.as_slice() >= name {
+            let last = if parent.last.is_empty() {
+                path(&parent.path).to_owned()
+            } else {
+                path(&parent.path).join(path(&parent.last))
+            };
             return Err(TransferError::OutOfOrder {
-                path: stat.path.clone(),
+                path: stat.path().to_owned(),
                 last,
             });
         }
@@ -83,7 +88,7 @@ impl Validator {
         if mode::is_dir(stat.mode) {
             self.parents.push(Parent {
                 path: stat.path.clone(),
-                last: String::new(),
+                last: Vec::new(),
             });
         }
         Ok(())
@@ -91,38 +96,47 @@ impl Validator {
 
     fn check_link(&mut self, stat: &Stat) -> Result<(), TransferError> {
         let is_hard_link = mode::is_regular(stat.mode) && !stat.linkname.is_empty();
-        if is_hard_link && !self.files.contains(&self.hasher.hash_one(stat.linkname.as_str())) {
+        if is_hard_link && !self.files.contains(&self.hasher.hash_one(stat.linkname.as_slice())) {
             return Err(TransferError::MissingLinkTarget {
-                path: stat.path.clone(),
-                target: stat.linkname.clone(),
+                path: stat.path().to_owned(),
+                target: stat.linkname().to_owned(),
             });
         }
         if !is_hard_link && !mode::is_dir(stat.mode) {
-            self.files.insert(self.hasher.hash_one(stat.path.as_str()));
+            self.files.insert(self.hasher.hash_one(stat.path.as_slice()));
         }
         Ok(())
     }
 }
 
-fn check_path(path: &str) -> Result<(), TransferError> {
+/// The directory that an entry is in, and its name there.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+/// Names are any bytes but those that lead elsewhere.
+fn check_path(path: &[u8]) -> Result<(), TransferError> {
     let invalid = |reason| {
         Err(TransferError::InvalidPath {
             path: shorten(path),
             reason,
         })
     };
-    if path.is_empty() || path.len() > MAX_PATH || path.contains('\0') {
+    if path.is_empty() || path.len() > MAX_PATH || path.contains(&0) {
         return invalid("unclean path");
     }
-    if path.starts_with('/') {
+    if path.starts_with(b"/") {
         return invalid("absolute path");
     }
-    if path == ".." || path.starts_with("../") {
+    if path == b".." || path.starts_with(b"../") {
         return invalid("escape check");
     }
     if path
-        .split('/')
-        .any(|name| name.is_empty() || name == "." || name == ".." || name.len() > MAX_NAME)
+        .split(|&byte| byte == b'/')
+        .any(|name| matches!(name, b"" | b"." | b"..") || name.len() > MAX_NAME)
     {
         return invalid("unclean path");
     }
@@ -132,7 +146,7 @@ fn check_path(path: &str) -> Result<(), TransferError> {
 fn check_metadata(stat: &Stat) -> Result<(), TransferError> {
     let invalid = |reason| {
         Err(TransferError::InvalidEntry {
-            path: stat.path.clone(),
+            path: stat.path().to_owned(),
             reason,
         })
     };
@@ -142,14 +156,14 @@ fn check_metadata(stat: &Stat) -> Result<(), TransferError> {
     if stat.size < 0 || stat.devmajor < 0 || stat.devminor < 0 {
         return invalid("negative number");
     }
-    if stat.linkname.len() > MAX_PATH || stat.linkname.contains('\0') {
+    if stat.linkname.len() > MAX_PATH || stat.linkname.contains(&0) {
         return invalid("link target is no path");
     }
     if mode::is_symlink(stat.mode) && stat.linkname.is_empty() {
         return invalid("symbolic link without target");
     }
-    let oversized = |(name, value): (&String, &bytes::Bytes)| {
-        name.is_empty() || name.len() > MAX_XATTR_NAME || name.contains('\0') || value.len() > MAX_XATTR_VALUE
+    let oversized = |Xattr { name, value }: &Xattr| {
+        name.is_empty() || name.len() > MAX_XATTR_NAME || name.contains(&0) || value.len() > MAX_XATTR_VALUE
     };
     if stat.xattrs.len() > MAX_XATTRS || stat.xattrs.iter().any(oversized) {
         return invalid("extended attributes exceed their limits");
@@ -158,8 +172,8 @@ fn check_metadata(stat: &Stat) -> Result<(), TransferError> {
 }
 
 /// Keeps error texts readable whatever was sent.
-fn shorten(path: &str) -> String {
-    path.chars().take(256).collect()
+fn shorten(bytes: &[u8]) -> PathBuf {
+    path(&bytes[..bytes.len().min(256)]).to_owned()
 }
 
 #[cfg(test)]
@@ -171,6 +185,13 @@ mod tests {
             path: path.into(),
             mode: 0o644,
             ..Default::default()
+        }
+    }
+
+    fn bytes(path: &[u8]) -> Stat {
+        Stat {
+            path: path.into(),
+            ..file("")
         }
     }
 
@@ -213,6 +234,25 @@ mod tests {
         ])
         .unwrap();
         check(&[file("..a"), file("a..")]).unwrap();
+        check(&[
+            Stat {
+                path: b"d\xff".into(),
+                ..dir("")
+            },
+            bytes(b"d\xff/\xe9"),
+            Stat {
+                linkname: b"d\xff/\xe9".into(),
+                ..bytes(b"d\xff/\xea")
+            },
+            Stat {
+                xattrs: vec![Xattr {
+                    name: b"user.\xe9".into(),
+                    ..Xattr::default()
+                }],
+                ..bytes(b"\xff")
+            },
+        ])
+        .unwrap();
     }
 
     #[test]
@@ -225,6 +265,27 @@ mod tests {
             ("unclean path", vec![file("a/")]),
             ("unclean path", vec![dir("a"), file("a//b")]),
             ("unclean path", vec![file("a\0b")]),
+            ("unclean path", vec![dir("a"), bytes(b"a/../\xe9")]),
+            ("unclean path", vec![bytes(b"\xe9\0")]),
+            ("unclean path", vec![bytes(b"\xe9/")]),
+            (r#"unclean path: "\xE9/.""#, vec![bytes(b"\xe9/.")]),
+            ("absolute path", vec![bytes(b"/\xe9")]),
+            ("escape check", vec![bytes(b"../\xe9")]),
+            (
+                r#"changes out of order: "\xE9" "\xFF""#,
+                vec![bytes(b"\xff"), bytes(b"\xe9")],
+            ),
+            (
+                r#"out of order: "\xE9/a" "\xE9""#,
+                vec![bytes(b"\xe9"), bytes(b"\xe9/a")],
+            ),
+            (
+                "attributes",
+                vec![Stat {
+                    xattrs: vec![Xattr::default()],
+                    ..file("a")
+                }],
+            ),
             ("unclean path", vec![file(&long)]),
             ("absolute path", vec![file("/etc/passwd")]),
             ("escape check", vec![file("..")]),

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -151,8 +152,11 @@ async fn merging_replaces_and_keeps_while_mirroring_deletes() {
             .await
             .unwrap();
         let mut found = listing(out.path());
-        assert_eq!(found.remove("other").is_some(), mode == ReceiveMode::Merge);
-        assert_eq!(found.remove("other/dir").is_some(), mode == ReceiveMode::Merge);
+        assert_eq!(found.remove(Path::new("other")).is_some(), mode == ReceiveMode::Merge);
+        assert_eq!(
+            found.remove(Path::new("other/dir")).is_some(),
+            mode == ReceiveMode::Merge
+        );
         assert_eq!(found, listing(source.path()));
     }
 }
@@ -183,8 +187,10 @@ impl Tree for Made {
         Ok(())
     }
 
-    fn open(&self, path: &str) -> std::io::Result<Option<Box<dyn std::io::Read + Send>>> {
-        Ok(Some(Box::new(std::io::Cursor::new(path.to_owned().into_bytes()))))
+    fn open(&self, path: &Path) -> std::io::Result<Option<Box<dyn std::io::Read + Send>>> {
+        Ok(Some(Box::new(std::io::Cursor::new(
+            path.as_os_str().as_bytes().to_owned(),
+        ))))
     }
 }
 
@@ -246,7 +252,7 @@ async fn many_files_and_unwritable_directories_arrive() {
         ..Default::default()
     }];
     let file = |n: u32| Stat {
-        path: format!("d/{n:05}"),
+        path: format!("d/{n:05}").into(),
         mode: 0o444,
         size: 7,
         mod_time: 1,

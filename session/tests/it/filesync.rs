@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use cairn_proto::fsutil::Stat;
+use cairn_proto::names;
 use cairn_session::filesync::{self, DirRequest, LocalDir};
 use cairn_session::fsutil::{
     BoxError, Decision, ReceiveSink, ReceiveSummary, Selection, TransferError, TransferLimits,
@@ -61,15 +62,15 @@ async fn a_directory_arrives_whole() {
                 "twin"
             ]
         );
-        assert_eq!(sink.content["a/deep/file"], b"deep");
-        assert_eq!(sink.content["nothing"], b"");
-        assert!(sink.content["big"] == big());
+        assert_eq!(sink.content[&b"a/deep/file"[..]], b"deep");
+        assert_eq!(sink.content[&b"nothing"[..]], b"");
+        assert!(sink.content[&b"big"[..]] == big());
         assert_eq!(sink.stat("run.sh").mode, mode::SETUID | 0o755);
         assert_eq!(sink.stat("empty").mode, mode::DIR | mode::STICKY | 0o777);
-        assert_eq!(sink.stat("dangling").linkname, "/nowhere/at/all");
-        assert_eq!(sink.stat("a/up").linkname, "../escape");
-        assert_eq!(sink.stat("twin").linkname, "a.txt");
-        assert!(!sink.content.contains_key("twin"), "hard links carry no content");
+        assert_eq!(sink.stat("dangling").linkname, b"/nowhere/at/all");
+        assert_eq!(sink.stat("a/up").linkname, b"../escape");
+        assert_eq!(sink.stat("twin").linkname, b"a.txt");
+        assert!(!sink.content.contains_key(&b"twin"[..]), "hard links carry no content");
         assert!(
             sink.entries
                 .iter()
@@ -110,7 +111,7 @@ async fn a_second_run_transfers_only_what_changed() {
     receive(&connected, Selection::default(), &mut third).await;
     assert_eq!(
         third.content,
-        BTreeMap::from([("nothing".to_owned(), b"something".to_vec())])
+        BTreeMap::from([(b"nothing".to_vec(), b"something".to_vec())])
     );
 }
 
@@ -131,7 +132,7 @@ async fn thousands_of_files_arrive() {
         assert_eq!((summary.entries, summary.files), (5050, 5000));
         assert!(sink.content.iter().all(|(path, data)| {
             data.as_slice()
-                == format!("{}", dir.path().join(path).display())
+                == format!("{}", dir.path().join(names::path(path)).display())
                     .replace("/f", "/")
                     .as_bytes()
         }));
@@ -191,7 +192,8 @@ async fn selections_choose() {
     )
     .await;
     assert_eq!(
-        sink.content["twin"], b"text",
+        sink.content[&b"twin"[..]],
+        b"text",
         "a link whose target is left out is a file"
     );
 }
@@ -236,18 +238,63 @@ async fn refusals_say_why() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_no_text_is_refused() {
-    use std::os::unix::ffi::OsStrExt;
+async fn names_are_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
-    let connected = offer(Transport::Memory, dir.path()).await;
-    let request = DirRequest {
-        name: "context".into(),
-        ..Default::default()
-    };
-    let mut sink = MemorySink::default();
-    let error = filesync::receive(&connected.session, &request, &TransferLimits::default(), &mut sink).await;
-    assert!(error.unwrap_err().to_string().contains("not valid UTF-8"));
+    let at = |path: &'static [u8]| dir.path().join(names::path(path));
+    fs::create_dir_all(at(b"d\xff/sub")).unwrap();
+    fs::write(at(b"caf\xe9.txt"), "latin").unwrap();
+    fs::write(at("café.txt".as_bytes()), "utf-8").unwrap();
+    fs::write(at(b"d\xff/in\xfe"), "inner").unwrap();
+    fs::hard_link(at(b"caf\xe9.txt"), at(b"twin\xe9")).unwrap();
+    symlink(names::path(b"\xe9"), at(b"dangling\xc3")).unwrap();
+    symlink(names::path(b"d\xff"), at(b"link")).unwrap();
+    let all: &[&[u8]] = &[
+        "café.txt".as_bytes(),
+        b"caf\xe9.txt",
+        b"dangling\xc3",
+        b"d\xff",
+        b"d\xff/in\xfe",
+        b"d\xff/sub",
+        b"link",
+        b"twin\xe9",
+    ];
+    // Included, excluded, followed; what arrives.
+    type Row<'a> = ([&'a [&'a str]; 3], &'a [&'a [u8]]);
+    let rows: &[Row<'_>] = &[
+        ([&[], &[], &[]], all),
+        ([&["caf?.txt"], &[], &[]], &all[..2]),
+        ([&["caf*"], &["café*"], &[]], &all[1..2]),
+        ([&["d?"], &[], &[]], &all[3..6]),
+        ([&["**/in*"], &[], &[]], &all[3..5]),
+        ([&[], &["d*", "caf*", "twin[^a-z]"], &[]], &[b"link"]),
+        ([&[], &[], &["link/in*"]], &[b"d\xff", b"d\xff/in\xfe", b"link"]),
+    ];
+    for transport in TRANSPORTS {
+        let connected = offer(transport, dir.path()).await;
+        for ([include, exclude, follow], expected) in rows {
+            let selection = Selection {
+                include: strings(include),
+                exclude: strings(exclude),
+                follow: strings(follow),
+            };
+            let mut sink = MemorySink::default();
+            receive(&connected, selection.clone(), &mut sink).await;
+            let paths: Vec<&[u8]> = sink.entries.iter().map(|stat| stat.path.as_slice()).collect();
+            assert_eq!(&paths, expected, "{selection:?}");
+        }
+        let mut sink = MemorySink::default();
+        receive(&connected, Selection::default(), &mut sink).await;
+        assert_eq!(sink.content[&b"caf\xe9.txt"[..]], b"latin");
+        assert_eq!(sink.content[&b"d\xff/in\xfe"[..]], b"inner");
+        let links = sink.entries.iter().filter(|stat| !stat.linkname.is_empty());
+        let links: Vec<_> = links.map(|stat| (&stat.path[..], &stat.linkname[..])).collect();
+        let expected: [(&[u8], &[u8]); 3] = [
+            (b"dangling\xc3", b"\xe9"),
+            (b"link", b"d\xff"),
+            (b"twin\xe9", b"caf\xe9.txt"),
+        ];
+        assert_eq!(links, expected);
+    }
 }
 
 /// Fails in the middle, or makes the client disappear there.

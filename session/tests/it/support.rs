@@ -1,8 +1,9 @@
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -152,23 +153,25 @@ impl StreamingService<BytesMessage> for Daemon {
 /// Keeps what it receives in memory, and fetches only what it does not know.
 #[derive(Default)]
 pub(crate) struct MemorySink {
-    pub(crate) known: HashMap<String, Stat>,
+    pub(crate) known: HashMap<Vec<u8>, Stat>,
     pub(crate) entries: Vec<Stat>,
-    pub(crate) content: BTreeMap<String, Vec<u8>>,
+    pub(crate) content: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) is_list_complete: bool,
     pub(crate) is_complete: bool,
     pub(crate) finished_files: usize,
 }
 
 impl MemorySink {
-    pub(crate) fn paths(&self) -> Vec<&str> {
-        self.entries.iter().map(|stat| stat.path.as_str()).collect()
+    /// For paths that are text.
+    pub(crate) fn paths(&self) -> Vec<Cow<'_, str>> {
+        let paths = self.entries.iter().map(|stat| stat.path().to_string_lossy());
+        paths.collect()
     }
 
     pub(crate) fn stat(&self, path: &str) -> &Stat {
         self.entries
             .iter()
-            .find(|stat| stat.path == path)
+            .find(|stat| stat.path == path.as_bytes())
             .unwrap_or_else(|| panic!("{path} not received"))
     }
 }
@@ -233,7 +236,7 @@ pub(crate) fn big() -> Vec<u8> {
 }
 
 /// What is in a directory, in a form that can be compared.
-pub(crate) fn listing(root: &Path) -> BTreeMap<String, String> {
+pub(crate) fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(dir) = waiting.pop() {
@@ -245,7 +248,7 @@ pub(crate) fn listing(root: &Path) -> BTreeMap<String, String> {
                 waiting.push(path.clone());
                 format!("dir {:o} {time:?}", metadata.mode())
             } else if metadata.is_symlink() {
-                format!("link {} {time:?}", fs::read_link(&path).unwrap().display())
+                format!("link {:?} {time:?}", fs::read_link(&path).unwrap())
             } else {
                 let sum = fs::read(&path)
                     .unwrap()
@@ -258,7 +261,7 @@ pub(crate) fn listing(root: &Path) -> BTreeMap<String, String> {
                     metadata.nlink()
                 )
             };
-            found.insert(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned(), content);
+            found.insert(path.strip_prefix(root).unwrap().to_owned(), content);
         }
     }
     found

@@ -1,6 +1,7 @@
 //! A worker that does nothing, at once.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -64,15 +65,15 @@ impl Worker for Idle {
         Err(WorkerError::Unsupported(format!("{source:?} has no metadata")))
     }
 
-    async fn read_file(&self, _: Option<&Ref>, path: &str, _: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
-        Err(WorkerError::NotFound(path.to_owned()))
+    async fn read_file(&self, _: Option<&Ref>, path: &Path, _: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
+        Err(WorkerError::NotFound(path.display().to_string()))
     }
 
-    async fn read_dir(&self, _: Option<&Ref>, path: &str, _: Option<&str>) -> Result<Vec<FileStat>, WorkerError> {
-        Err(WorkerError::NotFound(path.to_owned()))
+    async fn read_dir(&self, _: Option<&Ref>, path: &Path, _: Option<&[u8]>) -> Result<Vec<FileStat>, WorkerError> {
+        Err(WorkerError::NotFound(path.display().to_string()))
     }
 
-    async fn stat_file(&self, _: Option<&Ref>, path: &str) -> Result<FileStat, WorkerError> {
-        Err(WorkerError::NotFound(path.to_owned()))
+    async fn stat_file(&self, _: Option<&Ref>, path: &Path) -> Result<FileStat, WorkerError> {
+        Err(WorkerError::NotFound(path.display().to_string()))
     }
 }

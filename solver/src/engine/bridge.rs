@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -334,7 +335,7 @@ impl Bridge for BuildBridge {
     async fn read_file(
         &self,
         reference: &BridgeRef,
-        path: &str,
+        path: &Path,
         range: Option<(u64, u64)>,
     ) -> Result<Bytes, SolveError> {
         let result = self.evaluate_whole(reference).await?;
@@ -344,14 +345,14 @@ impl Bridge for BuildBridge {
     async fn read_dir(
         &self,
         reference: &BridgeRef,
-        path: &str,
-        include: Option<&str>,
+        path: &Path,
+        include: Option<&[u8]>,
     ) -> Result<Vec<FileStat>, SolveError> {
         let result = self.evaluate_whole(reference).await?;
         Ok(self.worker().read_dir(result.as_ref(), path, include).await?)
     }
 
-    async fn stat_file(&self, reference: &BridgeRef, path: &str) -> Result<FileStat, SolveError> {
+    async fn stat_file(&self, reference: &BridgeRef, path: &Path) -> Result<FileStat, SolveError> {
         let result = self.evaluate_whole(reference).await?;
         Ok(self.worker().stat_file(result.as_ref(), path).await?)
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cairn_patterns::glob::{self, Glob};
@@ -63,7 +64,7 @@ fn expand(view: &dyn View, pattern: &str, links: Links) -> Result<Vec<PathBuf>, 
         .take_while(|element| !glob::has_wildcard(element))
         .count();
     let base: PathBuf = elements[..literal].iter().collect();
-    let globs = elements[literal..].iter().map(|element| Glob::new(element));
+    let globs = elements[literal..].iter().map(Glob::new);
     let globs: Vec<Glob> = globs.collect::<Result<_, _>>().map_err(ChecksumCause::Wildcard)?;
     let found = view::find(view, &base, links).map_err(|source| read_error(&base, source))?;
     let top = found.ok_or_else(|| not_found(view, &base))?;
@@ -72,19 +73,15 @@ fn expand(view: &dyn View, pattern: &str, links: Links) -> Result<Vec<PathBuf>, 
         let mut next = Vec::new();
         for (named, dir) in level.iter().filter(|(_, at)| at.node.is_dir()) {
             let children = view::children(view, dir).map_err(|source| read_error(&dir.path, source))?;
-            let matching = children
-                .into_iter()
-                .filter(|child| glob.matches(&name_text(&child.path)));
-            next.extend(matching.map(|child| (named.join(child.path.file_name().unwrap_or_default()), child)));
+            let named_children = children.into_iter().filter_map(|child| {
+                let name = child.path.file_name()?;
+                glob.matches(name.as_bytes()).then(|| (named.join(name), child.clone()))
+            });
+            next.extend(named_children);
         }
         level = next;
     }
     Ok(level.into_iter().map(|(named, _)| named).collect())
-}
-
-/// The last element of a path as patterns see it.
-fn name_text(path: &Path) -> std::borrow::Cow<'_, str> {
-    path.file_name().unwrap_or(OsStr::new("")).to_string_lossy()
 }
 
 /// A path as errors name it.
@@ -141,11 +138,11 @@ impl Filter {
 
     /// The state at the entry `name` of the directory where `parent` is.
     pub fn enter(&self, parent: &FilterState, name: &OsStr) -> FilterState {
-        let name = name.to_string_lossy();
+        let name = name.as_bytes();
         let included = self.include.as_ref().zip(parent.include.as_ref());
         FilterState {
-            include: included.map(|(set, state)| set.enter(state, &name)),
-            exclude: self.exclude.enter(&parent.exclude, &name),
+            include: included.map(|(set, state)| set.enter(state, name)),
+            exclude: self.exclude.enter(&parent.exclude, name),
         }
     }
 

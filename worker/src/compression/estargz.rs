@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::{CompressedLayer, Compression, CompressionError};
 use crate::archive::{ArchiveError, Entry, EntryKind, Times, copy_entries, padding, write_header};
 use crate::content::{ContentError, ContentStore, Ingest, Sha256Hasher};
+use crate::text::replaced;
 
 /// The tar entry with the table of contents.
 const TOC_NAME: &str = "stargz.index.json";
@@ -257,18 +258,17 @@ fn describe(entry: &Entry) -> TocEntry {
         EntryKind::BlockDevice(device) => ("block", None, Some(device)),
         EntryKind::Fifo => ("fifo", None, None),
     };
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     // A time of zero is none.
     let time = Some(entry.mtime.seconds).filter(|seconds| *seconds != 0);
     TocEntry {
-        name: text(&entry.path),
+        name: replaced(&entry.path),
         kind,
         size: if kind == "reg" { entry.size } else { 0 },
         modtime: time
             .and_then(|seconds| Timestamp::from_second(seconds).ok())
             .map(|time| time.to_string()),
-        link_name: link.map(|link| text(link)).unwrap_or_default(),
+        link_name: link.map(|link| replaced(link)).unwrap_or_default(),
         mode: entry.mode.into(),
         uid: entry.uid.into(),
         gid: entry.gid.into(),
@@ -277,7 +277,7 @@ fn describe(entry: &Entry) -> TocEntry {
         xattrs: entry
             .xattrs
             .iter()
-            .map(|(name, value)| (text(name), encode(value)))
+            .map(|(name, value)| (replaced(name), encode(value)))
             .collect(),
         ..TocEntry::default()
     }

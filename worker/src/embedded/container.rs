@@ -1,6 +1,7 @@
 //! Containers for whoever talks to the processes in them.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -139,19 +140,19 @@ impl Container for EmbeddedContainer {
         Ok(process)
     }
 
-    async fn read_file(&self, mount: usize, path: &str, range: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
+    async fn read_file(&self, mount: usize, path: &Path, range: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
         let path = path.to_owned();
         self.look(mount, move |root| results::read_file(root, &path, range))
             .await
     }
 
-    async fn read_dir(&self, mount: usize, path: &str, include: Option<&str>) -> Result<Vec<FileStat>, WorkerError> {
-        let (path, include) = (path.to_owned(), include.map(str::to_owned));
+    async fn read_dir(&self, mount: usize, path: &Path, include: Option<&[u8]>) -> Result<Vec<FileStat>, WorkerError> {
+        let (path, include) = (path.to_owned(), include.map(<[u8]>::to_vec));
         self.look(mount, move |root| results::read_dir(root, &path, include.as_deref()))
             .await
     }
 
-    async fn stat_file(&self, mount: usize, path: &str) -> Result<FileStat, WorkerError> {
+    async fn stat_file(&self, mount: usize, path: &Path) -> Result<FileStat, WorkerError> {
         let path = path.to_owned();
         self.look(mount, move |root| results::stat_file(root, &path)).await
     }

@@ -21,6 +21,7 @@ mod signature;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -86,7 +87,7 @@ impl Default for Limits {
 #[derive(Clone)]
 struct Fetched {
     digest: Digest,
-    filename: String,
+    filename: OsString,
     /// As the server wrote it.
     last_modified: Option<String>,
     etag: Option<String>,
@@ -348,7 +349,9 @@ impl HttpSources {
             description: format!("http url {}", shown(url)),
             record_type: "regular".to_owned(),
         };
-        let status = context.progress.begin(format!("downloading {}", placement.name));
+        let status = context
+            .progress
+            .begin(format!("downloading {}", placement.name.display()));
         let progress = |done, total| status.update(done, total);
         let (layer, digest) = receive::receive(body, placement, &self.layers, shown(url), &progress).await?;
         if let Some(wanted) = wanted.filter(|wanted| *wanted != digest) {
@@ -436,11 +439,11 @@ fn shown(url: &Url) -> String {
     )
 }
 
-fn given_name(source: &HttpSource) -> Option<String> {
-    (!source.filename.is_empty()).then(|| source.filename.clone())
+fn given_name(source: &HttpSource) -> Option<OsString> {
+    (!source.filename.is_empty()).then(|| source.filename.clone().into())
 }
 
-fn placement(source: &HttpSource, name: &str, last_modified: Option<&str>) -> Placement {
+fn placement(source: &HttpSource, name: &OsStr, last_modified: Option<&str>) -> Placement {
     Placement {
         name: name.to_owned(),
         mode: source.mode.unwrap_or(DEFAULT_MODE),
@@ -451,7 +454,7 @@ fn placement(source: &HttpSource, name: &str, last_modified: Option<&str>) -> Pl
 }
 
 /// What a result says about its file besides contents and time.
-fn attributes(source: &HttpSource, filename: &str) -> String {
+fn attributes(source: &HttpSource, filename: &OsStr) -> String {
     let mode = source.mode.unwrap_or(DEFAULT_MODE);
     format!("{mode:o} {}:{} {filename:?}", source.uid, source.gid)
 }
@@ -460,7 +463,11 @@ fn attributes(source: &HttpSource, filename: &str) -> String {
 fn pinned(source: &HttpSource, checksum: Digest) -> ResolvedSource {
     let named = match given_name(source) {
         Some(name) => attributes(source, &name),
-        None => format!("{} {}", attributes(source, ""), Digest::sha256(source.url.as_bytes())),
+        None => format!(
+            "{} {}",
+            attributes(source, OsStr::new("")),
+            Digest::sha256(source.url.as_bytes())
+        ),
     };
     ResolvedSource {
         pin: format!("http-pinned {checksum} {named}"),

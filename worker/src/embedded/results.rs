@@ -1,5 +1,6 @@
 //! What a result's name stands for, and looking into it.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -190,8 +191,8 @@ impl EmbeddedWorker {
 }
 
 /// Errors about files have the words that clients look for.
-fn file_error(call: &str, path: &str, error: &std::io::Error) -> WorkerError {
-    let text = format!("{call} {path}: {}", crate::fileop::reason(error));
+fn file_error(call: &str, path: &Path, error: &std::io::Error) -> WorkerError {
+    let text = format!("{call} {}: {}", path.display(), crate::fileop::reason(error));
     if error.kind() == std::io::ErrorKind::NotFound {
         WorkerError::NotFound(text)
     } else {
@@ -213,22 +214,26 @@ pub(super) fn with_state(error: WorkerError, state: Result<FailedState, WorkerEr
     }
 }
 
-fn locate(view: &dyn View, path: &str, links: Links, call: &str) -> Result<Located, WorkerError> {
-    let found = view::find(view, Path::new(path), links).map_err(|error| file_error(call, path, &error))?;
-    found.ok_or_else(|| WorkerError::NotFound(format!("{call} {path}: no such file or directory")))
+fn locate(view: &dyn View, path: &Path, links: Links, call: &str) -> Result<Located, WorkerError> {
+    let found = view::find(view, path, links).map_err(|error| file_error(call, path, &error))?;
+    found.ok_or_else(|| WorkerError::NotFound(format!("{call} {}: no such file or directory", path.display())))
 }
 
 /// Reads a file, or a part of it.
-pub(super) fn read_file(view: &dyn View, path: &str, range: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
+pub(super) fn read_file(view: &dyn View, path: &Path, range: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
     use std::io::{Read, Seek, SeekFrom};
     let at = locate(view, path, Links::Follow, "open")?;
     if !at.node.is_file() {
-        return Err(WorkerError::Invalid(format!("{path} is not a regular file")));
+        return Err(WorkerError::Invalid(format!(
+            "{} is not a regular file",
+            path.display()
+        )));
     }
     let (offset, length) = match range {
         None if at.node.size() > MAX_READ => {
             return Err(WorkerError::Invalid(format!(
-                "{path} has {} bytes: at most {MAX_READ} can be read at once",
+                "{} has {} bytes: at most {MAX_READ} can be read at once",
+                path.display(),
                 at.node.size()
             )));
         }
@@ -248,15 +253,16 @@ pub(super) fn read_file(view: &dyn View, path: &str, range: Option<(u64, u64)>) 
 }
 
 /// Lists a directory.
-pub(super) fn read_dir(view: &dyn View, path: &str, include: Option<&str>) -> Result<Vec<FileStat>, WorkerError> {
+pub(super) fn read_dir(view: &dyn View, path: &Path, include: Option<&[u8]>) -> Result<Vec<FileStat>, WorkerError> {
     let at = locate(view, path, Links::Follow, "open")?;
     let entries = view.list(&at).map_err(|error| file_error("readdirent", path, &error))?;
     let mut stats = Vec::new();
     for (name, node) in entries {
-        let Some(name) = name.to_str() else { continue };
         let wanted = match include {
             None => true,
-            Some(pattern) => glob::matches(pattern, name).map_err(|error| WorkerError::Invalid(error.to_string()))?,
+            Some(pattern) => {
+                glob::matches(pattern, name.as_bytes()).map_err(|error| WorkerError::Invalid(error.to_string()))?
+            }
         };
         if wanted {
             let at = Located {
@@ -267,7 +273,8 @@ pub(super) fn read_dir(view: &dyn View, path: &str, include: Option<&str>) -> Re
         }
         if stats.len() > MAX_ENTRIES {
             return Err(WorkerError::Invalid(format!(
-                "{path} has more than {MAX_ENTRIES} entries"
+                "{} has more than {MAX_ENTRIES} entries",
+                path.display()
             )));
         }
     }
@@ -275,11 +282,11 @@ pub(super) fn read_dir(view: &dyn View, path: &str, include: Option<&str>) -> Re
 }
 
 /// Describes a file.
-pub(super) fn stat_file(view: &dyn View, path: &str) -> Result<FileStat, WorkerError> {
+pub(super) fn stat_file(view: &dyn View, path: &Path) -> Result<FileStat, WorkerError> {
     let at = locate(view, path, Links::Keep, "lstat")?;
     let mut stat = view::file_stat(view, &at).map_err(|error| file_error("lstat", path, &error))?;
     if stat.path.is_empty() {
-        "/".clone_into(&mut stat.path);
+        stat.path = "/".into();
     }
     Ok(stat)
 }

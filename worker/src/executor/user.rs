@@ -205,10 +205,9 @@ fn each<T>(
     let mut reader = BufReader::new(opened.take(ACCOUNTS_MAX));
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
-        let text = std::str::from_utf8(&line)
-            .ok()
-            .map(str::trim)
-            .filter(|t| !t.is_empty() && !t.starts_with('#'));
+        // The fields that count are text; what stands in the others, such as real names, need not be.
+        let text = String::from_utf8_lossy(&line);
+        let text = Some(text.trim()).filter(|text| !text.is_empty() && !text.starts_with('#'));
         if let Some(entry) = text.and_then(&parse)
             && !visit(entry)
         {
@@ -223,7 +222,7 @@ fn each<T>(
 mod tests {
     use super::*;
 
-    fn root(passwd: &str, group: &str) -> (tempfile::TempDir, Root) {
+    fn root(passwd: impl AsRef<[u8]>, group: impl AsRef<[u8]>) -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
         std::fs::write(dir.path().join("etc/passwd"), passwd).unwrap();
@@ -237,6 +236,19 @@ mod tests {
             "root:x:0:0:root:/root:/bin/sh\n# comment\nbroken\nbob:x:1000:1001::/home/bob:/bin/sh\nnohome:x:5:6\n",
             "root:x:0:\nstaff:x:50:bob,eve\naudio:x:29:eve,bob\nbob:x:1001:\n",
         )
+    }
+
+    #[test]
+    fn real_names_need_not_be_text() {
+        let (_dir, root) = root(
+            b"rene:x:1000:1001:Ren\xe9:/home/rene:/bin/sh\neve:x:7:8\n",
+            b"\xe9:x:50:rene\n",
+        );
+        let user = lookup(&root, "rene").unwrap();
+        let home = user.home.as_deref();
+        assert_eq!((user.uid, user.gid, home), (1000, 1001, Some("/home/rene")));
+        assert_eq!(user.groups, [50, 1001]);
+        assert_eq!(lookup(&root, "eve").unwrap().uid, 7);
     }
 
     #[test]

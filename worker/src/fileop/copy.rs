@@ -125,7 +125,7 @@ struct Copier<'d, 'a, 'v> {
 #[derive(PartialEq, Eq, Hash)]
 enum FileId {
     Inode(u64, u64),
-    Group(Arc<str>),
+    Group(Arc<Path>),
 }
 
 struct Frame {

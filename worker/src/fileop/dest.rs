@@ -230,7 +230,7 @@ fn copy_up(below: &OwnedFd, upper: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd
     at::chown_fd(&made, metadata.uid, metadata.gid)?;
     at::chmod_fd(&made, metadata.permissions())?;
     for (attribute, value) in at::xattrs_fd(below)? {
-        if attribute.to_str().is_some_and(is_portable_xattr) {
+        if is_portable_xattr(&attribute) {
             at::set_xattr_fd(&made, &attribute, &value)?;
         }
     }

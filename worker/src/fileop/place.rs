@@ -119,8 +119,8 @@ pub(super) fn dress_fd(fd: impl AsFd, node: &Node, xattrs: &Xattrs, look: &Look)
     // After the owner, whose change drops set-id bits and capabilities.
     at::chmod_fd(&fd, look.mode_of(node))?;
     for (attribute, value) in xattrs {
-        if let Err(error) = at::set_xattr_fd(&fd, attribute.as_ref(), value) {
-            tracing::debug!(attribute, %error, "extended attribute not copied");
+        if let Err(error) = at::set_xattr_fd(&fd, attribute, value) {
+            tracing::debug!(attribute = %attribute.display(), %error, "extended attribute not copied");
         }
     }
     let mtime = Some(look.mtime_of(node));
@@ -180,10 +180,7 @@ fn detach_one(dest: &Dest<'_>, path: &Path, first: Option<&Path>) -> io::Result<
         }
         None => {
             let node = node_of(&existing.metadata, OsString::new());
-            let xattrs = at::xattrs_fd(&old)?.into_iter();
-            let xattrs = xattrs
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-                .collect();
+            let xattrs = at::xattrs_fd(&old)?;
             let mut copy = File::from(at::open(&dir.upper, &name, NEW_FILE, 0o600)?);
             copy_bytes(old, &mut copy, node.size(), &|| false)?;
             dress_fd(&copy, &node, &xattrs, &Look::default())?;

@@ -1,5 +1,6 @@
 //! Containers for whoever talks to the processes in them: frontends, and clients that look into their builds.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -104,13 +105,13 @@ pub trait Container: Send + Sync + 'static {
 
     /// Reads (part of) a regular file under a mount, by its position in the request; see
     /// [`Worker::read_file`](cairn_solver::worker::Worker::read_file).
-    async fn read_file(&self, mount: usize, path: &str, range: Option<(u64, u64)>) -> Result<Bytes, WorkerError>;
+    async fn read_file(&self, mount: usize, path: &Path, range: Option<(u64, u64)>) -> Result<Bytes, WorkerError>;
 
     /// Lists a directory under a mount; see [`Worker::read_dir`](cairn_solver::worker::Worker::read_dir).
-    async fn read_dir(&self, mount: usize, path: &str, include: Option<&str>) -> Result<Vec<FileStat>, WorkerError>;
+    async fn read_dir(&self, mount: usize, path: &Path, include: Option<&[u8]>) -> Result<Vec<FileStat>, WorkerError>;
 
     /// Describes a file under a mount; see [`Worker::stat_file`](cairn_solver::worker::Worker::stat_file).
-    async fn stat_file(&self, mount: usize, path: &str) -> Result<FileStat, WorkerError>;
+    async fn stat_file(&self, mount: usize, path: &Path) -> Result<FileStat, WorkerError>;
 
     /// Ends all processes, and waits until nothing is left.
     async fn release(&self);

@@ -1,6 +1,7 @@
 //! Makes a tree of everything a transfer brought.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::dir::{self, Body, Dir, Entry, FileBody};
@@ -25,7 +26,7 @@ pub(super) struct Item {
 pub(super) struct Link {
     pub(super) item: u32,
     pub(super) target: u32,
-    pub(super) path: Arc<str>,
+    pub(super) path: Arc<Path>,
 }
 
 /// Everything received, to be made into objects.

@@ -1,5 +1,8 @@
 //! Compact binary notation for directory objects: LEB128 numbers and length-prefixed bytes.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 /// Bytes that are no directory object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed directory object")]
@@ -85,8 +88,9 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    pub(super) fn text(&mut self) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Malformed)
+    /// A name of the file system, which need not be text.
+    pub(super) fn name(&mut self) -> Result<&'a OsStr, Malformed> {
+        self.bytes().map(OsStr::from_bytes)
     }
 
     pub(super) fn hash(&mut self) -> Result<[u8; 32], Malformed> {

@@ -4,7 +4,8 @@
 //! subdirectory is named by the digest of its own object. The digest of an object is the blake3 of its bytes.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::codec::{Malformed, Reader, Writer};
@@ -66,7 +67,7 @@ pub struct FileBody {
     /// How many there are.
     pub size: u64,
     /// Files of one tree with the same group are names of one file. It is the path of the first of them.
-    pub group: Option<Arc<str>>,
+    pub group: Option<Arc<Path>>,
 }
 
 impl Entry {
@@ -164,7 +165,7 @@ fn encode_entry(out: &mut Writer, entry: &Entry) {
             out.hash(&file.bytes);
             out.number(file.size);
             if let Some(group) = &file.group {
-                out.bytes(group.as_bytes());
+                out.bytes(group.as_os_str().as_bytes());
             }
         }
         Body::Special(kind) => encode_special(out, kind),
@@ -189,12 +190,12 @@ fn encode_special(out: &mut Writer, kind: &NodeKind) {
 }
 
 fn decode_entry(input: &mut Reader<'_>) -> Result<Entry, Malformed> {
-    let name = OsString::from_vec(input.bytes()?.to_vec());
+    let name = input.name()?.to_owned();
     let (mode, uid, gid) = (input.number32()?, input.number32()?, input.number32()?);
     let mtime_ns = input.signed()?;
     let mut xattrs = Xattrs::new();
     for _ in 0..input.number()? {
-        let name = input.text()?.to_owned();
+        let name = input.name()?.to_owned();
         xattrs.insert(name, input.bytes()?.to_vec());
     }
     let body = match input.byte()? {
@@ -207,12 +208,12 @@ fn decode_entry(input: &mut Reader<'_>) -> Result<Entry, Malformed> {
             bytes: input.hash()?,
             size: input.number()?,
             group: match tag {
-                b'h' => Some(input.text()?.into()),
+                b'h' => Some(Path::new(input.name()?).into()),
                 _ => None,
             },
         }),
         b'l' => Body::Special(NodeKind::Symlink {
-            target: OsString::from_vec(input.bytes()?.to_vec()),
+            target: input.name()?.to_owned(),
         }),
         b'c' => Body::Special(NodeKind::CharDevice {
             major: input.number32()?,

@@ -2,12 +2,14 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use cairn_proto::fsutil::Stat;
+use cairn_proto::fsutil::{Stat, Xattr};
 use cairn_session::fsutil::{BoxError, Tree};
 use cairn_session::mode;
 use jiff::Timestamp;
@@ -27,7 +29,7 @@ const FILE_MODE: u32 = libc::S_IFREG | 0o600;
 #[derive(Default)]
 pub struct ViewSender {
     /// By the name of the directory each goes to; empty for the target itself.
-    parts: BTreeMap<String, Part>,
+    parts: BTreeMap<OsString, Part>,
     /// Modification time of everything, in nanoseconds; `None` leaves them as they are.
     date: Option<i64>,
 }
@@ -36,7 +38,7 @@ pub struct ViewSender {
 struct Part {
     view: Option<Arc<dyn View>>,
     /// Additional files at the top, by name. They replace those of the view.
-    files: BTreeMap<String, Added>,
+    files: BTreeMap<OsString, Added>,
 }
 
 /// A file that is added to a result.
@@ -46,7 +48,7 @@ struct Added {
 }
 
 impl Added {
-    fn stat(&self, path: &str) -> Stat {
+    fn stat(&self, path: Vec<u8>) -> Stat {
         let mut stat = stat(path, FILE_MODE, self.data.len() as u64);
         stat.mod_time = self.mtime_ns;
         stat
@@ -62,15 +64,15 @@ impl ViewSender {
     /// Sends `view` to the directory `dir` of the target, such as `linux_amd64`; empty for the target itself.
     #[must_use]
     pub fn with_view(mut self, dir: &str, view: Arc<dyn View>) -> Self {
-        self.parts.entry(dir.to_owned()).or_default().view = Some(view);
+        self.parts.entry(dir.into()).or_default().view = Some(view);
         self
     }
 
     /// Adds a file `name` to `dir`.
     #[must_use]
     pub fn with_file(mut self, dir: &str, name: &str, data: Bytes) -> Self {
-        self.parts.entry(dir.to_owned()).or_default().files.insert(
-            name.to_owned(),
+        self.parts.entry(dir.into()).or_default().files.insert(
+            name.into(),
             Added {
                 data,
                 mtime_ns: nanoseconds(Timestamp::now()),
@@ -87,19 +89,19 @@ impl ViewSender {
     }
 
     /// The part that holds `path`, and the rest of the path. A path in no part's directory is in the target itself.
-    fn part_of<'p>(&self, path: &'p str) -> Option<(&Part, &'p str)> {
-        let inner = path
-            .split_once('/')
-            .and_then(|(dir, rest)| Some((self.parts.get(dir)?, rest)));
-        inner.or_else(|| Some((self.parts.get("")?, path)))
+    fn part_of<'p>(&self, path: &'p Path) -> Option<(&Part, &'p Path)> {
+        let mut names = path.iter();
+        let dir = names.next().filter(|_| names.clone().next().is_some());
+        let inner = dir.and_then(|dir| Some((self.parts.get(dir)?, names.as_path())));
+        inner.or_else(|| Some((self.parts.get(OsStr::new(""))?, path)))
     }
 }
 
 impl Tree for ViewSender {
     fn walk(&self, emit: &mut dyn FnMut(Stat) -> bool) -> Result<(), BoxError> {
         // The target's own entries and the parts' directories are siblings, and siblings go in order.
-        let mut tops: BTreeMap<String, Top<'_>> = BTreeMap::new();
-        if let Some(part) = self.parts.get("") {
+        let mut tops: BTreeMap<OsString, Top<'_>> = BTreeMap::new();
+        if let Some(part) = self.parts.get(OsStr::new("")) {
             tops = entries_of(part)?;
         }
         for (dir, part) in self.parts.iter().filter(|(dir, _)| !dir.is_empty()) {
@@ -121,17 +123,17 @@ impl Tree for ViewSender {
         Ok(())
     }
 
-    fn open(&self, path: &str) -> io::Result<Option<Box<dyn Read + Send>>> {
+    fn open(&self, path: &Path) -> io::Result<Option<Box<dyn Read + Send>>> {
         let Some((part, rest)) = self.part_of(path) else {
             return Ok(None);
         };
-        if let Some(added) = part.files.get(rest) {
+        if let Some(added) = part.files.get(rest.as_os_str()) {
             return Ok(Some(Box::new(added.data.clone().reader())));
         }
         let Some(view) = part.view.as_deref() else {
             return Ok(None);
         };
-        match view::find(view, Path::new(rest), Links::Keep)? {
+        match view::find(view, rest, Links::Keep)? {
             Some(found) if found.node.is_file() => Ok(Some(Box::new(view.open(&found)?))),
             // Sockets are announced as empty files.
             Some(_) | None => Ok(None),
@@ -146,7 +148,7 @@ enum Top<'a> {
     View(&'a dyn View, Located),
 }
 
-fn entries_of(part: &Part) -> Result<BTreeMap<String, Top<'_>>, TreeError> {
+fn entries_of(part: &Part) -> Result<BTreeMap<OsString, Top<'_>>, TreeError> {
     let mut tops = BTreeMap::new();
     if let Some(view) = part.view.as_deref() {
         let failed = |source| TreeError::Read {
@@ -158,7 +160,7 @@ fn entries_of(part: &Part) -> Result<BTreeMap<String, Top<'_>>, TreeError> {
             node: view.root().map_err(failed)?,
         };
         for child in view::children(view, &top).map_err(failed)? {
-            tops.insert(text(&child.path)?, Top::View(view, child));
+            tops.insert(child.path.clone().into_os_string(), Top::View(view, child));
         }
     }
     tops.extend(part.files.iter().map(|(name, added)| (name.clone(), Top::Added(added))));
@@ -168,32 +170,32 @@ fn entries_of(part: &Part) -> Result<BTreeMap<String, Top<'_>>, TreeError> {
 struct Walk<'e> {
     emit: &'e mut dyn FnMut(Stat) -> bool,
     /// First path of each file of the current result that has several.
-    links: HashMap<FileId, String>,
+    links: HashMap<FileId, Vec<u8>>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
 enum FileId {
     Inode(u64, u64),
-    Group(Arc<str>),
+    Group(Arc<Path>),
 }
 
 impl Walk<'_> {
     /// Sends what is at the top of the target under `name`; false once nobody listens.
-    fn top(&mut self, name: &str, top: Top<'_>) -> Result<bool, TreeError> {
+    fn top(&mut self, name: &OsStr, top: Top<'_>) -> Result<bool, TreeError> {
         match top {
-            Top::Added(added) => Ok((self.emit)(added.stat(name))),
-            Top::View(view, at) => self.view(view, "", at),
+            Top::Added(added) => Ok((self.emit)(added.stat(name.as_bytes().to_owned()))),
+            Top::View(view, at) => self.view(view, b"", at),
             Top::Part(part) => {
-                if !(self.emit)(stat(name, DIR_MODE, 0)) {
+                if !(self.emit)(stat(name.as_bytes().to_owned(), DIR_MODE, 0)) {
                     return Ok(false);
                 }
-                let prefix = format!("{name}/");
+                let prefix = [name.as_bytes(), b"/"].concat();
                 // Links do not lead from one result to another, nor back to those of the target itself.
                 let outer = std::mem::take(&mut self.links);
                 for (inner, top) in entries_of(part)? {
                     let go_on = match top {
                         Top::View(view, at) => self.view(view, &prefix, at)?,
-                        Top::Added(added) => (self.emit)(added.stat(&format!("{prefix}{inner}"))),
+                        Top::Added(added) => (self.emit)(added.stat([&prefix, inner.as_bytes()].concat())),
                         Top::Part(_) => true,
                     };
                     if !go_on {
@@ -207,15 +209,14 @@ impl Walk<'_> {
     }
 
     /// Sends `start` and everything below it.
-    fn view(&mut self, view: &dyn View, prefix: &str, start: Located) -> Result<bool, TreeError> {
+    fn view(&mut self, view: &dyn View, prefix: &[u8], start: Located) -> Result<bool, TreeError> {
         let mut pending = vec![start];
         while let Some(at) = pending.pop() {
             let failed = |source| TreeError::Read {
                 path: format!("/{}", at.path.display()),
                 source,
             };
-            let path = format!("{prefix}{}", text(&at.path)?);
-            let stat = self.describe(view, &at, prefix, path).map_err(failed)?;
+            let stat = self.describe(view, &at, prefix).map_err(failed)?;
             if !(self.emit)(stat) {
                 return Ok(false);
             }
@@ -226,15 +227,15 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    fn describe(&mut self, view: &dyn View, at: &Located, prefix: &str, path: String) -> io::Result<Stat> {
+    fn describe(&mut self, view: &dyn View, at: &Located, prefix: &[u8]) -> io::Result<Stat> {
         let node = &at.node;
-        let mut stat = stat(&path, node.st_mode(), node.size());
+        let path = [prefix, at.path.as_os_str().as_bytes()].concat();
+        let mut stat = stat(path, node.st_mode(), node.size());
         (stat.uid, stat.gid, stat.mod_time) = (node.uid, node.gid, node.mtime_ns);
         match &node.kind {
             NodeKind::Symlink { target } => {
-                let target = move_link(prefix.as_bytes(), target);
-                stat.size = target.len() as i64;
-                stat.linkname = target.to_str().map(str::to_owned).ok_or(io::ErrorKind::InvalidData)?;
+                stat.linkname = move_link(prefix, target).into_vec();
+                stat.size = stat.linkname.len() as i64;
             }
             NodeKind::CharDevice { major, minor } | NodeKind::BlockDevice { major, minor } => {
                 (stat.devmajor, stat.devminor) = ((*major).into(), (*minor).into());
@@ -245,18 +246,18 @@ impl Walk<'_> {
                 if let Some(id) = file_id(node) {
                     match self.links.entry(id) {
                         Entry::Occupied(first) => stat.linkname.clone_from(first.get()),
-                        Entry::Vacant(free) => drop(free.insert(path)),
+                        Entry::Vacant(free) => drop(free.insert(stat.path.clone())),
                     }
                 }
             }
             NodeKind::Dir | NodeKind::Fifo => {}
         }
         if node.is_file() || node.is_dir() {
-            stat.xattrs = view
-                .xattrs(at)?
-                .into_iter()
-                .map(|(name, value)| (name, value.into()))
-                .collect();
+            let xattrs = view.xattrs(at)?.into_iter().map(|(name, value)| Xattr {
+                name: name.into_vec(),
+                value: value.into(),
+            });
+            stat.xattrs = xattrs.collect();
         }
         Ok(stat)
     }
@@ -274,9 +275,9 @@ fn file_id(node: &Node) -> Option<FileId> {
     }
 }
 
-fn stat(path: &str, st_mode: u32, size: u64) -> Stat {
+fn stat(path: Vec<u8>, st_mode: u32, size: u64) -> Stat {
     Stat {
-        path: path.to_owned(),
+        path,
         mode: mode::from_unix(st_mode),
         size: size.try_into().unwrap_or(i64::MAX),
         ..Stat::default()
@@ -285,11 +286,4 @@ fn stat(path: &str, st_mode: u32, size: u64) -> Stat {
 
 fn nanoseconds(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
-}
-
-fn text(path: &Path) -> Result<String, TreeError> {
-    path.to_str().map(str::to_owned).ok_or_else(|| TreeError::Protocol {
-        path: path.to_string_lossy().into_owned(),
-        reason: "name is not valid UTF-8 and cannot be sent",
-    })
 }

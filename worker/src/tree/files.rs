@@ -169,8 +169,8 @@ impl FileStore {
         // After the owner, whose change drops set-id bits and capabilities.
         rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode & 0o7777))?;
         for (attribute, value) in &meta.xattrs {
-            if let Err(error) = rustix::fs::fsetxattr(file, attribute.as_str(), value, XattrFlags::empty()) {
-                tracing::debug!(attribute, %error, "extended attribute of a received file not kept");
+            if let Err(error) = rustix::fs::fsetxattr(file, attribute.as_os_str(), value, XattrFlags::empty()) {
+                tracing::debug!(attribute = %attribute.display(), %error, "extended attribute of a received file not kept");
             }
         }
         rustix::fs::futimens(file, &timestamps(meta.mtime_ns))?;

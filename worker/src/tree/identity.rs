@@ -81,7 +81,7 @@ impl Parts {
             .number(gid.into())
             .number(xattrs.len() as u64);
         for (name, value) in xattrs {
-            self.bytes(name.as_bytes()).bytes(value);
+            self.bytes(name.as_encoded_bytes()).bytes(value);
         }
         self
     }

@@ -67,7 +67,7 @@ impl ListingReceiver {
             return Ok(());
         }
         let stat = Stat {
-            path: LIST.to_owned(),
+            path: LIST.into(),
             mode: 0o644,
             // Not known yet, and so never that of an earlier list.
             size: i64::MAX,
@@ -92,14 +92,14 @@ impl ReceiveSink for ListingReceiver {
     async fn entry(&mut self, index: u32, stat: Stat) -> Result<Decision, BoxError> {
         self.begin().await?;
         // A file of this name would be hidden by the list.
-        if stat.path == LIST {
+        if stat.path == LIST.as_bytes() {
             return Ok(Decision::Skip);
         }
         self.enlist(&stat).await?;
         let is_below = |dir: &Stat| {
             stat.path
-                .strip_prefix(&dir.path)
-                .is_some_and(|rest| rest.starts_with('/'))
+                .strip_prefix(dir.path.as_slice())
+                .is_some_and(|rest| rest.starts_with(b"/"))
         };
         while self.around.last().is_some_and(|dir| !is_below(dir)) {
             self.around.pop();

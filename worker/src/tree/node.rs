@@ -1,13 +1,14 @@
 //! What is known about one file without opening it, wherever it lies.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::dir::Entry;
 
 /// Extended attributes by name, in the order of names.
-pub type Xattrs = BTreeMap<String, Vec<u8>>;
+pub type Xattrs = BTreeMap<OsString, Vec<u8>>;
 
 /// Permission bits, set-id bits and the sticky bit: all of `st_mode` that is not the type.
 pub const PERMISSIONS: u32 = 0o7777;
@@ -124,9 +125,10 @@ impl Node {
 /// Whether an extended attribute belongs to a file's content rather than to the host it lies on.
 ///
 /// Labels of security modules, integrity hashes and overlay bookkeeping are made by the host anew.
-pub fn is_portable_xattr(name: &str) -> bool {
+pub fn is_portable_xattr(name: &OsStr) -> bool {
+    let bytes = name.as_bytes();
     name == "security.capability"
-        || (name.starts_with("user.") && !name.starts_with("user.overlay."))
+        || (bytes.starts_with(b"user.") && !bytes.starts_with(b"user.overlay."))
         || name == "system.posix_acl_access"
         || name == "system.posix_acl_default"
 }

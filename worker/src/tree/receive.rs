@@ -4,7 +4,9 @@
 //! there; the rest is fetched into the store. The objects are made at the end, when every file is in place.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -71,7 +73,7 @@ pub struct Receiver {
     /// The directories down to the current one; the root comes first.
     levels: Vec<Level>,
     /// By path, the regular files so far; kept only from the first hard link on.
-    files_by_path: Option<HashMap<String, u32>>,
+    files_by_path: Option<HashMap<PathBuf, u32>>,
     links: Vec<Link>,
     /// Objects of the previous tree that were looked at.
     known_objects: HashSet<TreeDigest>,
@@ -80,7 +82,7 @@ pub struct Receiver {
 }
 
 struct Level {
-    name: String,
+    name: OsString,
     previous: Option<Dir>,
 }
 
@@ -108,7 +110,7 @@ impl TreeStore {
             intake: None,
             items: Vec::new(),
             levels: vec![Level {
-                name: String::new(),
+                name: OsString::new(),
                 previous: top,
             }],
             files_by_path: None,
@@ -177,11 +179,11 @@ impl Receiver {
             return Err(unknown(index));
         }
         let invalid = |reason| TreeError::Protocol {
-            path: stat.path.clone(),
+            path: stat.path().display().to_string(),
             reason,
         };
         let name = self
-            .descend(&stat.path)
+            .descend(stat.path())
             .ok_or_else(|| invalid("not in the current directory"))?;
         let st_mode = mode::to_unix(stat.mode).ok_or_else(|| invalid("unknown type of file"))?;
         let kind = kind_of(st_mode, &stat).ok_or_else(|| invalid("unknown type of file"))?;
@@ -193,27 +195,29 @@ impl Receiver {
             .cloned();
         let is_link = matches!(kind, NodeKind::File { .. }) && !stat.linkname.is_empty();
         let fetch = matches!(kind, NodeKind::File { .. }) && !is_link;
-        let xattrs = stat.xattrs.iter().filter(|(name, _)| is_portable_xattr(name));
+        let xattrs = stat.xattrs.iter().filter(|xattr| is_portable_xattr(xattr.name()));
         let entry = Entry {
-            name: OsString::from(name),
+            name: name.to_owned(),
             mode: st_mode & 0o7777,
             uid: stat.uid,
             gid: stat.gid,
             mtime_ns: stat.mod_time,
-            xattrs: xattrs.map(|(name, value)| (name.clone(), value.to_vec())).collect(),
+            xattrs: xattrs
+                .map(|xattr| (xattr.name().to_owned(), xattr.value.to_vec()))
+                .collect(),
             body: Body::Special(kind),
         };
         let depth = self.levels.len() - 1;
         if let Some(files) = &mut self.files_by_path
             && matches!(entry.body, Body::Special(NodeKind::File { .. }))
         {
-            files.insert(stat.path.clone(), index);
+            files.insert(stat.path().to_owned(), index);
         }
         if fetch
             && self.differ == Differ::Metadata
             && let Some(before) = before
                 .as_ref()
-                .filter(|before| is_unchanged(before, &entry, &stat.path))
+                .filter(|before| is_unchanged(before, &entry, stat.path()))
         {
             self.items.push(Item {
                 depth,
@@ -235,8 +239,8 @@ impl Receiver {
     }
 
     /// Makes the directory that `path` lies in the current one; returns the path's last element.
-    fn descend<'p>(&mut self, path: &'p str) -> Option<&'p str> {
-        let mut parts = path.split('/');
+    fn descend<'p>(&mut self, path: &'p Path) -> Option<&'p OsStr> {
+        let mut parts = path.iter();
         let name = parts.next_back()?;
         let mut depth = 0;
         for part in parts {
@@ -257,22 +261,22 @@ impl Receiver {
             }
             _ => None,
         };
-        let name = entry.name.to_string_lossy().into_owned();
+        let name = entry.name.clone();
         self.levels.push(Level { name, previous });
         Ok(())
     }
 
     fn link(&mut self, index: u32, stat: &Stat) -> Result<(), TreeError> {
         let files = self.files_by_path.get_or_insert_with(|| files_by_path(&self.items));
-        let target = files.get(&stat.linkname).copied().filter(|target| *target < index);
+        let target = files.get(stat.linkname()).copied().filter(|target| *target < index);
         let target = target.ok_or_else(|| TreeError::Protocol {
-            path: stat.path.clone(),
+            path: stat.path().display().to_string(),
             reason: "hard link to a file that was not sent before",
         })?;
         self.links.push(Link {
             item: index,
             target,
-            path: stat.linkname.as_str().into(),
+            path: stat.linkname().into(),
         });
         Ok(())
     }
@@ -293,7 +297,7 @@ fn kind_of(st_mode: u32, stat: &Stat) -> Option<NodeKind> {
         },
         libc::S_IFDIR => NodeKind::Dir,
         libc::S_IFLNK => NodeKind::Symlink {
-            target: OsString::from(&stat.linkname),
+            target: stat.linkname().into(),
         },
         libc::S_IFIFO => NodeKind::Fifo,
         libc::S_IFSOCK => NodeKind::Socket,
@@ -304,7 +308,7 @@ fn kind_of(st_mode: u32, stat: &Stat) -> Option<NodeKind> {
 }
 
 /// Whether the regular file at `path`, now described by `now`, is the one received before.
-fn is_unchanged(before: &Entry, now: &Entry, path: &str) -> bool {
+fn is_unchanged(before: &Entry, now: &Entry, path: &Path) -> bool {
     let (Body::File(file), Body::Special(NodeKind::File { size })) = (&before.body, &now.body) else {
         return false;
     };
@@ -330,14 +334,14 @@ fn is_regular(entry: &Entry) -> bool {
 }
 
 /// The paths of the regular files in a list.
-fn files_by_path(items: &[Item]) -> HashMap<String, u32> {
+fn files_by_path(items: &[Item]) -> HashMap<PathBuf, u32> {
     let mut files = HashMap::new();
-    let mut names: Vec<String> = Vec::new();
+    let mut names: Vec<&OsStr> = Vec::new();
     for (index, item) in items.iter().enumerate() {
         names.truncate(item.depth);
-        names.push(item.entry.name.to_string_lossy().into_owned());
+        names.push(&item.entry.name);
         if is_regular(&item.entry) {
-            files.insert(names.join("/"), index as u32);
+            files.insert(names.iter().collect(), index as u32);
         }
     }
     files

@@ -132,7 +132,7 @@ async fn send(receiver: &mut impl ReceiveSink, path: &Path) -> Result<Vec<String
     })?;
     let mut wanted = Vec::new();
     for (index, stat) in stats.into_iter().enumerate() {
-        let path = stat.path.clone();
+        let path = stat.path().to_owned();
         if receiver.entry(index as u32, stat).await? == Decision::Fetch {
             wanted.push((index as u32, path));
         }
@@ -149,7 +149,7 @@ async fn send(receiver: &mut impl ReceiveSink, path: &Path) -> Result<Vec<String
         receiver.end_of_file(*index).await?;
     }
     receiver.complete().await?;
-    Ok(wanted.into_iter().map(|(_, path)| path).collect())
+    Ok(wanted.into_iter().map(|(_, path)| path.display().to_string()).collect())
 }
 
 /// Inode and number of names of a file.

@@ -1,7 +1,9 @@
 //! Transfers into the store, what they make of it, and collection.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use proptest::prelude::*;
 use super::testing::{build, inode, listing, receive, receive_list};
 use super::*;
 use crate::sys::{Root, is_root_or_skip};
+
+mod names;
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -93,7 +97,8 @@ fn files_are_listed_and_few_of_them_received() {
     let (mut listed, mut rest) = (Vec::new(), list.as_slice());
     while let Some((length, after)) = rest.split_first_chunk() {
         let (stat, after) = after.split_at(u32::from_le_bytes(*length) as usize);
-        listed.push(<Stat as prost::Message>::decode(stat).unwrap().path);
+        let stat = <Stat as prost::Message>::decode(stat).unwrap();
+        listed.push(stat.path().display().to_string());
         rest = after;
     }
     assert_eq!(listed, [".early", "a", "d", "d/x", "d/y", "d/z", "e", "p"]);
@@ -300,7 +305,7 @@ fn a_damaged_database_is_started_anew() {
 
 fn stat(path: &str, st_mode: u32, size: i64) -> Stat {
     Stat {
-        path: path.to_owned(),
+        path: path.into(),
         mode: mode::from_unix(st_mode),
         size,
         ..Stat::default()
@@ -313,7 +318,7 @@ fn lists_that_make_no_sense_are_errors() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let file = 0o100_644;
     let link = |path: &str, to: &str| Stat {
-        linkname: to.to_owned(),
+        linkname: to.into(),
         ..stat(path, file, 0)
     };
     let lists = [
@@ -413,33 +418,34 @@ fn results_are_sent_in_order_each_to_its_directory() {
             true
         })
         .unwrap();
-    let paths: Vec<_> = stats.iter().map(|stat| stat.path.as_str()).collect();
+    let paths: Vec<_> = stats.iter().map(|stat| stat.path.as_slice()).collect();
     let top = ["a.json", "b", "c", "d", "d/x", "e"];
     let inner = ["b", "c", "d", "d/x", "e", "sbom.json"].map(|path| format!("linux_amd64/{path}"));
-    let want: Vec<&str> = top
+    let want: Vec<&[u8]> = top
         .into_iter()
         .chain(["linux_amd64"])
         .chain(inner.iter().map(String::as_str))
         .chain(["sbom.json"])
+        .map(str::as_bytes)
         .collect();
     assert_eq!(paths, want);
     assert!(paths.is_sorted_by(|a, b| order::compare(a, b).is_lt()));
-    assert_eq!(stats[2].linkname, "b");
-    assert_eq!(stats[8].linkname, "linux_amd64/b");
+    assert_eq!(stats[2].linkname, b"b");
+    assert_eq!(stats[8].linkname, b"linux_amd64/b");
     assert_eq!(
         (&stats[5].linkname[..], &stats[11].linkname[..]),
-        ("/b", "/linux_amd64/b")
+        (&b"/b"[..], &b"/linux_amd64/b"[..])
     );
     let read = |path: &str| {
         let mut text = String::new();
-        std::io::Read::read_to_string(&mut sender.open(path).unwrap().unwrap(), &mut text).unwrap();
+        std::io::Read::read_to_string(&mut sender.open(Path::new(path)).unwrap().unwrap(), &mut text).unwrap();
         text
     };
     assert_eq!(
         ["linux_amd64/sbom.json", "sbom.json", "linux_amd64/d/x", "d/x", "a.json"].map(read),
         ["new", "old", "ex", "ex", "{}"]
     );
-    assert!(sender.open("linux_amd64/gone").unwrap().is_none());
+    assert!(sender.open(Path::new("linux_amd64/gone")).unwrap().is_none());
 }
 
 #[tokio::test]
@@ -487,6 +493,11 @@ async fn a_transfer_over_the_protocol_makes_the_same_tree() {
     drop(fixture.await.unwrap());
 }
 
+/// Any bytes: what the file system allows is checked elsewhere.
+fn name() -> impl Strategy<Value = OsString> {
+    any::<Vec<u8>>().prop_map(OsString::from_vec)
+}
+
 fn entry() -> impl Strategy<Value = Entry> {
     let body = prop_oneof![
         (any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(|(a, b)| Body::Dir {
@@ -497,26 +508,26 @@ fn entry() -> impl Strategy<Value = Entry> {
             any::<[u8; 32]>(),
             any::<[u8; 32]>(),
             any::<u64>(),
-            any::<Option<String>>()
+            proptest::option::of(name())
         )
             .prop_map(|(key, bytes, size, group)| {
                 Body::File(FileBody {
                     key: FileKey(key),
                     bytes,
                     size,
-                    group: group.map(Into::into),
+                    group: group.map(|path| Path::new(&path).into()),
                 })
             }),
-        any::<String>().prop_map(|target| Body::Special(NodeKind::Symlink { target: target.into() })),
+        name().prop_map(|target| Body::Special(NodeKind::Symlink { target })),
         any::<(u32, u32)>().prop_map(|(major, minor)| Body::Special(NodeKind::CharDevice { major, minor })),
         any::<(u32, u32)>().prop_map(|(major, minor)| Body::Special(NodeKind::BlockDevice { major, minor })),
         Just(Body::Special(NodeKind::Fifo)),
         Just(Body::Special(NodeKind::Socket)),
     ];
-    let xattrs = proptest::collection::btree_map(".*", any::<Vec<u8>>(), 0..3);
-    (any::<String>(), any::<[u32; 3]>(), any::<i64>(), xattrs, body).prop_map(
+    let xattrs = proptest::collection::btree_map(name(), any::<Vec<u8>>(), 0..3);
+    (name(), any::<[u32; 3]>(), any::<i64>(), xattrs, body).prop_map(
         |(name, [mode, uid, gid], mtime_ns, xattrs, body)| Entry {
-            name: name.into(),
+            name,
             mode,
             uid,
             gid,

@@ -90,14 +90,14 @@ pub fn file_stat(view: &dyn View, at: &Located) -> io::Result<FileStat> {
     let node = &at.node;
     let has_xattrs = node.is_dir() || node.is_file();
     let (link_target, device) = match &node.kind {
-        NodeKind::Symlink { target } => (target.to_string_lossy().into_owned(), (0, 0)),
+        NodeKind::Symlink { target } => (target.clone(), (0, 0)),
         NodeKind::CharDevice { major, minor } | NodeKind::BlockDevice { major, minor } => {
-            (String::new(), (*major, *minor))
+            (OsString::new(), (*major, *minor))
         }
-        _ => (String::new(), (0, 0)),
+        _ => (OsString::new(), (0, 0)),
     };
     Ok(FileStat {
-        path: at.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        path: at.path.file_name().unwrap_or_default().to_owned(),
         mode: node.st_mode(),
         uid: node.uid,
         gid: node.gid,

@@ -1,6 +1,7 @@
 //! Finding the build context and the Dockerfile.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::error::CliError;
@@ -37,23 +38,24 @@ pub(crate) enum Dockerfile {
 }
 
 impl Context {
-    pub(super) fn find(text: &str, surroundings: &Surroundings) -> Result<Self, CliError> {
-        if text == "-" {
+    pub(super) fn find(given: &OsStr, surroundings: &Surroundings) -> Result<Self, CliError> {
+        if given == "-" {
             return Ok(Self::Stdin);
         }
-        let path = surroundings.path(text);
-        if !text.is_empty() && path.is_dir() {
+        let path = surroundings.path(given);
+        if !given.is_empty() && path.is_dir() {
             return Ok(Self::Local(path));
         }
-        if REMOTE.iter().any(|prefix| text.starts_with(prefix)) {
-            return Ok(Self::Remote(text.to_owned()));
+        let is_remote = |text: &&str| REMOTE.iter().any(|prefix| text.starts_with(prefix));
+        if let Some(url) = given.to_str().filter(is_remote) {
+            return Ok(Self::Remote(url.to_owned()));
         }
         let problem = if path.exists() {
             "is not a directory"
         } else {
             "does not exist"
         };
-        Err(CliError::usage(format!("the build context {text:?} {problem}")))
+        Err(CliError::usage(format!("the build context {given:?} {problem}")))
     }
 
     pub(super) fn add_attrs(&self, attrs: &mut BTreeMap<String, String>) {

@@ -26,7 +26,7 @@ fn scene() -> (tempfile::TempDir, Surroundings) {
 
 fn args(context: &str) -> BuildArgs {
     BuildArgs {
-        context: context.to_owned(),
+        context: context.into(),
         ..BuildArgs::default()
     }
 }

@@ -1,5 +1,7 @@
 //! What there is to know about sources before they are fetched.
 
+use std::os::unix::ffi::OsStringExt;
+
 use bytes::Bytes;
 use cairn_proto::pb;
 use cairn_solver::engine::SourceFacts;
@@ -163,7 +165,7 @@ pub(crate) async fn resolve(
             };
             response.http = Some(wire::ResolveSourceHttpResponse {
                 checksum: http.checksum.to_string(),
-                filename: http.filename,
+                filename: http.filename.into_vec().into(),
                 last_modified: http
                     .last_modified
                     .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),

@@ -1,8 +1,8 @@
 //! Names inside the output directory, reached without following links.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
@@ -15,7 +15,7 @@ use super::{DirFd, temporary_name};
 pub(super) struct Root {
     dir: DirFd,
     /// The directory used last: entries of one directory come one after the other.
-    recent: Option<(String, DirFd)>,
+    recent: Option<(PathBuf, DirFd)>,
 }
 
 impl Root {
@@ -29,24 +29,28 @@ impl Root {
     }
 
     /// Opens a directory by its path; the empty one is the root.
-    pub(super) fn open_dir(&self, path: &str) -> Result<OwnedFd, Errno> {
-        let path = if path.is_empty() { "." } else { path };
+    pub(super) fn open_dir(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         fs::openat2(&self.dir, path, flags, Mode::empty(), resolve)
     }
 
     /// The place of an entry, whose directory has to exist.
-    pub(super) fn place(&mut self, path: &str) -> Result<Place, Errno> {
-        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    pub(super) fn place(&mut self, path: &Path) -> Result<Place, Errno> {
+        let (parent, name) = path.parent().zip(path.file_name()).ok_or(Errno::INVAL)?;
         Ok(Place {
             dir: self.parent(parent)?,
             name: name.to_owned(),
         })
     }
 
-    fn parent(&mut self, path: &str) -> Result<DirFd, Errno> {
-        if path.is_empty() {
+    fn parent(&mut self, path: &Path) -> Result<DirFd, Errno> {
+        if path.as_os_str().is_empty() {
             return Ok(Arc::clone(&self.dir));
         }
         if let Some((recent, dir)) = &self.recent
@@ -63,7 +67,7 @@ impl Root {
 /// A name in an open directory.
 pub(super) struct Place {
     dir: DirFd,
-    name: String,
+    name: OsString,
 }
 
 impl Place {
@@ -71,7 +75,7 @@ impl Place {
         self.dir.as_fd()
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &OsStr {
         &self.name
     }
 
@@ -131,7 +135,7 @@ impl Temporary {
     pub(super) fn persist(self, place: &Place) -> Result<(), Errno> {
         match fs::renameat(&self.dir, &self.name, &place.dir, &place.name) {
             Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
-                remove(place.dir(), place.name.as_str())?;
+                remove(place.dir(), place.name())?;
                 fs::renameat(&self.dir, &self.name, &place.dir, &place.name)
             }
             // Dropping then removes the name that is left when both were the same file.
@@ -164,5 +168,5 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), E
 
 fn to_path(name: &CStr) -> &Path {
     use std::os::unix::ffi::OsStrExt;
-    Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()))
+    Path::new(OsStr::from_bytes(name.to_bytes()))
 }

@@ -1,13 +1,13 @@
 //! The metadata of one entry, as it is sent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use bytes::Bytes;
-use cairn_proto::fsutil::Stat;
+use cairn_proto::fsutil::{Stat, Xattr};
 
 use super::LocalTreeError;
 use crate::mode;
@@ -17,7 +17,7 @@ const LOCAL_XATTRS: &[u8] = b"com.apple.";
 const MAX_XATTR: usize = 64 << 10;
 
 /// Describes `path`, which is `relative` to the tree; `None` if it has vanished.
-pub(super) fn describe(path: &Path, relative: &str, keeps_owner: bool) -> Result<Option<Entry>, LocalTreeError> {
+pub(super) fn describe(path: &Path, relative: &[u8], keeps_owner: bool) -> Result<Option<Entry>, LocalTreeError> {
     let failed = |source| LocalTreeError::Read {
         path: path.to_owned(),
         source,
@@ -30,13 +30,9 @@ pub(super) fn describe(path: &Path, relative: &str, keeps_owner: bool) -> Result
     // A socket is sent as the empty file that it amounts to elsewhere.
     let mode = mode::from_unix(metadata.mode()) & !mode::SOCKET;
     let linkname = if mode::is_symlink(mode) {
-        let target = fs::read_link(path).map_err(failed)?;
-        target
-            .into_os_string()
-            .into_string()
-            .map_err(|_| LocalTreeError::Name { path: path.to_owned() })?
+        fs::read_link(path).map_err(failed)?.into_os_string().into_vec()
     } else {
-        String::new()
+        Vec::new()
     };
     let is_device = mode & mode::DEVICE != 0;
     let (major, minor) = if is_device { device(metadata.rdev()) } else { (0, 0) };
@@ -45,7 +41,7 @@ pub(super) fn describe(path: &Path, relative: &str, keeps_owner: bool) -> Result
         mode,
         uid: if keeps_owner { metadata.uid() } else { 0 },
         gid: if keeps_owner { metadata.gid() } else { 0 },
-        size: size(&metadata, mode, &linkname),
+        size: size(&metadata, mode, linkname.len()),
         mod_time: metadata
             .mtime()
             .saturating_mul(1_000_000_000)
@@ -54,7 +50,7 @@ pub(super) fn describe(path: &Path, relative: &str, keeps_owner: bool) -> Result
         devmajor: major,
         devminor: minor,
         xattrs: if mode::is_symlink(mode) {
-            BTreeMap::new()
+            Vec::new()
         } else {
             xattrs(path)
         },
@@ -76,7 +72,7 @@ pub(super) struct Entry {
 /// Recognises further names of files that were sent already.
 #[derive(Default)]
 pub(super) struct HardLinks {
-    first: HashMap<(u64, u64), String>,
+    first: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl HardLinks {
@@ -94,9 +90,9 @@ impl HardLinks {
     }
 }
 
-fn size(metadata: &Metadata, mode: u32, linkname: &str) -> i64 {
+fn size(metadata: &Metadata, mode: u32, link_length: usize) -> i64 {
     if mode::is_symlink(mode) {
-        linkname.len() as i64
+        link_length as i64
     } else if mode::is_regular(mode) {
         i64::try_from(metadata.len()).unwrap_or(i64::MAX)
     } else {
@@ -108,9 +104,9 @@ fn device(rdev: u64) -> (i64, i64) {
     (i64::from(rustix::fs::major(rdev)), i64::from(rustix::fs::minor(rdev)))
 }
 
-/// Extended attributes, as far as they can be read: many file systems have none.
-fn xattrs(path: &Path) -> BTreeMap<String, Bytes> {
-    let mut found = BTreeMap::new();
+/// Extended attributes, as far as they can be read: many file systems have none. In the order of their names.
+fn xattrs(path: &Path) -> Vec<Xattr> {
+    let mut found = Vec::new();
     let mut names = [0_u8; 4096];
     let Ok(len) = rustix::fs::llistxattr(path, &mut names[..]) else {
         return found;
@@ -119,12 +115,15 @@ fn xattrs(path: &Path) -> BTreeMap<String, Bytes> {
         if name.is_empty() || name.starts_with(LOCAL_XATTRS) {
             continue;
         }
-        let Ok(text) = std::str::from_utf8(name) else { continue };
         let mut value = vec![0; MAX_XATTR];
-        if let Ok(len) = rustix::fs::lgetxattr(path, text, &mut value[..]) {
+        if let Ok(len) = rustix::fs::lgetxattr(path, name, &mut value[..]) {
             value.truncate(len);
-            found.insert(text.to_owned(), value.into());
+            found.push(Xattr {
+                name: name.to_owned(),
+                value: value.into(),
+            });
         }
     }
+    found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     found
 }

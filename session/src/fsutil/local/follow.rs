@@ -1,10 +1,12 @@
 //! Resolution of paths whose symbolic links are to be followed, and sent along.
 
 use std::collections::{BTreeSet, HashSet};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use cairn_patterns::glob::{self, Glob};
+use cairn_proto::names;
 
 use super::LocalTreeError;
 
@@ -14,7 +16,7 @@ const MAX_PATH: usize = 4096;
 
 /// All places that must be sent so that `paths` can be read: each path with every link on the way and what
 /// it leads to. `None` if that is everything. Links resolve inside `root`, as if it were the root directory.
-pub(super) fn resolve(root: &Path, paths: &[String]) -> Result<Option<Vec<String>>, LocalTreeError> {
+pub(super) fn resolve(root: &Path, paths: &[String]) -> Result<Option<Vec<Vec<u8>>>, LocalTreeError> {
     let mut resolver = Resolver {
         root,
         places: BTreeSet::new(),
@@ -22,7 +24,7 @@ pub(super) fn resolve(root: &Path, paths: &[String]) -> Result<Option<Vec<String
         waiting: Vec::new(),
     };
     for path in paths {
-        resolver.wait(path)?;
+        resolver.wait(path.as_bytes())?;
     }
     while let Some(path) = resolver.waiting.pop() {
         if path.is_empty() {
@@ -35,15 +37,16 @@ pub(super) fn resolve(root: &Path, paths: &[String]) -> Result<Option<Vec<String
 
 struct Resolver<'a> {
     root: &'a Path,
-    places: BTreeSet<String>,
-    seen: HashSet<String>,
-    waiting: Vec<String>,
+    places: BTreeSet<Vec<u8>>,
+    seen: HashSet<Vec<u8>>,
+    waiting: Vec<Vec<u8>>,
 }
 
 impl Resolver<'_> {
     /// Walks down one path to its end, or to the first link, from which it goes on later.
-    fn follow(&mut self, path: &str) -> Result<(), LocalTreeError> {
-        let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+    fn follow(&mut self, path: &[u8]) -> Result<(), LocalTreeError> {
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let ends = slashes.map(|(end, _)| end).chain([path.len()]);
         for end in ends {
             let (current, rest) = path.split_at(end);
             let targets = self.targets(current)?;
@@ -51,14 +54,14 @@ impl Resolver<'_> {
                 self.add(current)?;
                 return targets
                     .iter()
-                    .try_for_each(|target| self.wait(&format!("{target}/{rest}")));
+                    .try_for_each(|target| self.wait(&[target, b"/".as_slice(), rest].concat()));
             }
         }
         self.add(path)
     }
 
     /// Remembers a path to follow, unless it was followed before or only grows by going round in a circle.
-    fn wait(&mut self, path: &str) -> Result<(), LocalTreeError> {
+    fn wait(&mut self, path: &[u8]) -> Result<(), LocalTreeError> {
         let path = inside(path);
         if path.len() <= MAX_PATH && self.seen.insert(path.clone()) {
             self.waiting.push(path);
@@ -66,7 +69,7 @@ impl Resolver<'_> {
         self.check()
     }
 
-    fn add(&mut self, place: &str) -> Result<(), LocalTreeError> {
+    fn add(&mut self, place: &[u8]) -> Result<(), LocalTreeError> {
         self.places.insert(place.to_owned());
         self.check()
     }
@@ -81,8 +84,11 @@ impl Resolver<'_> {
     }
 
     /// Where the links lead that `path` names, which may end in a wildcard; nowhere if it names no link.
-    fn targets(&self, path: &str) -> Result<Vec<String>, LocalTreeError> {
-        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    fn targets(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, LocalTreeError> {
+        let (dir, name) = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (b"".as_slice(), path),
+        };
         if !glob::has_wildcard(name) {
             return Ok(self.link(dir, name)?.into_iter().collect());
         }
@@ -90,7 +96,7 @@ impl Resolver<'_> {
         let Ok(glob) = Glob::new(name) else {
             return Ok(Vec::new());
         };
-        let full = self.root.join(dir);
+        let full = self.root.join(names::path(dir));
         let Some(entries) = present(fs::read_dir(&full), &full)? else {
             return Ok(Vec::new());
         };
@@ -100,35 +106,36 @@ impl Resolver<'_> {
                 path: full.clone(),
                 source,
             })?;
-            if let Some(name) = entry.file_name().to_str().filter(|name| glob.matches(name)) {
-                targets.extend(self.link(dir, name)?);
+            let name = entry.file_name().into_vec();
+            if glob.matches(&name) {
+                targets.extend(self.link(dir, &name)?);
             }
         }
         Ok(targets)
     }
 
-    fn link(&self, dir: &str, name: &str) -> Result<Option<String>, LocalTreeError> {
-        let path = self.root.join(dir).join(name);
+    fn link(&self, dir: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, LocalTreeError> {
+        let path = self.root.join(names::path(dir)).join(names::path(name));
         let target = match fs::read_link(&path) {
             // Not a link.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
             result => present(result, &path)?,
         };
         let Some(target) = target else { return Ok(None) };
-        let target = target.to_str().ok_or(LocalTreeError::Name { path })?;
-        Ok(Some(if target.starts_with('/') {
+        let target = target.as_os_str().as_bytes();
+        Ok(Some(if target.starts_with(b"/") {
             inside(target)
         } else {
-            inside(&format!("{dir}/{target}"))
+            inside(&[dir, b"/", target].concat())
         }))
     }
 }
 
 /// Cleans a path, taking the tree for the root directory; the result has no leading slash.
-fn inside(path: &str) -> String {
-    cairn_patterns::clean(&format!("/{path}"))
-        .trim_start_matches('/')
-        .to_owned()
+fn inside(path: &[u8]) -> Vec<u8> {
+    let mut cleaned = cairn_patterns::clean_bytes(&[b"/", path].concat());
+    cleaned.remove(0);
+    cleaned
 }
 
 fn present<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>, LocalTreeError> {

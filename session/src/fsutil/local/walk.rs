@@ -1,14 +1,16 @@
 //! Lists a local directory in transfer order, without recursion and without holding more than one path's
 //! directories.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirEntry};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::vec;
 
 use cairn_patterns::DirState;
 use cairn_proto::fsutil::Stat;
+use cairn_proto::names;
 
 use super::entry::{self, Entry, HardLinks};
 use super::{LocalTree, LocalTreeError};
@@ -22,7 +24,7 @@ pub(super) struct Walk<'a> {
 
 struct Dir {
     /// Relative to the root, which is the empty path.
-    path: String,
+    path: Vec<u8>,
     names: vec::IntoIter<(OsString, bool)>,
     include: Option<DirState>,
     exclude: Option<DirState>,
@@ -42,7 +44,7 @@ impl<'a> Walk<'a> {
     pub(super) fn run(mut self, emit: &mut dyn FnMut(Stat) -> bool) -> Result<(), LocalTreeError> {
         let tree = self.tree;
         self.dirs.push(Dir {
-            path: String::new(),
+            path: Vec::new(),
             names: list(&tree.root)?.into_iter(),
             include: tree.include.as_ref().map(cairn_patterns::PatternSet::root),
             exclude: tree.exclude.as_ref().map(cairn_patterns::PatternSet::root),
@@ -66,21 +68,14 @@ impl<'a> Walk<'a> {
     /// Handles one entry of the current directory; false if the receiver wants no more.
     fn visit(
         &mut self,
-        name: &OsString,
+        name: &OsStr,
         is_dir: bool,
         emit: &mut dyn FnMut(Stat) -> bool,
     ) -> Result<bool, LocalTreeError> {
         let tree = self.tree;
         let parent = self.dirs.last().expect("called with a current directory");
-        let full = tree.root.join(&parent.path).join(name);
-        let Some(name) = name.to_str() else {
-            return self.refuse(full);
-        };
-        let path = if parent.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}/{name}", parent.path)
-        };
+        let path = below(&parent.path, name);
+        let full = tree.root.join(names::path(&path));
 
         let include = enter(tree.include.as_ref(), parent.include.as_ref(), name);
         let exclude = enter(tree.exclude.as_ref(), parent.exclude.as_ref(), name);
@@ -127,19 +122,21 @@ impl<'a> Walk<'a> {
         }
         emit(self.links.resolve(entry))
     }
-
-    /// Names that are no text cannot be sent. That only matters where everything would be.
-    fn refuse(&self, path: PathBuf) -> Result<bool, LocalTreeError> {
-        if self.tree.include.is_some() {
-            Ok(true)
-        } else {
-            Err(LocalTreeError::Name { path })
-        }
-    }
 }
 
-fn enter(set: Option<&cairn_patterns::PatternSet>, parent: Option<&DirState>, name: &str) -> Option<DirState> {
-    Some(set?.enter(parent?, name))
+fn enter(set: Option<&cairn_patterns::PatternSet>, parent: Option<&DirState>, name: &OsStr) -> Option<DirState> {
+    Some(set?.enter(parent?, name.as_bytes()))
+}
+
+/// The path of an entry of the directory `dir`.
+fn below(dir: &[u8], name: &OsStr) -> Vec<u8> {
+    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
+    path.extend(dir);
+    if !dir.is_empty() {
+        path.push(b'/');
+    }
+    path.extend(name.as_bytes());
+    path
 }
 
 /// Names in a directory, sorted, with whether each is a directory itself. One that vanished is empty.

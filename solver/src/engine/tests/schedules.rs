@@ -4,6 +4,7 @@
 //! Everything runs on one thread, and the worker's calls take a number of turns that the seed says, so that a failing
 //! case fails again.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -120,7 +121,7 @@ impl Worker for Restless {
     async fn read_file(
         &self,
         input: Option<&Ref>,
-        path: &str,
+        path: &Path,
         range: Option<(u64, u64)>,
     ) -> Result<Bytes, WorkerError> {
         self.script.read_file(input, path, range).await
@@ -129,13 +130,13 @@ impl Worker for Restless {
     async fn read_dir(
         &self,
         input: Option<&Ref>,
-        path: &str,
-        include: Option<&str>,
+        path: &Path,
+        include: Option<&[u8]>,
     ) -> Result<Vec<FileStat>, WorkerError> {
         self.script.read_dir(input, path, include).await
     }
 
-    async fn stat_file(&self, input: Option<&Ref>, path: &str) -> Result<FileStat, WorkerError> {
+    async fn stat_file(&self, input: Option<&Ref>, path: &Path) -> Result<FileStat, WorkerError> {
         self.script.stat_file(input, path).await
     }
 }

@@ -1,6 +1,7 @@
 //! A worker in memory that does what a test tells it, and a small way to write graphs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -268,18 +269,18 @@ impl Worker for Script {
         format!("keys of {}", source.repository)
     }
 
-    async fn read_file(&self, input: Option<&Ref>, _: &str, _: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
+    async fn read_file(&self, input: Option<&Ref>, _: &Path, _: Option<(u64, u64)>) -> Result<Bytes, WorkerError> {
         let value = self.read(input);
         let file = self.files.lock().get(&value).cloned();
         Ok(file.unwrap_or_else(|| value.into()))
     }
 
-    async fn read_dir(&self, _: Option<&Ref>, _: &str, _: Option<&str>) -> Result<Vec<FileStat>, WorkerError> {
+    async fn read_dir(&self, _: Option<&Ref>, _: &Path, _: Option<&[u8]>) -> Result<Vec<FileStat>, WorkerError> {
         Ok(Vec::new())
     }
 
-    async fn stat_file(&self, _: Option<&Ref>, path: &str) -> Result<FileStat, WorkerError> {
-        Err(WorkerError::NotFound(path.to_owned()))
+    async fn stat_file(&self, _: Option<&Ref>, path: &Path) -> Result<FileStat, WorkerError> {
+        Err(WorkerError::NotFound(path.display().to_string()))
     }
 }
 

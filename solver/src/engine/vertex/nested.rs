@@ -5,6 +5,7 @@
 //! that moved and directories that changed count, even if the definition is the same.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -70,7 +71,7 @@ impl Inner {
         let file = op.file();
         let worker = &self.engine.worker;
         // One byte more, to see that there is more.
-        let read = worker.read_file(input.result.as_ref(), file, Some((0, MAX_BYTES + 1)));
+        let read = worker.read_file(input.result.as_ref(), Path::new(file), Some((0, MAX_BYTES + 1)));
         let bytes = tokio::select! {
             bytes = read => bytes.map_err(|error| node.error(error))?,
             () = self.cancel.cancelled() => return Err(SolveError::Cancelled),

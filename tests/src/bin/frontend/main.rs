@@ -137,7 +137,7 @@ async fn solve(bridge: &mut Bridge, definition: pb::Definition) -> anyhow::Resul
 async fn read(bridge: &mut Bridge, reference: &str, path: &str) -> Result<String, tonic::Status> {
     let request = ReadFileRequest {
         r#ref: reference.to_owned(),
-        file_path: path.to_owned(),
+        file_path: path.to_owned().into(),
         ..ReadFileRequest::default()
     };
     let data = bridge.read_file(request).await?.into_inner().data;

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_proto::fsutil::Stat;
+use cairn_proto::names;
 use cairn_session::fsutil::{BoxError, Tree, order};
 use cairn_session::mode;
 use cairn_solver::Attestation;
@@ -20,6 +22,7 @@ use super::statements::{Text, told, wanted};
 use crate::content::HashingReader;
 use crate::image::Subject;
 use crate::service::{ExportInput, ExportRefs};
+use crate::text::replaced;
 use crate::tree::ViewSender;
 use crate::tree::view::View;
 
@@ -169,20 +172,21 @@ fn subjects(view: &Arc<dyn View>) -> Result<Vec<Subject>, WorkerError> {
     })?;
     let subjects = paths.into_iter().map(|path| {
         let hash = || -> io::Result<_> {
-            let file = sender.open(&path)?;
+            let file = sender.open(names::path(&path))?;
             let mut hashing = HashingReader::new(file.unwrap_or_else(|| Box::new(io::empty())));
             io::copy(&mut hashing, &mut io::sink())?;
             Ok(hashing.finish().0)
         };
-        let digest = hash().map_err(|error| WorkerError::Failed(format!("failed to read {path:?}: {error}")))?;
-        Ok(Subject::new(path, &digest))
+        let digest =
+            hash().map_err(|error| WorkerError::Failed(format!("failed to read {:?}: {error}", replaced(&path))))?;
+        Ok(Subject::new(replaced(&path), &digest))
     });
     subjects.collect()
 }
 
 /// Refuses results that have the same file.
 fn expect_no_overlap(files: &[Files]) -> Result<(), WorkerError> {
-    let mut seen: HashMap<String, (&str, bool)> = HashMap::new();
+    let mut seen: HashMap<Vec<u8>, (&str, bool)> = HashMap::new();
     for part in files {
         let mut overlap = None;
         walk(&part.to_tree(), |stat| {
@@ -197,7 +201,8 @@ fn expect_no_overlap(files: &[Files]) -> Result<(), WorkerError> {
         })?;
         if let Some((path, other)) = overlap {
             return Err(WorkerError::Invalid(format!(
-                "cannot overwrite {path} from {other} with {} when split option is disabled",
+                "cannot overwrite {} from {other} with {} when split option is disabled",
+                replaced(&path),
                 part.id
             )));
         }
@@ -235,7 +240,7 @@ impl Tree for Merged {
         Ok(())
     }
 
-    fn open(&self, path: &str) -> io::Result<Option<Box<dyn Read + Send>>> {
+    fn open(&self, path: &Path) -> io::Result<Option<Box<dyn Read + Send>>> {
         for tree in &self.0 {
             if let Some(file) = tree.open(path)? {
                 return Ok(Some(file));
@@ -278,12 +283,17 @@ mod tests {
         expect_no_overlap(&[one, two]).unwrap();
         let merged = Merged(trees);
         let mut paths = Vec::new();
-        walk(&merged, |stat| paths.push(stat.path)).unwrap();
+        walk(&merged, |stat| paths.push(replaced(&stat.path))).unwrap();
         assert_eq!(paths, ["bin", "bin/a", "bin/b", "x", "x/w", "x/z", "x.y"]);
         let mut text = String::new();
-        merged.open("x/w").unwrap().unwrap().read_to_string(&mut text).unwrap();
+        merged
+            .open(Path::new("x/w"))
+            .unwrap()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "linux/arm64");
-        assert!(merged.open("gone").unwrap().is_none());
+        assert!(merged.open(Path::new("gone")).unwrap().is_none());
 
         let (_one, one) = files("linux/amd64", "", &["bin/a"]);
         let (_two, two) = files("linux/arm64", "", &["bin/a"]);
@@ -313,7 +323,7 @@ mod tests {
         files.epoch = Some("2001-09-09T01:46:40Z".parse().unwrap());
         let mut seen = Vec::new();
         walk(&files.to_tree(), |stat| {
-            seen.push((stat.path, stat.mode, stat.mod_time))
+            seen.push((replaced(&stat.path), stat.mode, stat.mod_time))
         })
         .unwrap();
         let time = 1_000_000_000 * 1_000_000_000;

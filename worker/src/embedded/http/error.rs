@@ -1,5 +1,6 @@
 //! What can go wrong with a URL.
 
+use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
@@ -42,14 +43,14 @@ pub(super) enum HttpError {
     #[error("failed to receive an upload")]
     Session(#[source] SessionError),
     /// The disk refuses.
-    #[error("failed to write {name}")]
-    Write { name: String, source: io::Error },
+    #[error("failed to write {}", name.display())]
+    Write { name: OsString, source: io::Error },
     /// It was not made by whom it should have been.
-    #[error("failed to verify the signature of {name}")]
-    Signature { name: String, source: SignatureError },
+    #[error("failed to verify the signature of {}", name.display())]
+    Signature { name: OsString, source: SignatureError },
     /// The disk does not give back what was written to it.
-    #[error("failed to read {name}")]
-    Read { name: String, source: io::Error },
+    #[error("failed to read {}", name.display())]
+    Read { name: OsString, source: io::Error },
     /// The layer store refuses.
     #[error("failed to keep a downloaded file")]
     Layer(#[from] LayerError),

@@ -1,5 +1,8 @@
 //! What a file from a URL is called.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
 use percent_encoding::percent_decode_str;
 use reqwest::header::{CONTENT_DISPOSITION, HeaderMap};
 use url::Url;
@@ -11,68 +14,75 @@ const MAX_NAME: usize = 255;
 
 /// The name that the server gives, else the last element of the URL's path, else `download`. Always a plain name: it
 /// leads nowhere.
-pub(in crate::embedded) fn file_name(url: &Url, headers: Option<&HeaderMap>) -> String {
+///
+/// Neither need be text: servers write bytes of any encoding into headers and paths.
+pub(in crate::embedded) fn file_name(url: &Url, headers: Option<&HeaderMap>) -> OsString {
     let disposition = headers.and_then(|headers| headers.get(CONTENT_DISPOSITION));
-    let given = disposition
-        .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
-        .and_then(disposition_name);
-    given
-        .and_then(|name| if name.ends_with('/') { None } else { base(&name) })
-        .or_else(|| base(&percent_decode_str(url.path()).decode_utf8_lossy()))
-        .unwrap_or_else(|| FALLBACK.to_owned())
+    let given = disposition.and_then(|value| disposition_name(value.as_bytes()));
+    let name = given
+        .and_then(|name| if name.ends_with(b"/") { None } else { base(&name) })
+        .or_else(|| base(&percent_decode_str(url.path()).collect::<Vec<u8>>()));
+    name.map_or_else(|| FALLBACK.into(), OsString::from_vec)
 }
 
 /// The last element of a path, if that is a name.
-fn base(path: &str) -> Option<String> {
-    let name = path.trim_end_matches('/').rsplit('/').next()?;
-    let is_name = !matches!(name, "" | "." | "..") && !name.contains('\0') && name.len() <= MAX_NAME;
+fn base(path: &[u8]) -> Option<Vec<u8>> {
+    let mut names = path.rsplit(|&byte| byte == b'/');
+    let name = names.find(|name| !name.is_empty())?;
+    let is_name = !matches!(name, b"." | b"..") && !name.contains(&0) && name.len() <= MAX_NAME;
     is_name.then(|| name.to_owned())
 }
 
 /// The parameter `filename*`, else `filename`, of a `Content-Disposition` (RFC 6266).
-fn disposition_name(value: &str) -> Option<String> {
-    let (_, mut rest) = value.split_once(';')?;
+fn disposition_name(value: &[u8]) -> Option<Vec<u8>> {
+    let (_, mut rest) = split_at_byte(value, b';')?;
     let (mut plain, mut extended) = (None, None);
     loop {
-        let (name, after) = rest.split_once('=')?;
-        let (text, after) = parameter_value(after.trim_start())?;
-        match name.trim().to_ascii_lowercase().as_str() {
-            "filename" => plain = Some(text),
-            "filename*" => extended = decode_extended(&text),
+        let (name, after) = split_at_byte(rest, b'=')?;
+        let (text, after) = parameter_value(after.trim_ascii_start())?;
+        match name.trim_ascii().to_ascii_lowercase().as_slice() {
+            b"filename" => plain = Some(text),
+            b"filename*" => extended = decode_extended(&text),
             _ => {}
         }
-        match after.trim_start().strip_prefix(';') {
-            Some(more) if !more.trim().is_empty() => rest = more,
+        match after.trim_ascii_start().strip_prefix(b";") {
+            Some(more) if !more.trim_ascii().is_empty() => rest = more,
             _ => return extended.or(plain),
         }
     }
 }
 
+/// What is before and after the first of such a byte.
+fn split_at_byte(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|found| *found == byte)?;
+    Some((&bytes[..at], &bytes[at + 1..]))
+}
+
 /// A token or quoted string, and what comes after it.
-fn parameter_value(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(';').unwrap_or(text.len());
-        return Some((text[..end].trim_end().to_owned(), &text[end..]));
+fn parameter_value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let Some(quoted) = text.strip_prefix(b"\"") else {
+        let end = text.iter().position(|&byte| byte == b';').unwrap_or(text.len());
+        return Some((text[..end].trim_ascii_end().to_owned(), &text[end..]));
     };
-    let mut value = String::new();
-    let mut chars = quoted.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((value, &quoted[at + 1..])),
-            '\\' => value.push(chars.next()?.1),
-            c => value.push(c),
+    let mut value = Vec::new();
+    let mut bytes = quoted.iter().enumerate();
+    while let Some((at, &byte)) = bytes.next() {
+        match byte {
+            b'"' => return Some((value, &quoted[at + 1..])),
+            b'\\' => value.push(*bytes.next()?.1),
+            byte => value.push(byte),
         }
     }
     None
 }
 
 /// `UTF-8''na%C3%AFve` (RFC 8187).
-fn decode_extended(value: &str) -> Option<String> {
-    let (charset, rest) = value.split_once('\'')?;
+fn decode_extended(value: &[u8]) -> Option<Vec<u8>> {
+    let (charset, rest) = std::str::from_utf8(value).ok()?.split_once('\'')?;
     let (_, encoded) = rest.split_once('\'')?;
     let is_known = charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("us-ascii");
     let decoded = percent_decode_str(encoded).decode_utf8().ok()?;
-    is_known.then(|| decoded.into_owned())
+    is_known.then(|| decoded.into_owned().into_bytes())
 }
 
 #[cfg(test)]
@@ -82,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    fn name(url: &str, disposition: Option<&[u8]>) -> String {
+    fn name(url: &str, disposition: Option<&[u8]>) -> OsString {
         let mut headers = HeaderMap::new();
         if let Some(value) = disposition {
             headers.insert(CONTENT_DISPOSITION, HeaderValue::from_bytes(value).unwrap());
@@ -130,9 +140,18 @@ mod tests {
                 "passwd",
             ),
             (b"attachment; filename*=UTF-8''%ff", "u"),
-            (b"attachment; filename=\xff", "u"),
         ] {
             assert_eq!(name("http://h/u", Some(value)), want, "{}", value.escape_ascii());
+        }
+        let bytes = |name: &'static [u8]| OsString::from_vec(name.to_owned());
+        assert_eq!(name("http://h/%E4.txt", None), bytes(b"\xe4.txt"));
+        for value in [&b"attachment; filename=\xff"[..], b"x; filename=\"a/\\\xff\""] {
+            assert_eq!(
+                name("http://h/u", Some(value)),
+                bytes(b"\xff"),
+                "{}",
+                value.escape_ascii()
+            );
         }
         let long = format!("attachment; filename={}", "x".repeat(256));
         assert_eq!(name("http://h/u", Some(long.as_bytes())), "u");
@@ -146,8 +165,9 @@ mod tests {
             let Ok(url) = Url::parse(&format!("http://h/{path}")) else { return Ok(()) };
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_DISPOSITION, HeaderValue::from_bytes(format!("x; filename={value}").as_bytes()).unwrap());
-            let name = file_name(&url, Some(&headers));
-            prop_assert!(!name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..");
+            let name = file_name(&url, Some(&headers)).into_vec();
+            prop_assert!(!matches!(name.as_slice(), b"" | b"." | b".."));
+            prop_assert!(!name.contains(&b'/') && !name.contains(&0));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Moving a file from the network into a layer.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
 
@@ -26,7 +26,7 @@ const QUEUE: usize = 32;
 #[derive(Clone, Debug)]
 pub(super) struct Placement {
     /// A plain name.
-    pub(super) name: String,
+    pub(super) name: OsString,
     /// Permission bits.
     pub(super) mode: u32,
     pub(super) uid: u32,
@@ -172,7 +172,7 @@ fn write(
         source,
     };
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-    let file = at::open(layer.upper(), OsStr::new(&placement.name), flags, 0o600);
+    let file = at::open(layer.upper(), &placement.name, flags, 0o600);
     let mut file = File::from(file.map_err(failed)?);
     let mut hasher = Sha256Hasher::new();
     while let Some(chunk) = queue.blocking_recv() {

@@ -2,6 +2,7 @@
 //!
 //! One small file per URL and way of fetching it. Losing one, or finding one damaged, costs a download.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use cairn_solver::Digest;
@@ -25,7 +26,7 @@ pub(super) struct HttpRecord {
     /// Digest of the contents.
     pub(super) digest: Digest,
     /// Name in the result.
-    pub(super) filename: String,
+    pub(super) filename: OsString,
     /// The result with the file in it.
     pub(super) result: String,
 }
@@ -124,7 +125,7 @@ mod tests {
             etag: Some(text.to_owned()),
             last_modified: None,
             digest: Digest::sha256(text.as_bytes()),
-            filename: "f".to_owned(),
+            filename: "f".into(),
             result: "r".to_owned(),
         }
     }
@@ -170,7 +171,7 @@ mod tests {
                 ..plain.clone()
             },
             HttpSource {
-                filename: "f".to_owned(),
+                filename: "f".into(),
                 ..plain.clone()
             },
             HttpSource {

@@ -43,11 +43,9 @@ impl View for Root {
     }
 
     fn xattrs(&self, at: &Located) -> io::Result<Xattrs> {
-        let all = Self::xattrs(self, &at.path)?;
-        let text = all
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-        Ok(text.filter(|(name, _)| is_portable_xattr(name)).collect())
+        let mut all = Self::xattrs(self, &at.path)?;
+        all.retain(|name, _| is_portable_xattr(name));
+        Ok(all)
     }
 
     fn open(&self, at: &Located) -> io::Result<File> {
