@@ -109,6 +109,9 @@ pub fn content_key(input: &CacheKey, output: usize, result: Option<&ResultId>, s
     fields.put("wildcard", yes_or_no(selector.wildcard));
     fields.put("allow_empty", yes_or_no(selector.allow_empty));
     fields.put("follow_links", yes_or_no(selector.follow_links));
+    if selector.link_targets {
+        fields.put("link_targets", "true");
+    }
     fields.put_all("include", &selector.include);
     fields.put_all("exclude", &selector.exclude);
     preimage::key("content", &fields, &[InputPart::Identity { key: *input, output }])

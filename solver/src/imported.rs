@@ -80,11 +80,15 @@ pub fn selector_digest(selector: &ContentSelector) -> Digest {
         wildcard,
         allow_empty,
         follow_links,
+        link_targets,
         include,
         exclude,
     } = selector;
     put(path.as_bytes());
     put(&[u8::from(*wildcard), u8::from(*allow_empty), u8::from(*follow_links)]);
+    if *link_targets {
+        put(b"link targets");
+    }
     for patterns in [include, exclude] {
         put(&(patterns.len() as u64).to_le_bytes());
         patterns.iter().for_each(|pattern| put(pattern.as_bytes()));

@@ -178,6 +178,9 @@ pub struct ContentSelector {
     pub allow_empty: bool,
     /// Whether a symbolic link at `path` itself is followed.
     pub follow_links: bool,
+    /// Whether the file that a link leads to counts too, where the link itself is not followed.
+    #[serde(default)]
+    pub link_targets: bool,
     /// `.dockerignore` patterns, relative to `path`, of what counts; empty for everything.
     pub include: Vec<String>,
     /// `.dockerignore` patterns, relative to `path`, of what does not count.

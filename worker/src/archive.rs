@@ -30,5 +30,5 @@ pub use error::ArchiveError;
 pub use pack::{PackOptions, Times, pack, pack_below};
 pub use reader::{TarReader, is_tar_header};
 pub use settle::{Settled, settle};
-pub use whiteout::OverlayXattrs;
+pub use whiteout::{OverlayXattrs, TIME_ALONE};
 pub use writer::{TarWriter, padding, write_header};

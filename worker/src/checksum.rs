@@ -14,7 +14,7 @@ use cairn_solver::worker::ContentSelector;
 
 use crate::causes::system_words;
 use crate::tree::identity::Parts;
-use crate::tree::view::View;
+use crate::tree::view::{self, Links, View};
 
 mod compare;
 mod near;
@@ -108,6 +108,13 @@ fn compute(view: &dyn View, selector: &ContentSelector) -> Result<Digest, Checks
             parts.bytes(found.named.as_os_str().as_encoded_bytes());
         }
         parts.bytes(&walk::content(view, &found.at, filter.as_ref())?.0);
+        if selector.link_targets && found.at.node.is_symlink() {
+            let target = view::find(view, &found.named, Links::Follow);
+            let target = target.map_err(|source| select::read_error(&found.named, source))?;
+            if let Some(file) = target.filter(|at| at.node.is_file()) {
+                parts.bytes(&walk::content(view, &file, None)?.0);
+            }
+        }
     }
     Ok(Digest::sha256(&parts.finish()))
 }

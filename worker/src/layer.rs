@@ -23,6 +23,7 @@ mod cache_dir;
 mod compare;
 mod cover;
 mod difference;
+mod duplicate;
 mod error;
 mod list;
 mod measure;

@@ -90,6 +90,8 @@ fn copy_selector(copy: &CopyAction) -> ContentSelector {
         wildcard: copy.allow_wildcard,
         allow_empty: copy.allow_empty_wildcard,
         follow_links: copy.follow_symlink,
+        // It may lead to an archive.
+        link_targets: copy.attempt_unpack && !copy.follow_symlink,
         include: copy.include.clone(),
         exclude: copy.exclude.clone(),
     }

@@ -54,7 +54,7 @@ impl Times {
 /// Files whose names begin with `.wh.` are written as they are, and mean deletions to who reads the layer, as with other
 /// builders. The bytes depend on the tree alone: names are sorted, times are cut to seconds (as other builders do, or almost
 /// every entry would need an extended header), and neither access times nor user names appear. The root directory itself is
-/// not an entry. Sockets are left out.
+/// not an entry. Sockets are left out, and so are directories of which only the time is another than below.
 ///
 /// # Errors
 /// [`ArchiveError::Refused`] for what a layer cannot express, [`ArchiveError::File`], [`ArchiveError::Write`].
@@ -147,7 +147,7 @@ impl<W: Write> Packer<'_, W> {
             return Ok(None);
         }
         let kind = match metadata.kind() {
-            FileKind::Dir => return self.directory(level, name, path, &metadata).map(Some),
+            FileKind::Dir => return self.directory(level, name, path, &metadata),
             FileKind::File => return self.regular(level, name, path).map(|()| None),
             FileKind::Socket => return Ok(None),
             FileKind::Fifo => EntryKind::Fifo,
@@ -179,9 +179,10 @@ impl<W: Write> Packer<'_, W> {
                 return Ok(false);
             }
         };
-        // Who unpacks a link may set its owner once more, which takes the capabilities away.
+        // Who unpacks a link may set its owner once more, which takes the capabilities away. Plain archives tell all
+        // attributes again, as with other builders.
         let mut xattrs = at::xattrs(&level.fd, name).map_err(ArchiveError::file("read attributes of", path))?;
-        xattrs.retain(|key, _| key == whiteout::CAPABILITY);
+        xattrs.retain(|key, _| !self.is_layer || key == whiteout::CAPABILITY);
         let mut entry = self.entry(path.to_vec(), EntryKind::Hardlink(first), metadata, xattrs)?;
         if metadata.is_symlink() {
             entry.mode = 0o777;
@@ -196,9 +197,12 @@ impl<W: Write> Packer<'_, W> {
         name: &OsStr,
         path: Vec<u8>,
         metadata: &Metadata,
-    ) -> Result<Level, ArchiveError> {
+    ) -> Result<Option<Level>, ArchiveError> {
         let fd = at::open_dir(&level.fd, name).map_err(ArchiveError::file("open", &path))?;
         let xattrs = at::xattrs_fd(&fd).map_err(ArchiveError::file("read attributes of", &path))?;
+        if self.is_layer && xattrs.contains_key(OsStr::new(whiteout::TIME_ALONE)) {
+            return Ok(None);
+        }
         let prefix = [&path[..], b"/"].concat();
         if xattrs.contains_key(OsStr::new("trusted.overlay.redirect")) {
             return Err(ArchiveError::refused(
@@ -215,7 +219,7 @@ impl<W: Write> Packer<'_, W> {
             let marker = [&prefix, whiteout::OPAQUE].concat();
             self.tar.append(&Entry::new(marker, EntryKind::File, 0), io::empty())?;
         }
-        open_level(fd, prefix)
+        open_level(fd, prefix).map(Some)
     }
 
     fn regular(&mut self, level: &Level, name: &OsStr, path: Vec<u8>) -> Result<(), ArchiveError> {

@@ -60,6 +60,10 @@ impl OverlayXattrs {
     }
 }
 
+/// Marks a directory in a layer of which only the time is another than below, and which holds nothing but such directories.
+/// Of overlay's own namespace, so that no process sees it, and no overlay copies it up.
+pub const TIME_ALONE: &str = "trusted.overlay.cairn.time";
+
 /// The attribute with the capabilities of a program.
 pub(super) const CAPABILITY: &str = "security.capability";
 

@@ -408,3 +408,22 @@ fn what_differs_is_named_file_by_file() {
     let scratch = compare(&crate::tree::view::Empty, &new.tree, &at("d"), 9).unwrap();
     assert_eq!(scratch.changes[0].to_string(), "`d` added");
 }
+
+#[test]
+fn targets_of_links_count_where_links_may_lead_to_archives() {
+    let digest_of = |spec: &str, link_targets: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        build(dir.path(), spec);
+        let root = Root::open(dir.path()).unwrap();
+        let selector = ContentSelector {
+            link_targets,
+            ..at("l")
+        };
+        digest(&root, "r", &selector).unwrap()
+    };
+    let (one, two, none) = ("l -> d/t\nd/\nd/t = 1", "l -> d/t\nd/\nd/t = 2", "l -> d/t");
+    assert_eq!(digest_of(one, false), digest_of(two, false));
+    assert_eq!(digest_of(one, false), digest_of(none, false));
+    assert_ne!(digest_of(one, true), digest_of(two, true));
+    assert_eq!(digest_of(none, true), digest_of(none, false));
+}

@@ -1,13 +1,11 @@
 //! Results made of other results' layers.
 
 use std::collections::HashSet;
-use std::io::{BufReader, BufWriter, Seek, SeekFrom};
 
-use cairn_solver::llb::Vertex;
+use cairn_solver::llb::{Op, Vertex};
 use cairn_solver::worker::{Ref, WorkerError};
 
 use super::{EmbeddedWorker, blocking, failed};
-use crate::archive::{self, ApplyOptions, PackOptions};
 use crate::layer::{Describe, LayerId, LayerList};
 use crate::tree::FileKey;
 
@@ -18,7 +16,11 @@ impl EmbeddedWorker {
         let worker = self.clone();
         blocking(move || {
             let lists = inputs.iter().map(|input| worker.layers_of(Some(input)));
-            let lists = worker.separate(lists.collect::<Result<_, _>>()?)?;
+            let mut lists: Vec<LayerList> = lists.collect::<Result<_, _>>()?;
+            for list in lists.iter_mut().skip(1) {
+                *list = worker.0.layers.without_times(list).map_err(|error| failed(&error))?;
+            }
+            let lists = worker.separate(lists)?;
             worker.record(&worker.0.layers.scratch().merge(&lists))
         })
         .await
@@ -31,6 +33,13 @@ impl EmbeddedWorker {
         upper: Option<Ref>,
         vertex: &Vertex,
     ) -> Result<Option<Ref>, WorkerError> {
+        if let Op::Diff { lower, upper } = &vertex.op
+            && let (Some(lower), Some(upper)) = (lower, upper)
+            && vertex.inputs[*lower] == vertex.inputs[*upper]
+        {
+            // Nothing at all, where two that happen to be the same differ by an empty layer.
+            return Ok(None);
+        }
         let worker = self.clone();
         let describe = Describe {
             description: vertex.name(),
@@ -40,8 +49,10 @@ impl EmbeddedWorker {
             let lower = worker.layers_of(lower.as_ref())?;
             let upper = worker.layers_of(upper.as_ref())?;
             let layers = &worker.0.layers;
-            let difference = if upper.ids().starts_with(lower.ids()) {
-                Ok(upper.above(lower.ids().len()))
+            let difference = if lower.is_empty() {
+                Ok(upper)
+            } else if upper.ids().starts_with(lower.ids()) {
+                layers.without_times(&upper.above(lower.ids().len()))
             } else {
                 layers.difference(&lower, &upper, &describe)
             };
@@ -67,7 +78,7 @@ impl EmbeddedWorker {
                 let is_new = layers.insert(id.clone());
                 let links = self.0.trees.links_of([id.as_str()]).map_err(|error| failed(&error))?;
                 if is_new && links.iter().any(|file| files.contains(file)) {
-                    parts.push(self.copy_layer(id)?);
+                    parts.push(self.0.layers.copy_layer(id).map_err(|error| failed(&error))?);
                 } else {
                     files.extend(links);
                     parts.push(part);
@@ -76,21 +87,5 @@ impl EmbeddedWorker {
             separated.push(self.0.layers.scratch().merge(&parts));
         }
         Ok(separated)
-    }
-
-    /// A layer with the same contents in files of its own.
-    fn copy_layer(&self, id: &LayerId) -> Result<LayerList, WorkerError> {
-        let layers = &self.0.layers;
-        let record = layers.layer(id).map_err(|error| failed(&error))?;
-        let describe = record.map(|record| record.describe).unwrap_or_default();
-        let original = layers.layer_root(id).map_err(|error| failed(&error))?;
-        let copy = layers.prepare(&layers.scratch()).map_err(|error| failed(&error))?;
-        let file = tempfile::tempfile_in(&self.0.root).map_err(|error| failed(&error))?;
-        let packed = archive::pack(&original, &PackOptions::default(), BufWriter::new(file));
-        let packed = packed.map_err(|error| failed(&error))?.into_inner();
-        let mut file = packed.map_err(|error| failed(&error))?;
-        file.seek(SeekFrom::Start(0)).map_err(|error| failed(&error))?;
-        archive::apply(BufReader::new(file), copy.upper(), &ApplyOptions::default()).map_err(|error| failed(&error))?;
-        copy.commit(&describe).map_err(|error| failed(&error))
     }
 }

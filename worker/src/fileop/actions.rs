@@ -18,7 +18,7 @@ use super::place::{Look, NEW_FILE};
 use crate::checksum::select::{self, Filter, Selected};
 use crate::sys::root::clean;
 use crate::sys::{Time, at};
-use crate::tree::view::{Links, View};
+use crate::tree::view::{self, Links, View};
 
 /// Owner and time of something that is made.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +161,21 @@ fn remove(dest: &Dest<'_>, path: &Path, allow_not_found: bool) -> Result<(), Fil
     at::remove_all(&dir.upper, &name).map_err(FileOpError::path("remove", path))
 }
 
+/// The bits of a number that stand for the sticky bit: where clients written in Go have it.
+const GO_STICKY: u32 = 1 << 20;
+
+/// What directories on the way to a destination get: a mode that is a number, without what a process could not give to
+/// a directory that it makes. A text, also one with digits, is about the copies alone.
+fn parent_mode(action: &CopyAction) -> u32 {
+    match action.mode {
+        Some(mode) if action.mode_str.is_empty() => {
+            let sticky = if mode & GO_STICKY == 0 { 0 } else { 0o1000 };
+            mode & 0o777 | sticky
+        }
+        _ => 0o755,
+    }
+}
+
 /// A copy, prepared: its source has been looked at, its destination has not.
 pub(super) struct Copy<'a> {
     view: &'a dyn View,
@@ -189,6 +204,7 @@ impl<'a> Copy<'a> {
                 mode,
                 mtime: action.timestamp.map(Time::from_nanos),
             },
+            parent_mode: parent_mode(action),
             dir_contents: action.dir_copy_contents,
             always_replace: action.always_replace,
             filter: Filter::new(&action.include, &action.exclude)?,
@@ -227,13 +243,21 @@ impl<'a> Copy<'a> {
         Ok(false)
     }
 
-    /// The file that is selected, if it is an archive to be extracted.
+    /// The file that is selected, or that a selected link leads to, if it is an archive to be extracted.
     fn archive(&self, selected: &Selected, unpack: &dyn Unpack) -> Result<Option<File>, FileOpError> {
-        if !self.action.attempt_unpack || !selected.at.node.is_file() {
+        if !self.action.attempt_unpack {
             return Ok(None);
         }
         let attempt = || {
-            let mut file = self.view.open(&selected.at)?;
+            let found = if selected.at.node.is_symlink() {
+                view::find(self.view, &selected.named, Links::Follow)?
+            } else {
+                Some(selected.at.clone())
+            };
+            let Some(at) = found.filter(|at| at.node.is_file()) else {
+                return Ok(None);
+            };
+            let mut file = self.view.open(&at)?;
             if !unpack.is_archive(&mut file)? {
                 return Ok(None);
             }

@@ -11,7 +11,7 @@ use super::dest::{Dest, DirLook, Writable};
 use super::error::{FileOpError, shown};
 use super::place::{self, Look};
 use crate::checksum::select::{Filter, FilterState};
-use crate::sys::{Time, at};
+use crate::sys::{Metadata, Time, at};
 use crate::tree::dir::Body;
 use crate::tree::node::{Node, Origin};
 use crate::tree::view::{self, Links, Located, View};
@@ -19,6 +19,8 @@ use crate::tree::view::{self, Links, Located, View};
 /// How to copy, apart from what and where to.
 pub(super) struct CopyRules<'a> {
     pub(super) look: Look,
+    /// Of directories that are made on the way.
+    pub(super) parent_mode: u32,
     pub(super) dir_contents: bool,
     pub(super) always_replace: bool,
     pub(super) filter: Option<Filter>,
@@ -30,12 +32,7 @@ impl CopyRules<'_> {
     /// What parents of a destination, and a new top directory, look like.
     pub(super) fn parents(&self) -> DirLook {
         DirLook {
-            mode: self
-                .look
-                .mode
-                .as_ref()
-                .and_then(super::ModeChange::for_parents)
-                .unwrap_or(0o755),
+            mode: self.parent_mode,
             owner: self.look.owner.unwrap_or((0, 0)),
             mtime: self.look.mtime,
         }
@@ -272,7 +269,13 @@ impl Copier<'_, '_, '_> {
                 let xattrs = self.view.xattrs(&frame.source);
                 let xattrs = xattrs.map_err(FileOpError::path("listxattr", &frame.source.path))?;
                 let dir = self.dest.writable(&frame.target).map_err(failed)?;
-                place::dress_fd(&dir.upper, &frame.source.node, &xattrs, &self.rules.look).map_err(failed)
+                let mut look = self.rules.look.clone();
+                if matches!(frame.source.node.origin, Origin::TreeRoot) {
+                    // It has no time of its own: the copy keeps that at which it was made.
+                    let made = Metadata::of(&dir.upper).map_err(failed)?.mtime;
+                    look.mtime = look.mtime.or(Some(made));
+                }
+                place::dress_fd(&dir.upper, &frame.source.node, &xattrs, &look).map_err(failed)
             }
         }
     }

@@ -27,6 +27,7 @@ pub(super) fn lay_out(
     };
     let rules = CopyRules {
         look: Look::default(),
+        parent_mode: 0o755,
         dir_contents: true,
         always_replace: false,
         filter: None,

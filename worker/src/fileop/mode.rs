@@ -73,14 +73,6 @@ impl ModeChange {
             Self::Symbolic(steps) => steps.iter().fold(mode, |now, step| step.apply(now, mode, is_dir)),
         }
     }
-
-    /// The bits of directories that are made on the way; a symbolic change has nothing to start from there.
-    pub(super) fn for_parents(&self) -> Option<u32> {
-        match self {
-            Self::Octal(bits) => Some(bits & 0o777),
-            Self::Symbolic(_) => None,
-        }
-    }
 }
 
 impl Step {

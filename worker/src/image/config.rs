@@ -79,7 +79,9 @@ pub fn complete_config(
     let newest = history.iter().rev().find_map(|entry| entry.created);
     config.insert("history".into(), to_raw_value(&history)?);
     config.insert("rootfs".into(), to_raw_value(&RootFs::of(layers))?);
-    if let Some(created) = options.epoch.or(newest.filter(|_| is_absent(&config, "created"))) {
+    let created = options.epoch.or(newest.filter(|_| is_absent(&config, "created")));
+    // As with other builders, it is there also if nothing is known of it.
+    if created.is_some() || !config.contains_key("created") {
         config.insert("created".into(), to_raw_value(&created)?);
     }
     if let Some(records) = options.inline_cache {
@@ -266,7 +268,7 @@ mod tests {
         let done = complete_config(Some(base.as_bytes()), &Platform::host(), &[], &ConfigOptions::default()).unwrap();
         assert_eq!(
             String::from_utf8(done).unwrap(),
-            r#"{"architecture":"amd64","config":{"Odd":[1,2]},"history":[],"os":"linux","rootfs":{"type":"layers","diff_ids":[]},"x.y":{"n":1.50e3,"s":"a \" b  \\"}}"#
+            r#"{"architecture":"amd64","config":{"Odd":[1,2]},"created":null,"history":[],"os":"linux","rootfs":{"type":"layers","diff_ids":[]},"x.y":{"n":1.50e3,"s":"a \" b  \\"}}"#
         );
     }
 

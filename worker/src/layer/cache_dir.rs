@@ -17,7 +17,7 @@ use super::error::LayerError;
 use super::list::LayerList;
 use super::metadata::CACHE_DIRS;
 use super::record::{CacheDirRecord, LayerId, random_hex};
-use super::seed::copy_tree;
+use super::seed::{CopiedAs, copy_tree};
 use super::store::LayerStore;
 use crate::sys::{Root, at};
 
@@ -336,7 +336,8 @@ impl LayerStore {
         at::chmod_fd(&root, 0o755).map_err(LayerError::io("set attributes of", &fs))?;
         if let Some(seed) = seed {
             let mounted = self.mount_readonly(seed)?;
-            copy_tree(mounted.root(), &root).map_err(LayerError::io("copy the initial content to", &fs))?;
+            copy_tree(mounted.root(), &root, CopiedAs::Files)
+                .map_err(LayerError::io("copy the initial content to", &fs))?;
             mounted.unmount()?;
         }
         Ok(())

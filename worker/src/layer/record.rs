@@ -133,6 +133,9 @@ pub struct LayerRecord {
     /// Where the blob is, if it was never brought here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<BlobOrigin>,
+    /// Whether its directory holds others of which only the time is another than below, which no blob has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_times: bool,
     /// Whether there is a directory.
     pub unpacked: bool,
     /// Boot of the host in which the directory was made, until it is durable.

@@ -1,4 +1,4 @@
-//! Copying trees: whole ones, for the initial content of cache directories, and single files.
+//! Copying trees: whole ones, for the initial content of cache directories and for layers of their own, and single files.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -7,14 +7,25 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::archive::{OverlayXattrs, TIME_ALONE};
 use crate::sys::{FileKind, Metadata, Root};
 
 /// Attributes that belong to overlay, not to the files.
 const OVERLAY_XATTRS: &str = "trusted.overlay.";
 
+/// What a tree is, and so what its copy says of the layers below it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum CopiedAs {
+    /// Files: what overlay has noted about them is left out.
+    Files,
+    /// The directory of a layer: it hides below it what the original hides. Left out are directories of which only the
+    /// time is another than below.
+    Layer,
+}
+
 /// Copies everything in `from` into the empty `to`, with owners, permissions, times, extended attributes and hard
 /// links.
-pub(super) fn copy_tree(from: &Root, to: &Root) -> io::Result<()> {
+pub(super) fn copy_tree(from: &Root, to: &Root, copied_as: CopiedAs) -> io::Result<()> {
     let mut linked: HashMap<(u64, (u32, u32)), PathBuf> = HashMap::new();
     let mut pending = vec![PathBuf::new()];
     // Their times are set last, as filling a directory changes them.
@@ -25,6 +36,9 @@ pub(super) fn copy_tree(from: &Root, to: &Root) -> io::Result<()> {
             let path = dir.join(&entry.name);
             let metadata = from.lstat(&path)?;
             if metadata.is_dir() {
+                if copied_as == CopiedAs::Layer && from.xattr(&path, TIME_ALONE.as_ref())?.is_some() {
+                    continue;
+                }
                 to.create_dir(&path, metadata.permissions())?;
                 pending.push(path);
                 continue;
@@ -41,6 +55,9 @@ pub(super) fn copy_tree(from: &Root, to: &Root) -> io::Result<()> {
             to.set_times(&path, Some(metadata.atime), Some(metadata.mtime))?;
         }
         copy_attributes(from, to, &dir, &metadata)?;
+        if copied_as == CopiedAs::Layer {
+            copy_opacity(from, to, &dir)?;
+        }
         dirs.push((dir, metadata));
     }
     for (dir, metadata) in dirs.iter().rev() {
@@ -77,6 +94,15 @@ pub(super) fn copy_attributes(from: &Root, to: &Root, path: &Path, metadata: &Me
     for (key, value) in from.xattrs(path)? {
         if !starts_with(&key, OVERLAY_XATTRS) {
             to.set_xattr(path, &key, &value)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_opacity(from: &Root, to: &Root, dir: &Path) -> io::Result<()> {
+    for kind in [OverlayXattrs::Trusted, OverlayXattrs::User] {
+        if let Some(value) = from.xattr(dir, kind.opaque())? {
+            to.set_xattr(dir, kind.opaque(), &value)?;
         }
     }
     Ok(())

@@ -235,6 +235,7 @@ impl LayerStore {
                         describe: describe.clone(),
                         blob: Some(blob.clone()),
                         origin: origin.cloned(),
+                        has_times: false,
                         unpacked: false,
                         unsynced: None,
                         size: None,

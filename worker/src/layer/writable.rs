@@ -153,7 +153,7 @@ impl WritableLayer {
         if Arc::strong_count(&self.in_use) > 1 {
             return Err(LayerError::StillMounted(self.id.clone()));
         }
-        self.trim(below)?;
+        let has_times = self.trim(below)?;
         let inner = &self.store.inner;
         for count in 0..self.mounts.load(Ordering::Relaxed) {
             inner.background.discard(&self.dir.join(format!("work{count}")))?;
@@ -168,6 +168,7 @@ impl WritableLayer {
             describe: describe.clone(),
             blob: None,
             origin: None,
+            has_times,
             unpacked: true,
             unsynced: Some(inner.boot_id.clone()),
             size: None,
@@ -186,18 +187,19 @@ impl WritableLayer {
         Ok(list)
     }
 
-    /// Removes what is the same below.
-    fn trim(&self, below: Option<&Root>) -> Result<(), LayerError> {
+    /// Removes what is the same below. Says whether there are directories with nothing but another time.
+    fn trim(&self, below: Option<&Root>) -> Result<bool, LayerError> {
         let failed = || LayerError::io("look for changes in", &self.dir);
         if self.parents.is_empty() || at::is_empty_dir(&self.upper).map_err(failed())? {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(below) = below {
             return trim::trim(&self.upper, below).map_err(failed());
         }
         let below = self.store.mount_readonly(&self.parents)?;
-        trim::trim(&self.upper, below.root()).map_err(failed())?;
-        below.unmount()
+        let has_times = trim::trim(&self.upper, below.root()).map_err(failed())?;
+        below.unmount()?;
+        Ok(has_times)
     }
 }
 

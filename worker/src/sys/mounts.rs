@@ -150,6 +150,11 @@ struct MountAttr {
 }
 
 impl DetachedMount {
+    /// Gives the directory that is mounted these permissions.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        super::at::chmod_fd(&self.fd, mode)
+    }
+
     /// Forbids more than is forbidden already.
     pub fn restrict(&self, restrictions: Restrictions) -> io::Result<()> {
         let mut set = MountAttrFlags::empty();

@@ -175,6 +175,7 @@ const DIGEST: u8 = 2;
 const WILDCARD: u8 = 1;
 const ALLOW_EMPTY: u8 = 2;
 const FOLLOW_LINKS: u8 = 4;
+const LINK_TARGETS: u8 = 8;
 
 /// Writing the parts of a row.
 trait Write {
@@ -216,12 +217,18 @@ impl Write for Vec<u8> {
             wildcard,
             allow_empty,
             follow_links,
+            link_targets,
             include,
             exclude,
         } = selector;
         self.text(path);
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-        self.push(flag(*wildcard, WILDCARD) | flag(*allow_empty, ALLOW_EMPTY) | flag(*follow_links, FOLLOW_LINKS));
+        self.push(
+            flag(*wildcard, WILDCARD)
+                | flag(*allow_empty, ALLOW_EMPTY)
+                | flag(*follow_links, FOLLOW_LINKS)
+                | flag(*link_targets, LINK_TARGETS),
+        );
         for patterns in [include, exclude] {
             self.number(patterns.len());
             patterns.iter().for_each(|pattern| self.text(pattern));
@@ -297,6 +304,7 @@ impl Row<'_> {
             wildcard: flags & WILDCARD != 0,
             allow_empty: flags & ALLOW_EMPTY != 0,
             follow_links: flags & FOLLOW_LINKS != 0,
+            link_targets: flags & LINK_TARGETS != 0,
             include: self.list(Row::text)?,
             exclude: self.list(Row::text)?,
         })
@@ -333,12 +341,13 @@ mod tests {
     }
 
     fn selector() -> impl Strategy<Value = ContentSelector> {
-        (text(), any::<(bool, bool, bool)>(), texts(), texts()).prop_map(|(path, flags, include, exclude)| {
+        (text(), any::<(bool, bool, bool, bool)>(), texts(), texts()).prop_map(|(path, flags, include, exclude)| {
             ContentSelector {
                 path,
                 wildcard: flags.0,
                 allow_empty: flags.1,
                 follow_links: flags.2,
+                link_targets: flags.3,
                 include,
                 exclude,
             }

@@ -18,8 +18,8 @@ use crate::executor::rlimit::limits;
 use crate::executor::rootfs::{Place, Rootfs};
 use crate::executor::user::{User, lookup};
 use crate::layer::{Describe, LayerList, LayerStore, Mounted, WritableLayer};
-use crate::sys::Root;
 use crate::sys::root::clean;
+use crate::sys::{Metadata, Root};
 
 /// Host name of processes that ask for none.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -139,6 +139,8 @@ impl Stage {
         let root = sources.root(root_index, root_mount)?;
         let user = lookup(root.root(), &request.op.user)?;
         let mut rootfs = Rootfs::new(root.root())?;
+        // Also where a mount will hide it: it is there for later steps, and a mount point looks like what it covers.
+        make_cwd(root.root(), &request.op.cwd, |_| Some((user.uid, user.gid)))?;
         let hostname = if request.op.hostname.is_empty() {
             HOSTNAME
         } else {
@@ -151,10 +153,15 @@ impl Stage {
             .enumerate()
         {
             let removal = planned.removal(&request.op);
-            let Some(source) = sources.open(&planned)? else {
+            let place = rootfs.place(&planned.dest)?;
+            let covered = match &place {
+                Place::Tree(real) => rootfs.root().lstat(real).ok().filter(Metadata::is_dir),
+                Place::System(_) => None,
+            };
+            let Some(source) = sources.open(&planned, covered.as_ref())? else {
                 continue;
             };
-            match rootfs.place(&planned.dest)? {
+            match place {
                 Place::Tree(real) => {
                     rootfs.add(&real, source.mount, source.is_dir, removal)?;
                     if let What::Asked(index, _) = planned.what {
@@ -198,7 +205,11 @@ impl Stage {
 
     /// A process that sees this. Makes its working directory.
     pub(super) fn process(&self, request: &ExecRequest, user: User) -> Result<ProcessSpec, ExecError> {
-        let cwd = make_cwd(self.rootfs.root(), &request.op.cwd, &user)?;
+        let cwd = make_cwd(self.rootfs.root(), &request.op.cwd, |made| {
+            // What is missing in a mount is root's.
+            let is_mounted = |place: &PathBuf| !place.as_os_str().is_empty() && made.starts_with(place);
+            (!self.places.values().any(is_mounted)).then_some((user.uid, user.gid))
+        })?;
         Ok(ProcessSpec {
             rootfs: self.root.path().to_owned(),
             rootfs_readonly: self.is_readonly,
@@ -300,8 +311,8 @@ fn root_mount(op: &ExecOp) -> Result<(usize, &Mount), ExecError> {
     Ok((index, mount))
 }
 
-/// Makes the working directory, owned by the user. Returns its path.
-fn make_cwd(root: &Root, cwd: &str, user: &User) -> Result<String, ExecError> {
+/// Makes the working directory; what is missing of it belongs to its `owner`, or else to root. Returns its path.
+fn make_cwd(root: &Root, cwd: &str, owner: impl Fn(&Path) -> Option<(u32, u32)>) -> Result<String, ExecError> {
     let failed = |source| ExecError::Cwd {
         cwd: cwd.to_owned(),
         source,
@@ -315,7 +326,9 @@ fn make_cwd(root: &Root, cwd: &str, user: &User) -> Result<String, ExecError> {
     }
     if !real.starts_with("/dev") && !real.starts_with("/sys") {
         for made in root.create_dir_all(cwd, 0o755).map_err(failed)? {
-            root.chown(&made, user.uid, user.gid).map_err(failed)?;
+            if let Some((uid, gid)) = owner(&made) {
+                root.chown(&made, uid, gid).map_err(failed)?;
+            }
         }
     }
     Path::new("/")

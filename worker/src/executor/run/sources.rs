@@ -69,8 +69,13 @@ impl Sources<'_> {
         }
     }
 
-    /// Opens what is planned; `None` for something optional that is missing.
-    pub(super) fn open(&mut self, planned: &Planned<'_>) -> Result<Option<Source>, ExecError> {
+    /// Opens what is planned; `None` for something optional that is missing. `covered` is the directory that it will
+    /// cover, if there is one.
+    pub(super) fn open(
+        &mut self,
+        planned: &Planned<'_>,
+        covered: Option<&Metadata>,
+    ) -> Result<Option<Source>, ExecError> {
         match &planned.what {
             What::Own { name, text } => {
                 let file = self.private.file(name, text.as_bytes(), 0o644, (0, 0))?;
@@ -92,12 +97,17 @@ impl Sources<'_> {
                 };
                 Ok(Some(pinned(&handle, restrictions)?))
             }
-            What::Asked(index, mount) => self.open_asked(*index, mount),
+            What::Asked(index, mount) => self.open_asked(*index, mount, covered),
             What::Host(mount) => host(mount).map(Some),
         }
     }
 
-    fn open_asked(&mut self, index: usize, mount: &Mount) -> Result<Option<Source>, ExecError> {
+    fn open_asked(
+        &mut self,
+        index: usize,
+        mount: &Mount,
+        covered: Option<&Metadata>,
+    ) -> Result<Option<Source>, ExecError> {
         let restrictions = Restrictions {
             readonly: mount.readonly,
             ..Restrictions::default()
@@ -113,6 +123,12 @@ impl Sources<'_> {
                     )));
                 }
                 let tmpfs = detached_tmpfs(*size, 0o1777).map_err(private("create a file system in memory"))?;
+                if let Some(covered) = covered {
+                    // Not as an option of the mount, which processes see.
+                    tmpfs
+                        .set_mode(covered.permissions())
+                        .map_err(private("create a file system in memory"))?;
+                }
                 let restrictions = Restrictions {
                     nosuid: true,
                     ..restrictions

@@ -387,6 +387,27 @@ async fn users_directories_names_and_limits() {
 }
 
 #[tokio::test]
+async fn working_directories_in_mounts_are_also_below_them() {
+    let Some(f) = fixture().await else { return };
+    let mut op = ExecOp {
+        user: "bob".to_owned(),
+        cwd: "/srv/deep".to_owned(),
+        ..script("stat -c '%u %a' /srv /srv/deep /etc /new")
+    };
+    for dest in ["/srv", "/etc", "/new"] {
+        op.mounts.push(with_kind(dest, MountKind::Tmpfs { size: 4096 }));
+    }
+    let (text, lists) = f.ok(op).await;
+    // In memory it is root's; a mount looks as what it covers.
+    assert_eq!(text, "0 755\n0 755\n0 755\n0 1777\n");
+    let mounted = f.layers.mount_readonly(&lists[0]).unwrap();
+    for path in ["srv", "srv/deep"] {
+        assert_eq!(mounted.root().stat(path).unwrap().uid, 1000, "{path}");
+    }
+    assert!(mounted.root().lstat("new").is_err());
+}
+
+#[tokio::test]
 async fn networks() {
     let Some(f) = fixture().await else { return };
     let own = std::fs::read_link("/proc/self/ns/net")

@@ -5,6 +5,9 @@
 //! layer's own directory is walked, and below it only where there is a directory of the same name in both. Files of
 //! several names are left alone: without its old name, a new link to an unchanged file would become another file.
 //!
+//! Of a directory, only the time may be another, because something in it came and went, or somebody set it. Results show
+//! that, but it is no change that belongs into the layer of an image: the directory is kept, and marked.
+//!
 //! A directory that was removed and made again hides the one below it. Instead, what was in that one is marked as
 //! deleted, one by one: laid over something else, as differences and merges do, the layer takes away what it has seen
 //! and nothing else.
@@ -18,6 +21,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::archive::TIME_ALONE;
 use crate::layer::compare::{are_alike, have_same_content};
 use crate::sys::{FileKind, Metadata, Root, at};
 
@@ -27,14 +31,15 @@ const ORIGIN: &str = "trusted.overlay.origin";
 const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// Removes from `upper`, the directory of a layer that is mounted nowhere, what is the same in `lower`, the layers below
-/// as one. Directories keep their times.
-pub(super) fn trim(upper: &Root, lower: &Root) -> io::Result<()> {
+/// as one. Directories keep their times. Says whether some are left that have nothing but another time.
+pub(super) fn trim(upper: &Root, lower: &Root) -> io::Result<bool> {
     let mut current = Pair {
         upper: upper.as_fd().try_clone_to_owned()?,
         lower: lower.as_fd().try_clone_to_owned()?,
     };
     // Nobody else changes either tree, so ".." leads back, and the depth costs no descriptors.
     let mut levels = vec![current.visit(OsString::new())?];
+    let mut has_marked = false;
     while let Some(level) = levels.last_mut() {
         if let Some(name) = level.pending.pop() {
             current = current.child(&name)?;
@@ -47,14 +52,20 @@ pub(super) fn trim(upper: &Root, lower: &Root) -> io::Result<()> {
         }
         if let Some(around) = levels.last_mut() {
             let parent = current.parent()?;
-            if at::is_empty_dir(&current.upper)? && parent.are_same_dir(&done.name)? {
+            if done.holds_changes || !parent.are_same_dir(&done.name)? {
+                around.holds_changes = true;
+            } else if done.holds_marked || !parent.have_same_time(&done.name)? {
+                at::set_xattr(&parent.upper, &done.name, TIME_ALONE.as_ref(), b"y")?;
+                around.holds_marked = true;
+                has_marked = true;
+            } else {
                 at::rmdir(&parent.upper, &done.name)?;
                 around.changed = true;
             }
             current = parent;
         }
     }
-    Ok(())
+    Ok(has_marked)
 }
 
 /// A directory of the layer whose entries were looked at.
@@ -63,6 +74,10 @@ struct Level {
     before: Metadata,
     /// Whether something was removed from it.
     changed: bool,
+    /// Whether something in it belongs into the layer.
+    holds_changes: bool,
+    /// Whether a directory in it has another time, or holds one that has.
+    holds_marked: bool,
     /// Directories in it that are to be looked into.
     pending: Vec<OsString>,
 }
@@ -96,6 +111,8 @@ impl Pair {
             name,
             before: Metadata::of(&self.upper)?,
             changed: false,
+            holds_changes: false,
+            holds_marked: false,
             pending: Vec::new(),
         };
         for entry in at::read_dir(&self.upper)? {
@@ -109,6 +126,7 @@ impl Pair {
             let is_needless = match below {
                 None if ours.is_dir() => {
                     self.hide_nothing(&name)?;
+                    level.holds_changes = true;
                     continue;
                 }
                 None => ours.is_whiteout(),
@@ -121,6 +139,7 @@ impl Pair {
                 }
                 Some(_) if ours.is_dir() => {
                     self.hide_nothing(&name)?;
+                    level.holds_changes = true;
                     continue;
                 }
                 // All names of a file are in this directory.
@@ -129,6 +148,8 @@ impl Pair {
             if is_needless {
                 at::unlink(&self.upper, &name)?;
                 level.changed = true;
+            } else {
+                level.holds_changes = true;
             }
         }
         Ok(level)
@@ -169,6 +190,10 @@ impl Pair {
         let ours = at::stat(&self.upper, name)?;
         let below = at::stat(&self.lower, name)?;
         Ok(are_alike(&ours, &below) && self.attributes_are_same(name)?)
+    }
+
+    fn have_same_time(&self, name: &OsStr) -> io::Result<bool> {
+        Ok(at::stat(&self.upper, name)?.mtime == at::stat(&self.lower, name)?.mtime)
     }
 
     /// Whether something that is no directory is the same in both.

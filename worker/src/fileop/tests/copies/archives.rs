@@ -29,6 +29,16 @@ fn archives_are_extracted() {
         ),
         ("no archive", "", source, add("n", "/d"), Ok("d = none 644")),
         (
+            "named by a link, which is not followed otherwise",
+            "",
+            "t = TAR:x\nn = none\nl/\nl/t -> /t\nl/n -> ../n\nl/gone -> nowhere",
+            CopyAction {
+                follow_symlink: false,
+                ..add("l/*", "/d/")
+            },
+            Ok("d/ 755\nd/gone -> nowhere\nd/n -> ../n\nd/x = extracted 644"),
+        ),
+        (
             "not inside directories",
             "",
             source,

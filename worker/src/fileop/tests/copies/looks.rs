@@ -36,6 +36,16 @@ fn what_copies_look_like() {
             Ok("n/ 711\nn/d/ 711\nn/d/f = 1 1711 : 5 6\nn/d/l -> f\nn/d/p | 1711\nn/d/t/ 1711"),
         ),
         (
+            "sticky directories on the way, where Go has that bit",
+            "",
+            "s/\ns/f = 1",
+            CopyAction {
+                mode: Some(1 << 20 | 0o711),
+                ..base()
+            },
+            Ok("n/ 1711\nn/d/ 1711\nn/d/f = 1 711"),
+        ),
+        (
             "symbolic mode wins",
             "",
             "s/\ns/f = 1 600\ns/t/ 700",
@@ -54,7 +64,7 @@ fn what_copies_look_like() {
                 mode_str: "0751".into(),
                 ..base()
             },
-            Ok("n/ 751\nn/d/ 751\nn/d/f = 1 751"),
+            Ok("n/ 755\nn/d/ 755\nn/d/f = 1 751"),
         ),
         (
             "malformed mode",

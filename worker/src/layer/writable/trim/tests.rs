@@ -37,6 +37,15 @@ impl Trees {
 
     /// What is left of the upper tree.
     fn left(&self) -> Vec<String> {
+        // Times of directories are for other tests.
+        for path in ["d", "d/e"] {
+            if let (Ok(ours), Ok(below)) = (self.upper.lstat(path), self.lower.lstat(path))
+                && ours.is_dir()
+                && below.is_dir()
+            {
+                self.lower.set_times(path, None, Some(ours.mtime)).unwrap();
+            }
+        }
         trim(&self.upper, &self.lower).unwrap();
         let mut found = Vec::new();
         let mut pending = vec![PathBuf::new()];
@@ -218,7 +227,10 @@ fn depth_takes_neither_stack_nor_descriptors() {
     for _ in 0..3000 {
         for root in &mut roots {
             root.create_dir("d", 0o755).unwrap();
-            *root = root.sub_root("d").unwrap();
+            let below = root.sub_root("d").unwrap();
+            at::set_times_fd(&*root, None, Some(TIME)).unwrap();
+            at::set_times_fd(&below, None, Some(TIME)).unwrap();
+            *root = below;
         }
     }
     trim(&upper, &lower).unwrap();
@@ -257,12 +269,76 @@ fn files_written_again_are_not_in_the_layer() {
     mounted.root().rmdir("a/new").unwrap();
     assert!(layer.upper().lstat("a/b/c").is_ok(), "copied up");
     mounted.unmount().unwrap();
-    assert!(is_empty(&store, &layer.commit(&Describe::default()).unwrap()));
+    let list = layer.commit(&Describe::default()).unwrap();
+    assert!(is_empty(&store, &list));
+    let left = store.layer_root(list.top().unwrap()).unwrap();
+    assert!(
+        left.lstat("a/b").is_err() && left.lstat("a").is_ok(),
+        "its time is another"
+    );
 }
 
+/// Whether the topmost of two layers has nothing in it for an image.
 fn is_empty(store: &LayerStore, list: &LayerList) -> bool {
     assert_eq!(list.ids().len(), 2);
-    at::is_empty_dir(store.layer_root(list.top().unwrap()).unwrap()).unwrap()
+    let root = store.layer_root(list.top().unwrap()).unwrap();
+    let packed = crate::archive::pack(&root, &crate::archive::PackOptions::default(), Vec::new()).unwrap();
+    packed.iter().all(|byte| *byte == 0)
+}
+
+#[test]
+fn a_time_alone_is_kept_and_is_no_change() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(dir.path()).unwrap();
+    let layer = store.prepare(&store.scratch()).unwrap();
+    for path in ["a/b", "c", "d/e"] {
+        layer.upper().create_dir_all(path, 0o755).unwrap();
+    }
+    let base = layer.commit(&Describe::default()).unwrap();
+    let touch = |over: &LayerList, paths: &[&str]| {
+        let layer = store.prepare(over).unwrap();
+        let mounted = layer.mount().unwrap();
+        for path in paths {
+            mounted.root().set_times(path, None, Some(TIME)).unwrap();
+        }
+        mounted.unmount().unwrap();
+        layer.commit(&Describe::default()).unwrap()
+    };
+    let touched = touch(&base, &["a/b", "d/e"]);
+    assert!(is_empty(&store, &touched));
+    let names = |list: &LayerList, path: &str| {
+        let root = store.layer_root(list.top().unwrap()).unwrap();
+        let mut names: Vec<_> = root.read_dir(path).unwrap().into_iter().map(|e| e.name).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&touched, ""), ["a", "d"]);
+    let mounted = store.mount_readonly(&touched).unwrap();
+    assert_eq!(mounted.root().stat("a/b").unwrap().mtime, TIME);
+    assert_eq!(
+        mounted.root().stat("a").unwrap().mtime,
+        store.mount_readonly(&base).unwrap().root().stat("a").unwrap().mtime
+    );
+    assert!(mounted.root().xattrs("a").unwrap().is_empty(), "nobody sees the mark");
+    mounted.unmount().unwrap();
+
+    // What is put into such a directory later takes it along into the layer, without the mark.
+    let layer = store.prepare(&touched).unwrap();
+    let mounted = layer.mount().unwrap();
+    mounted.root().create_dir("a/b/new", 0o755).unwrap();
+    mounted.unmount().unwrap();
+    let above = layer.commit(&Describe::default()).unwrap();
+    let root = store.layer_root(above.top().unwrap()).unwrap();
+    let packed = crate::archive::pack(&root, &crate::archive::PackOptions::default(), Vec::new()).unwrap();
+    assert!(packed.windows(7).any(|bytes| bytes == b"a/b/new"));
+
+    // Laid over something else, it is not there.
+    let alone = store.without_times(&touched.above(1)).unwrap();
+    assert!(names(&alone, "").is_empty());
+    assert_eq!(store.without_times(&base).unwrap(), base);
 }
 
 #[test]
