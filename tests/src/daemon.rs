@@ -206,6 +206,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Gives it another configuration for its next start.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn use_configuration(&self, config: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(&self.config, beside_mirrors(config))?)
+    }
+
     /// Starts it again, in the same place with the same configuration.
     ///
     /// # Errors

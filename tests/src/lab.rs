@@ -18,6 +18,9 @@ use walkdir::WalkDir;
 
 use crate::clean::Leftovers;
 
+/// Where Debian has plugins that connect containers to networks.
+pub const CNI_PLUGINS: &str = "/usr/lib/cni";
+
 /// Something that not every machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -35,6 +38,8 @@ pub enum Need {
     Ssh,
     /// What makes OpenPGP keys and signatures.
     Gpg,
+    /// Plugins that connect containers to networks, and what they and the tests use to do so.
+    Cni,
 }
 
 impl Need {
@@ -45,6 +50,10 @@ impl Need {
             Self::Containers => &["runc", "skopeo", "umoci"],
             Self::Registry => &["docker-registry", "skopeo"],
             Self::Ssh => &["git", "ssh", "ssh-agent", "ssh-add", "ssh-keygen", "sshd"],
+            Self::Cni if !Path::new(CNI_PLUGINS).join("bridge").exists() => {
+                return Some(format!("no network plugins in {CNI_PLUGINS}"));
+            }
+            Self::Cni => &["ip", "iptables"],
             Self::Gpg => &["gpg", "gpg-agent", "gpgconf"],
             Self::Bases => return base_registry().err().map(|error| error.to_string()),
             Self::Sid => return sid_program("docker-buildx").err().map(|error| error.to_string()),

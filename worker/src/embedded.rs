@@ -52,8 +52,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::causes::with_causes;
 use crate::cdi::{Cdi, CdiConfig};
+use crate::cni::{self, Namespaces, NetworkConfig};
 use crate::content::{ContentStore, Durability};
-use crate::executor::{DnsConfig, ExecRunner, Network, OciRuntime};
+use crate::executor::{DnsConfig, ExecRunner, Networks, OciRuntime};
 use crate::filter::{Filters, worker_field};
 use crate::git::GitStore;
 use crate::layer::LayerStore;
@@ -67,6 +68,8 @@ pub(crate) use export::platforms;
 const LABEL_PREFIX: &str = "org.mobyproject.buildkit.worker.";
 /// Where sockets are that lead to clients' ssh agents, in the state directory.
 const SSH_DIR: &str = "ssh";
+/// Where the state of networks is, in the state directory.
+const NETWORKS_DIR: &str = "networks";
 /// How long a received directory may wait to be made durable.
 const SYNC_DELAY: Duration = Duration::from_secs(3);
 
@@ -81,6 +84,8 @@ pub struct EmbeddedConfig {
     pub platforms: Vec<Platform>,
     /// Name servers of processes.
     pub dns: DnsConfig,
+    /// Network of processes that do not ask for one.
+    pub network: NetworkConfig,
     /// Path or name of the OCI runtime; `None` looks for the known ones.
     pub runtime: Option<String>,
     /// Registries.
@@ -142,13 +147,17 @@ impl EmbeddedWorker {
     ///
     /// # Errors
     /// [`OpenError`] says what is wrong: the directory, or the OCI runtime.
-    pub async fn open(config: EmbeddedConfig, sessions: SessionManager) -> Result<Self, OpenError> {
+    pub async fn open(mut config: EmbeddedConfig, sessions: SessionManager) -> Result<Self, OpenError> {
+        config.network = config.network.resolve();
         let root = &config.root;
         crate::sys::root::create_private_dirs(root).map_err(OpenError::new("failed to make the state directory"))?;
         let runtime = OciRuntime::open(root.join("runtime"), config.runtime.as_deref().map(Path::new)).await;
         let runtime = runtime.map_err(OpenError::new("failed to find a usable OCI runtime"))?;
+        // The processes in them are gone now.
+        let networks = networks(&config).await?;
         let handle = tokio::runtime::Handle::current();
-        let opened = tokio::task::spawn_blocking(move || Self::open_stores(config, sessions, runtime, &handle));
+        let opened =
+            tokio::task::spawn_blocking(move || Self::open_stores(config, sessions, runtime, networks, &handle));
         opened.await.map_err(OpenError::new("failed to open the stores"))?
     }
 
@@ -156,6 +165,7 @@ impl EmbeddedWorker {
         config: EmbeddedConfig,
         sessions: SessionManager,
         runtime: OciRuntime,
+        networks: Networks,
         handle: &tokio::runtime::Handle,
     ) -> Result<Self, OpenError> {
         let root = &config.root;
@@ -173,7 +183,7 @@ impl EmbeddedWorker {
             Arc::new(runtime),
             root.join("runs"),
             config.dns.clone(),
-            Network::Host,
+            networks,
         );
         let http = http::HttpSources::open(&root.join("http"), layers.clone(), sessions.clone())
             .map_err(OpenError::new("failed to prepare for downloads"))?;
@@ -203,6 +213,23 @@ impl EmbeddedWorker {
     }
 }
 
+/// Clears up what an earlier daemon left of networks, under whichever configuration, and opens those of this one.
+async fn networks(config: &EmbeddedConfig) -> Result<Networks, OpenError> {
+    let dir = config.root.join(NETWORKS_DIR);
+    let cleared = cni::clear(&dir).await;
+    cleared.map_err(|error| OpenError::new("failed to clear up networks")(with_causes(&error)))?;
+    match &config.network {
+        NetworkConfig::None => Ok(Networks::None),
+        NetworkConfig::Cni(cni) => {
+            let namespaces = Namespaces::open(cni, &dir).await;
+            let failed = |error| OpenError::new("failed to set up the network of processes")(with_causes(&error));
+            let namespaces = namespaces.map_err(failed)?;
+            Ok(Networks::Namespaces(namespaces))
+        }
+        NetworkConfig::Host | NetworkConfig::Auto(_) => Ok(Networks::Host),
+    }
+}
+
 /// Makes trees durable a while after they were received, so that they outlive a crash of the machine. Never ends.
 async fn sync_trees(trees: TreeStore, received: Arc<Notify>) {
     loop {
@@ -223,7 +250,7 @@ fn info(id: String, config: &EmbeddedConfig) -> WorkerInfo {
         ("executor", "oci"),
         ("snapshotter", "overlayfs"),
         ("hostname", &host.nodename().to_string_lossy()),
-        ("network", "host"),
+        ("network", config.network.label()),
         ("oci.process-mode", "sandbox"),
         ("selinux.enabled", "false"),
     ]

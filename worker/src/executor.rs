@@ -35,6 +35,7 @@ pub use process::{
 pub use resolv::DnsConfig;
 pub use rlimit::{Rlimit, RlimitError, raise_file_limit};
 pub use rootfs::RootfsError;
+pub(crate) use run::Networks;
 pub use run::{Container, Ending, ExecError, ExecRequest, ExecRunner, Grants, OwnDir, RunFailure};
 pub use terminal::{Terminal, TerminalOutput, TerminalSize};
 #[cfg(any(test, feature = "fuzzing"))]

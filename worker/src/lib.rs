@@ -15,6 +15,7 @@
 //! | [`fileop`] | file operations on a root file system |
 //! | [`executor`] | running processes in containers |
 //! | [`cdi`] | devices of the host that processes may be given |
+//! | [`cni`] | networks of processes, made by plugins |
 //! | `git` | commits of git repositories |
 //! | [`remote_cache`] | the format of caches that are exported and imported |
 //! | [`service`] | what a daemon asks of a worker |
@@ -26,6 +27,7 @@ pub mod archive;
 mod causes;
 pub mod cdi;
 pub mod checksum;
+pub mod cni;
 pub mod compression;
 pub mod content;
 pub mod embedded;

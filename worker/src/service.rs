@@ -53,6 +53,9 @@ pub trait WorkerService: Worker {
     /// Waits until nothing is left of containers that were released.
     async fn containers_gone(&self);
 
+    /// Takes down what is kept ready for processes, none of which may run any more, nor be run afterwards.
+    async fn close(&self);
+
     /// The layers of each result as blobs, lowest first; `None` if not all of a result's are known as blobs. Nothing is
     /// made for this. It ends with the last result with which there are no more than `most` layers in all.
     async fn known_layers(&self, results: Vec<Ref>, most: usize) -> Result<Vec<Option<Vec<Descriptor>>>, WorkerError>;

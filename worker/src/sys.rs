@@ -7,6 +7,8 @@
 //! - [`metadata`]: what `statx` says.
 //! - [`overlay`]: many layer directories as one file system.
 //! - [`mounts`]: mounts that end with their guard, and those a killed daemon left.
+//! - [`netlink`]: what is asked of the kernel about network interfaces.
+//! - [`netns`]: network namespaces without a process in them.
 //! - [`inherited`]: descriptors that the program was started with.
 //! - [`process`]: signals and waiting without process id races.
 
@@ -18,6 +20,8 @@ pub mod inherited;
 pub mod memory;
 pub mod metadata;
 pub mod mounts;
+pub mod netlink;
+pub mod netns;
 pub mod overlay;
 pub mod process;
 pub mod root;

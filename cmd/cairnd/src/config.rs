@@ -7,6 +7,7 @@ mod address;
 mod file;
 mod flags;
 mod gc;
+mod network;
 mod units;
 mod unsupported;
 
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use cairn_solver::{Entitlement, Platform, device};
 use cairn_worker::cdi::CdiConfig;
+use cairn_worker::cni::NetworkConfig;
 use cairn_worker::executor::DnsConfig;
 
 pub use address::{Address, default_address};
@@ -65,6 +67,8 @@ pub struct Config {
     pub max_parallelism_per_build: Option<usize>,
     /// Name servers of steps.
     pub dns: DnsConfig,
+    /// Network of steps that do not ask for one.
+    pub network: NetworkConfig,
     /// Policies for removing unused results; empty for none.
     pub gc: Vec<GcPolicySection>,
     /// What is remembered of builds.
@@ -174,12 +178,7 @@ impl Config {
             let expected = "there is no other worker to use";
             return Err(ConfigError::value("worker.oci.enabled", false, expected));
         }
-        if let Some(mode) = oci.network_mode.as_deref()
-            && !matches!(mode, "host" | "auto" | "")
-        {
-            let expected = "only \"host\" and \"auto\" are supported";
-            return Err(ConfigError::value("worker.oci.networkMode", mode, expected));
-        }
+        let network = network::of(&oci)?;
         let defaults = Limits::default();
         Ok(Self {
             root: absolute_root(file.root.unwrap_or_else(default_root))?,
@@ -199,6 +198,7 @@ impl Config {
             },
             max_parallelism_per_build: Some(oci.max_parallelism_per_build).filter(|&most| most > 0),
             dns,
+            network,
             gc: if oci.gc == Some(false) {
                 Vec::new()
             } else if oci.gcpolicy.is_empty() {

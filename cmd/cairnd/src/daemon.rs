@@ -98,6 +98,7 @@ impl Daemon {
             labels: config.labels.clone(),
             platforms: config.platforms.clone(),
             dns: config.dns.clone(),
+            network: config.network.clone(),
             runtime: config.runtime.clone(),
             registries: crate::registries::hosts(&config.registries),
             cdi: config.cdi.clone(),
@@ -196,7 +197,10 @@ impl Daemon {
     pub(crate) async fn close(&self) {
         self.jobs.close_all();
         self.history.close().await;
-        let gone = async { tokio::join!(self.engine.finished(), self.worker.containers_gone()) };
+        let gone = async {
+            tokio::join!(self.engine.finished(), self.worker.containers_gone());
+            self.worker.close().await;
+        };
         if tokio::time::timeout(CLEAN_UP, gone).await.is_err() {
             tracing::warn!("steps are still being ended; the next daemon will do so");
         }

@@ -51,6 +51,10 @@ impl WorkerService for EmbeddedWorker {
         self.0.runner.containers_gone().await;
     }
 
+    async fn close(&self) {
+        self.0.runner.close().await;
+    }
+
     async fn known_layers(&self, results: Vec<Ref>, most: usize) -> Result<Vec<Option<Vec<Descriptor>>>, WorkerError> {
         let worker = self.clone();
         blocking(move || {

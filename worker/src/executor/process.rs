@@ -69,12 +69,14 @@ impl ContainerId {
 }
 
 /// Network access of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Network {
     /// The host's.
     Host,
     /// A loopback interface of its own.
     None,
+    /// That of a namespace that is there already, by the path of a file that stands for it.
+    Namespace(PathBuf),
 }
 
 /// A mount in a file system that only the container has.

@@ -5,8 +5,6 @@ use std::net::IpAddr;
 
 use cairn_solver::llb::HostIp;
 
-use super::process::Network;
-
 /// Longest `resolv.conf` of the host that is used.
 const RESOLV_MAX: usize = 64 * 1024;
 /// Servers when the host has none that a process can reach.
@@ -26,8 +24,17 @@ pub struct DnsConfig {
     pub search: Vec<String>,
 }
 
+/// Whose loopback interface a process sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loopback {
+    /// The host's.
+    Host,
+    /// Another one, where nobody serves names.
+    Own,
+}
+
 /// Contents of `/etc/resolv.conf`.
-pub(super) fn resolv_conf(dns: &DnsConfig, network: Network) -> String {
+pub(super) fn resolv_conf(dns: &DnsConfig, loopback: Loopback) -> String {
     let read = |path| {
         std::fs::read(path)
             .ok()
@@ -35,21 +42,22 @@ pub(super) fn resolv_conf(dns: &DnsConfig, network: Network) -> String {
     };
     let host = read(HOST_FILES[0]).unwrap_or_default();
     // A server on the host's loopback is out of reach in a network of its own: systemd names the real ones elsewhere.
-    let host = match network {
-        Network::None if servers(&host).all(|server| server.is_some_and(|ip| ip.is_loopback())) => {
+    let host = match loopback {
+        Loopback::Own if servers(&host).all(|server| server.is_some_and(|ip| ip.is_loopback())) => {
             read(HOST_FILES[1]).unwrap_or(host)
         }
-        Network::Host | Network::None => host,
+        Loopback::Host | Loopback::Own => host,
     };
-    generate(&host, dns, network)
+    generate(&host, dns, loopback)
 }
 
-fn generate(host: &str, dns: &DnsConfig, network: Network) -> String {
+fn generate(host: &str, dns: &DnsConfig, loopback: Loopback) -> String {
     let mut text = String::new();
     for line in host.lines() {
         let replaced = match line.split_ascii_whitespace().next() {
             Some("nameserver") => {
-                !dns.servers.is_empty() || (network != Network::Host && server(line).is_some_and(|ip| ip.is_loopback()))
+                !dns.servers.is_empty()
+                    || (loopback == Loopback::Own && server(line).is_some_and(|ip| ip.is_loopback()))
             }
             Some("options") => !dns.options.is_empty(),
             Some("search" | "domain") => !dns.search.is_empty(),
@@ -69,7 +77,7 @@ fn generate(host: &str, dns: &DnsConfig, network: Network) -> String {
     if !dns.options.is_empty() {
         text.push_str(&format!("options {}\n", dns.options.join(" ")));
     }
-    if network != Network::Host && servers(&text).next().is_none() {
+    if loopback == Loopback::Own && servers(&text).next().is_none() {
         text.push_str(PUBLIC_SERVERS);
     }
     text
@@ -105,12 +113,12 @@ mod tests {
     fn loopback_servers_go_unless_the_network_is_the_hosts() {
         let host = "# made by x\nnameserver 127.0.0.53\nnameserver 10.0.0.1\nnameserver ::1\nsearch corp\n";
         let none = DnsConfig::default();
-        assert_eq!(generate(host, &none, Network::Host), host);
+        assert_eq!(generate(host, &none, Loopback::Host), host);
         assert_eq!(
-            generate(host, &none, Network::None),
+            generate(host, &none, Loopback::Own),
             "# made by x\nnameserver 10.0.0.1\nsearch corp\n"
         );
-        let only_local = generate("nameserver 127.0.0.1\n", &none, Network::None);
+        let only_local = generate("nameserver 127.0.0.1\n", &none, Loopback::Own);
         assert_eq!(only_local, PUBLIC_SERVERS);
     }
 
@@ -121,7 +129,11 @@ mod tests {
             options: vec!["ndots:2".to_owned()],
             search: vec!["a".to_owned(), "b".to_owned()],
         };
-        let text = generate("nameserver 10.0.0.1\nsearch corp\noptions edns0\n", &dns, Network::Host);
+        let text = generate(
+            "nameserver 10.0.0.1\nsearch corp\noptions edns0\n",
+            &dns,
+            Loopback::Host,
+        );
         assert_eq!(text, "search a b\nnameserver 1.2.3.4\noptions ndots:2\n");
     }
 

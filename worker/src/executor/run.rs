@@ -7,6 +7,7 @@
 //! | `container` | processes that are started one by one in the same surroundings |
 //! | `plan`, `sources` | what is mounted, in which order; what the mounts show |
 //! | `private_dir` | files that nobody else may see |
+//! | `networks` | which network is joined |
 //! | `environment` | variables |
 //!
 //! The rules for mounts are those of BuildKit's `ExecOp` (`solver/llbsolver/mounts`, `executor`).
@@ -16,6 +17,7 @@
 mod container;
 mod environment;
 mod error;
+mod networks;
 mod plan;
 mod prepare;
 mod private_dir;
@@ -28,16 +30,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_solver::llb::{MountKind, NetMode};
+use cairn_solver::llb::MountKind;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::container::{Container, Ending};
 pub use self::error::{ExecError, RunFailure};
+pub(crate) use self::networks::Networks;
 pub use self::plan::OwnDir;
 use self::prepare::{Setting, prepare};
 pub use self::request::{ExecRequest, Grants};
-use super::process::{ContainerId, Executor, Network, OutputSink, ProcessIo, ProcessOutput};
+use super::process::{ContainerId, Executor, OutputSink, ProcessIo, ProcessOutput};
 use super::resolv::DnsConfig;
 use crate::layer::{CacheDir, CacheRequest, LayerList, LayerStore};
 use crate::sys::mounts::{self, MountGuard};
@@ -51,8 +54,7 @@ pub struct ExecRunner {
     /// A directory per run, for what is private to it.
     dir: PathBuf,
     dns: DnsConfig,
-    /// What [`NetMode::Sandbox`] means here.
-    sandbox_network: Network,
+    networks: Networks,
     /// Containers that were not released entirely.
     containers: TaskTracker,
     _private: Option<MountGuard>,
@@ -61,12 +63,12 @@ pub struct ExecRunner {
 impl ExecRunner {
     /// Runs with `executor` on layers of `layers`. `dir` is for private files of running processes; what an earlier
     /// daemon left in it is removed.
-    pub fn new(
+    pub(crate) fn new(
         layers: LayerStore,
         executor: Arc<dyn Executor>,
         dir: impl AsRef<Path>,
         dns: DnsConfig,
-        sandbox_network: Network,
+        networks: Networks,
     ) -> Result<Self, ExecError> {
         let failed = |source| ExecError::Private {
             doing: "prepare the directory for runs",
@@ -85,7 +87,7 @@ impl ExecRunner {
             executor,
             dir,
             dns,
-            sandbox_network,
+            networks,
             containers: TaskTracker::new(),
             _private: private,
         })
@@ -107,9 +109,26 @@ impl ExecRunner {
         let setting = self.setting(&request);
         let asked = request.clone();
         let of_process = |error: ExecError| error.of_process(request.command());
-        let prepared = blocking(move || prepare(&setting, &asked, caches))
-            .await
-            .map_err(of_process)?;
+        let preparing = blocking(move || prepare(&setting, &asked, caches));
+        let (prepared, joined) = tokio::join!(preparing, self.networks.join(&request.op, cancel));
+        let (mut prepared, joined) = match (prepared, joined) {
+            (Ok(prepared), Ok(joined)) => (prepared, joined),
+            (Err(error), joined) => {
+                if let Ok(joined) = joined {
+                    joined.unused();
+                }
+                return Err(of_process(error).into());
+            }
+            (Ok(prepared), Err(error)) => {
+                let undone = blocking(move || {
+                    drop(prepared);
+                    Ok(())
+                });
+                undone.await?;
+                return Err(of_process(error).into());
+            }
+        };
+        prepared.process.network = joined.network();
         let io = ProcessIo {
             stdin: None,
             output: ProcessOutput::Sink(sink),
@@ -120,8 +139,14 @@ impl ExecRunner {
             .executor
             .run(&ContainerId::random(), &prepared.process, io, cancel)
             .await;
+        joined.leave(&prepared.process, outcome.is_ok());
         let outcome = outcome.map_err(|error| of_process(error.into()));
         blocking(move || Ok(prepared.finish(&request, outcome))).await?
+    }
+
+    /// Takes down all networks. Nothing may be running any more, nor be run afterwards.
+    pub(crate) async fn close(&self) {
+        self.networks.close().await;
     }
 
     /// Whether it can be measured what processes use of the machine.
@@ -134,11 +159,7 @@ impl ExecRunner {
             layers: self.layers.clone(),
             dir: self.dir.join(crate::layer::random_name()),
             dns: self.dns.clone(),
-            network: match request.op.network {
-                NetMode::Sandbox => self.sandbox_network,
-                NetMode::Host => Network::Host,
-                NetMode::None => Network::None,
-            },
+            loopback: self.networks.loopback(request.op.network),
         }
     }
 

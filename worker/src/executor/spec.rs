@@ -142,7 +142,7 @@ fn build(process: &ProcessSpec, cgroup: Option<&Path>) -> Result<Spec, OciSpecEr
         .path(&process.rootfs)
         .readonly(process.rootfs_readonly)
         .build()?;
-    let mut linux = LinuxBuilder::default().namespaces(namespaces(process.network)?);
+    let mut linux = LinuxBuilder::default().namespaces(namespaces(&process.network)?);
     let mut rules = device_rules(process.security)?;
     rules.extend(edits::device_rules(&process.devices)?);
     let mut resources = LinuxResourcesBuilder::default().devices(rules);
@@ -247,21 +247,25 @@ fn permitted(status: &str) -> Option<u64> {
 }
 
 /// A control group namespace always: the host's groups must not be there to be written.
-fn namespaces(network: Network) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    let mut kinds = vec![
+fn namespaces(network: &Network) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    let new = |kind| LinuxNamespaceBuilder::default().typ(kind);
+    let kinds = [
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Pid,
         LinuxNamespaceType::Ipc,
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Cgroup,
     ];
-    match network {
-        Network::Host => {}
-        Network::None => kinds.push(LinuxNamespaceType::Network),
-    }
+    let network = match network {
+        Network::Host => None,
+        Network::None => Some(new(LinuxNamespaceType::Network)),
+        Network::Namespace(path) => Some(new(LinuxNamespaceType::Network).path(path)),
+    };
     kinds
+        .map(new)
         .into_iter()
-        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+        .chain(network)
+        .map(|namespace| namespace.build())
         .collect()
 }
 

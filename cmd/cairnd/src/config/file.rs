@@ -211,9 +211,24 @@ pub struct OciSection {
     pub max_parallelism_per_build: usize,
     /// Platforms that clients are told of; what this machine can run if empty.
     pub platforms: Vec<String>,
-    /// Network of steps; only `host` so far.
+    /// Network of steps: `auto`, `bridge`, `cni`, `host` or `none`.
     #[serde(rename = "networkMode")]
-    pub network_mode: Option<String>,
+    pub network_mode: String,
+    /// What describes the network of mode `cni`.
+    #[serde(rename = "cniConfigPath")]
+    pub cni_config_path: PathBuf,
+    /// Where plugins are that make networks.
+    #[serde(rename = "cniBinaryPath")]
+    pub cni_binary_path: PathBuf,
+    /// Namespaces that are prepared.
+    #[serde(rename = "cniPoolSize")]
+    pub cni_pool_size: usize,
+    /// Name of the bridge of mode `bridge`.
+    #[serde(rename = "bridgeName")]
+    pub bridge_name: String,
+    /// Addresses of steps at that bridge.
+    #[serde(rename = "bridgeSubnet")]
+    pub bridge_subnet: String,
     /// Whether unused results are removed by policy.
     pub gc: Option<bool>,
     /// Disk space never given up.

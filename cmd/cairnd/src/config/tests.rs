@@ -237,7 +237,6 @@ fn what_is_not_supported_is_refused_and_named() {
         ("[worker.oci]\nrootless = true", "worker.oci.rootless"),
         ("[worker.oci]\nsnapshotter = \"btrfs\"", "overlayfs"),
         ("[worker.oci]\nnoProcessSandbox = true", "noProcessSandbox"),
-        ("[worker.oci]\ncniConfigPath = \"/x\"", "CNI networks are not supported"),
         ("[worker.oci]\napparmor-profile = \"x\"", "AppArmor"),
         ("[worker.oci.stargzSnapshotter]\nnoprefetch = true", "stargzSnapshotter"),
         (
@@ -284,7 +283,8 @@ fn nonsense_is_refused_with_its_place() {
             "built in",
         ),
         ("[worker.oci]\nenabled = false", "worker.oci.enabled"),
-        ("[worker.oci]\nnetworkMode = \"cni\"", "networkMode"),
+        ("[worker.oci]\nnetworkMode = \"slirp\"", "networkMode"),
+        ("[worker.oci]\ncniPoolSize = -1", "line 2"),
         ("[worker.oci]\nreservedSpace = \"much\"", "disk space"),
         ("[worker.oci]\nplatforms = [\"a/b/c/d\"]", "os/arch"),
         ("[registry.\"a\"]\n[[registry.\"a\".keypair]]\nkey = \"/k\"", "cert"),

@@ -53,31 +53,6 @@ const KEYS: &[(&str, Harmless, &str)] = &[
         "AppArmor profiles are not supported",
     ),
     (
-        "worker.oci.cniConfigPath",
-        Harmless::Empty,
-        "CNI networks are not supported",
-    ),
-    (
-        "worker.oci.cniBinaryPath",
-        Harmless::Empty,
-        "CNI networks are not supported",
-    ),
-    (
-        "worker.oci.cniPoolSize",
-        Harmless::Empty,
-        "CNI networks are not supported",
-    ),
-    (
-        "worker.oci.bridgeName",
-        Harmless::Empty,
-        "bridge networks are not supported",
-    ),
-    (
-        "worker.oci.bridgeSubnet",
-        Harmless::Empty,
-        "bridge networks are not supported",
-    ),
-    (
         "worker.oci.proxySnapshotterPath",
         Harmless::Empty,
         "other snapshotters are not supported",

@@ -13,11 +13,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::error::ExecError;
+use super::networks::{Joined, can_change_network};
 use super::plan::OwnDir;
 use super::prepare::Stage;
 use super::request::ExecRequest;
 use super::{ExecRunner, blocking};
-use crate::executor::process::{ContainerId, Executor, ExecutorError, ExitStatus, ProcessIo};
+use crate::executor::process::{ContainerId, Executor, ExecutorError, ExitStatus, Network, ProcessIo};
 use crate::sys::Root;
 
 /// Most processes at the same time in one container.
@@ -32,6 +33,7 @@ pub struct Container {
 struct Shared {
     id: ContainerId,
     executor: Arc<dyn Executor>,
+    network: Network,
     state: Mutex<State>,
     /// Processes that are running, or being ended.
     processes: TaskTracker,
@@ -44,6 +46,10 @@ struct Shared {
 }
 
 struct State {
+    /// The network of all processes; `None` once it was left.
+    joined: Option<Joined>,
+    /// Whether the network may be used by others afterwards.
+    is_network_clean: bool,
     /// `None` once it was released.
     stage: Option<Arc<Stage>>,
     first: First,
@@ -73,13 +79,35 @@ impl ExecRunner {
     ) -> Result<Container, ExecError> {
         let caches = self.cache_dirs(&request, cancel).await?;
         let setting = self.setting(&request);
-        let stage = blocking(move || Stage::new(&setting, &request, &own, caches)).await?;
+        let op = request.op.clone();
+        let staging = blocking(move || Stage::new(&setting, &request, &own, caches));
+        let (stage, joined) = tokio::join!(staging, self.networks.join(&op, cancel));
+        let (stage, joined) = match (stage, joined) {
+            (Ok(stage), Ok(joined)) => (stage, joined),
+            (Err(error), joined) => {
+                if let Ok(joined) = joined {
+                    joined.unused();
+                }
+                return Err(error);
+            }
+            (Ok(stage), Err(error)) => {
+                let undone = blocking(move || {
+                    drop(stage);
+                    Ok(())
+                });
+                undone.await?;
+                return Err(error);
+            }
+        };
         let release = cancel.child_token();
         let shared = Arc::new(Shared {
             id: ContainerId::random(),
             executor: self.executor.clone(),
+            network: joined.network(),
             state: Mutex::new(State {
                 stage: Some(Arc::new(stage)),
+                joined: Some(joined),
+                is_network_clean: true,
                 first: First::Awaited,
             }),
             processes: TaskTracker::new(),
@@ -186,13 +214,20 @@ impl Shared {
             // Kept until it has run.
             Ok((process, stage))
         });
-        let (process, _stage) = described.await.map_err(of_process)?;
+        let (mut process, _stage) = described.await.map_err(of_process)?;
+        process.network = self.network.clone();
+        if can_change_network(&process) {
+            self.state.lock().is_network_clean = false;
+        }
         let run = if is_first {
             self.executor.run(&self.id, &process, io, &self.release).await
         } else {
             let exec = self.executor.exec(&self.id, &self.ended, &process, io, &self.release);
             exec.await
         };
+        if run.is_err() {
+            self.state.lock().is_network_clean = false;
+        }
         match run {
             // As with steps, it has told why on the standard error of the process, and ended with a code.
             Err(ExecutorError::Start { code, message, runtime }) if is_first => {
@@ -212,6 +247,15 @@ impl Shared {
         let stage = self.state.lock().stage.take();
         self.processes.close();
         self.processes.wait().await;
+        let (joined, is_clean) = {
+            let mut state = self.state.lock();
+            (state.joined.take(), state.is_network_clean)
+        };
+        if let Some(joined) = joined
+            && is_clean
+        {
+            joined.unused();
+        }
         // Unless somebody looks at files in it right now, who then is the last to leave.
         if let Some(stage) = stage.and_then(Arc::into_inner)
             && let Err(error) = blocking(move || stage.undo().map(drop)).await

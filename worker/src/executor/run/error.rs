@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use cairn_solver::WorkerError;
 
 use crate::causes::with_causes;
+use crate::cni::CniError;
 use crate::executor::process::ExecutorError;
 use crate::executor::rlimit::RlimitError;
 use crate::executor::rootfs::RootfsError;
@@ -100,6 +101,9 @@ pub enum ExecError {
     /// A layer could not be used or finished.
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// There is no network for the process.
+    #[error(transparent)]
+    Network(#[from] CniError),
     /// The process could not be run.
     #[error(transparent)]
     Executor(ExecutorError),
@@ -164,6 +168,7 @@ impl ExecError {
             | Self::Rootfs(_)
             | Self::Rlimit(_)
             | Self::Selector { .. }
+            | Self::Network(_)
             | Self::Executor(_) => Self::Process {
                 command,
                 source: Box::new(self),

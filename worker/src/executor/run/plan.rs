@@ -70,7 +70,7 @@ pub(super) fn plan<'a>(
         own(
             "/etc/resolv.conf",
             "resolv.conf",
-            resolv_conf(&setting.dns, setting.network),
+            resolv_conf(&setting.dns, setting.loopback),
         ),
     ];
     planned.extend(dirs.iter().enumerate().map(|(number, dir)| Planned {

@@ -13,7 +13,7 @@ use super::private_dir::PrivateDir;
 use super::request::ExecRequest;
 use super::sources::{Output, Sources};
 use crate::executor::process::{ExitStatus, LateMount, Network, ProcessSpec};
-use crate::executor::resolv::DnsConfig;
+use crate::executor::resolv::{DnsConfig, Loopback};
 use crate::executor::rlimit::limits;
 use crate::executor::rootfs::{Place, Rootfs};
 use crate::executor::user::{User, lookup};
@@ -29,7 +29,7 @@ pub(super) struct Setting {
     pub(super) layers: LayerStore,
     pub(super) dir: PathBuf,
     pub(super) dns: DnsConfig,
-    pub(super) network: Network,
+    pub(super) loopback: Loopback,
 }
 
 /// Everything is mounted that a process sees. Dropping this undoes it, without results.
@@ -48,7 +48,6 @@ pub(super) struct Stage {
     places: BTreeMap<usize, PathBuf>,
     is_readonly: bool,
     hostname: String,
-    network: Network,
     /// Whom the op names, as the root file system alone has it.
     user: User,
 }
@@ -198,12 +197,11 @@ impl Stage {
             late_mounts,
             places,
             hostname: hostname.to_owned(),
-            network: setting.network,
             user,
         })
     }
 
-    /// A process that sees this. Makes its working directory.
+    /// A process that sees this, but for its network. Makes its working directory.
     pub(super) fn process(&self, request: &ExecRequest, user: User) -> Result<ProcessSpec, ExecError> {
         let cwd = make_cwd(self.rootfs.root(), &request.op.cwd, |made| {
             // What is missing in a mount is root's.
@@ -221,7 +219,7 @@ impl Stage {
             user,
             hostname: self.hostname.clone(),
             rlimits: limits(&request.op.ulimits)?,
-            network: self.network,
+            network: Network::None,
             security: request.op.security,
             cgroup_parent: request.op.cgroup_parent.clone(),
             resources: request.resources.clone(),

@@ -3,8 +3,8 @@ use std::os::unix::fs::symlink;
 use bytes::Bytes;
 use cairn_solver::WorkerError;
 use cairn_solver::llb::{
-    CacheSharing, ContentCache, ExecOp, FileGrant, HostIp, LinuxResources, Mount, ProxyEnv, SecretEnv, SecurityMode,
-    Ulimit,
+    CacheSharing, ContentCache, ExecOp, FileGrant, HostIp, LinuxResources, Mount, NetMode, ProxyEnv, SecretEnv,
+    SecurityMode, Ulimit,
 };
 use parking_lot::Mutex;
 
@@ -13,6 +13,7 @@ mod containers;
 mod devices;
 mod endings;
 mod mounts;
+mod networks;
 
 use super::super::oci_runtime::OciRuntime;
 use super::super::process::OutputStream;
@@ -109,7 +110,7 @@ async fn fixture() -> Option<Fixture> {
         Arc::new(runtime),
         dir.path().join("run"),
         DnsConfig::default(),
-        Network::Host,
+        Networks::Host,
     )
     .unwrap();
     Some(Fixture {

@@ -223,3 +223,22 @@ fn devices_are_allowed_one_by_one() {
     );
     assert!(spec.hooks().is_none());
 }
+
+#[test]
+fn a_network_that_is_there_is_joined_by_its_path() {
+    let path_of = |network| {
+        let process = ProcessSpec {
+            network,
+            ..process(SecurityMode::Sandbox)
+        };
+        let spec = runtime_spec(&process, None).unwrap();
+        let namespaces = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+        let network = namespaces
+            .into_iter()
+            .find(|one| one.typ() == LinuxNamespaceType::Network);
+        network.map(|network| network.path().clone())
+    };
+    assert_eq!(path_of(Network::Host), None);
+    assert_eq!(path_of(Network::None), Some(None));
+    assert_eq!(path_of(Network::Namespace("/n".into())), Some(Some("/n".into())));
+}

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use cairn_worker::cni::{NetworkConfig, NetworkSource};
+
 use super::*;
 use crate::config::{Address, DiskSpace};
 
@@ -70,11 +72,27 @@ fn options_win_over_the_file() {
     assert_eq!(config.platforms.len(), 2);
     assert_eq!(config.runtime.as_deref(), Some("crun"));
     assert_eq!(config.max_parallelism, 7);
+    assert_eq!(config.network, NetworkConfig::Host);
     assert_eq!(
         config.history.max_age,
         Duration::from_secs(3600),
         "what no option says is left alone"
     );
+}
+
+#[test]
+fn networks_are_chosen() {
+    let config = configured(&[
+        "--oci-worker-net=cni",
+        "--oci-cni-config-path=/c.json",
+        "--oci-cni-binary-dir=/b",
+        "--oci-cni-pool-size=3",
+    ]);
+    let NetworkConfig::Cni(cni) = config.unwrap().network else {
+        panic!("another mode");
+    };
+    assert_eq!(cni.source, NetworkSource::File("/c.json".into()));
+    assert_eq!((cni.plugin_dir.as_path(), cni.pool_size), (Path::new("/b"), 3));
 }
 
 #[test]
@@ -118,10 +136,11 @@ fn what_is_not_supported_is_refused_and_named() {
         ("--debugaddr=0.0.0.0:1", "grpc.debugAddress"),
         ("--rootless", "worker.oci.rootless"),
         ("--oci-worker=false", "there is no other worker"),
-        ("--oci-worker-net=cni", "networkMode"),
+        ("--oci-worker-net=slirp", "networkMode"),
         ("--oci-worker-snapshotter=native", "overlayfs"),
         ("--oci-worker-no-process-sandbox", "noProcessSandbox"),
-        ("--oci-cni-pool-size=3", "CNI"),
+        ("--oci-cni-pool-size=-3", "cniPoolSize"),
+        ("--oci-cni-config-path=x", "cniConfigPath"),
         ("--containerd-worker=true", "containerd worker"),
         ("--cdi-spec-dir=x", "absolute path"),
         ("--otel-socket-path=x", "otel.socketPath"),

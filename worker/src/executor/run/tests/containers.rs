@@ -14,7 +14,7 @@ use crate::executor::{Container, Ending, ProcessControl, ProcessIo, ProcessOutpu
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Fixture {
-    async fn container(&self, cancel: &CancellationToken) -> Container {
+    pub(super) async fn container(&self, cancel: &CancellationToken) -> Container {
         let mut request = self.request(script("none"));
         for mount in &mut request.op.mounts {
             mount.output = None;
@@ -43,7 +43,7 @@ impl Fixture {
     }
 
     /// Starts a process whose output comes out of the pipe.
-    fn start(&self, container: &Container, command: &str) -> (Ending, std::io::PipeReader) {
+    pub(super) fn start(&self, container: &Container, command: &str) -> (Ending, std::io::PipeReader) {
         let (stdout, writer) = std::io::pipe().unwrap();
         let io = ProcessIo {
             stdin: None,
