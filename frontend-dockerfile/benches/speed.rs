@@ -135,10 +135,10 @@ fn walk(set: &PatternSet, paths: &[String]) -> usize {
         open.truncate(same);
         for name in &names[same..] {
             let above = open.last().map_or_else(|| set.root(), |(_, state)| state.clone());
-            open.push((name, set.enter(&above, name)));
+            open.push((name, set.enter(&above, name).expect("the patterns are good")));
         }
         let (_, parent) = open.last().expect("every path has a directory");
-        matched += usize::from(set.enter(parent, name).is_match());
+        matched += usize::from(set.enter(parent, name).expect("the patterns are good").is_match());
     }
     matched
 }

@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     images: HashMap<String, usize>,
     /// Whether step names carry the stage's label.
     pub(crate) shows_labels: bool,
+    /// The first name of an image that is none; told when the stages are known to fit together.
+    invalid: Option<DockerfileError>,
     budget: Budget,
 }
 
@@ -176,6 +178,7 @@ impl Plan {
             named: HashMap::new(),
             images: HashMap::new(),
             shows_labels: false,
+            invalid: None,
             budget: Budget::default(),
         };
         if let Some(defaults) = GlobalArgs::defaults(file, options, platform, host) {
@@ -325,9 +328,12 @@ impl Plan {
     /// Works out what is needed, after references were added.
     ///
     /// # Errors
-    /// If stages need each other.
+    /// If stages need each other, or the name of an image is none.
     pub(crate) fn settle(&mut self) -> Result<(), DockerfileError> {
         self.check_cycles()?;
+        if let Some(invalid) = self.invalid.take() {
+            return Err(invalid);
+        }
         self.stages.iter_mut().for_each(|stage| stage.reachable = false);
         self.mark_reachable();
         Ok(())

@@ -54,6 +54,12 @@ pub enum ChecksumCause {
     /// An exclude pattern is malformed.
     #[error("invalid excludepatterns: {0}")]
     Exclude(PatternError),
+    /// An include pattern means nothing.
+    #[error("failed to match includepatterns: {0}")]
+    MatchInclude(PatternError),
+    /// An exclude pattern means nothing.
+    #[error("failed to match excludepatterns: {0}")]
+    MatchExclude(PatternError),
     /// A file could not be read.
     #[error("failed to read {path:?}: {}", read_problem(source))]
     Read {

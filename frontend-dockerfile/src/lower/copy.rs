@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cairn_patterns::PatternError;
 use cairn_solver::llb::{
     ActionInput, Chown, CopyAction, FileAction, FileActionKind, FileOp, Op, OpMetadata, ProgressGroup,
 };
@@ -70,7 +71,8 @@ impl Lowering<'_> {
             }
             let source = &*path::slashed(source, is_windows).map_err(fail)?;
             if from.is_none() {
-                self.check_ignored(source, is_add, lines);
+                self.check_ignored(source, is_add, lines)
+                    .map_err(|error| fail(error.to_string()))?;
             }
             let from = from.unwrap_or_else(|| self.context().map_or(Source::Scratch, Source::Node));
             let action = path_action(&template, source, copy, is_add);
@@ -141,7 +143,7 @@ impl Lowering<'_> {
         self.expand_as(Expander::heredoc_body(), state, &body, lines)
     }
 
-    fn check_ignored(&mut self, source: &str, is_add: bool, lines: Lines) {
+    fn check_ignored(&mut self, source: &str, is_add: bool, lines: Lines) -> Result<(), PatternError> {
         let path = path::source(source);
         let shown = path.trim_start_matches('/');
         let is_ignored = match (&self.ignored, shown) {
@@ -152,7 +154,7 @@ impl Lowering<'_> {
                 .ignore
                 .iter()
                 .any(|rule| matches!(rule.as_str(), "*" | "**" | "**/*")),
-            (Some(ignored), _) => ignored.matches(shown),
+            (Some(ignored), _) => ignored.matches(shown)?,
         };
         if is_ignored {
             let word = if is_add { "Add" } else { "Copy" };
@@ -163,6 +165,7 @@ impl Lowering<'_> {
             );
             self.find(&COPY_IGNORED_FILE, lines, message);
         }
+        Ok(())
     }
 
     /// What `--from` refers to; `None` without it.

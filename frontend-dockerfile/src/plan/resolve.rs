@@ -42,7 +42,7 @@ impl Plan {
         let replaced = own.is_some();
         let base = match own {
             Some(context) => context.base,
-            None => self.base(options, &name, &asked).map_err(fail)?,
+            None => self.base(options, &name, &asked, lines)?,
         };
         let platform = match &base {
             Base::Stage(base) => self.stages[*base].platform.clone(),
@@ -93,7 +93,13 @@ impl Plan {
             .map_err(|cause| fail(format!("failed to parse platform {written}: {cause}")))
     }
 
-    fn base(&self, options: &Options, name: &str, platform: &Platform) -> Result<Base, String> {
+    fn base(
+        &mut self,
+        options: &Options,
+        name: &str,
+        platform: &Platform,
+        lines: Lines,
+    ) -> Result<Base, DockerfileError> {
         // Only earlier stages are in the plan at this point.
         if let Some(&earlier) = self.named.get(name).and_then(|stages| stages.last()) {
             return Ok(Base::Stage(earlier));
@@ -101,17 +107,28 @@ impl Plan {
         if name == "scratch" {
             return Ok(Base::Scratch);
         }
-        let reference =
-            Reference::parse(name).map_err(|cause| format!("failed to parse stage name {}: {cause}", quote(name)))?;
-        if let Some(context) = NamedContext::find(options, name, platform)? {
+        let context = NamedContext::find(options, name, platform);
+        if let Some(context) = context.map_err(|message| DockerfileError::at(lines, message))? {
             return Ok(context.base);
         }
-        Ok(Base::Image {
-            reference,
-            context: None,
-            layout: None,
-            resolved: None,
-        })
+        Ok(self.image(name, lines))
+    }
+
+    /// An image of a registry. If `name` cannot be one, that is remembered.
+    fn image(&mut self, name: &str, lines: Lines) -> Base {
+        match Reference::parse(name) {
+            Ok(reference) => Base::Image {
+                reference,
+                context: None,
+                layout: None,
+                resolved: None,
+            },
+            Err(cause) => {
+                let message = format!("failed to parse stage name {}: {cause}", quote(name));
+                self.invalid.get_or_insert_with(|| DockerfileError::at(lines, message));
+                Base::Scratch
+            }
+        }
     }
 
     /// What `COPY --from=name` in stage `index` refers to.
@@ -161,17 +178,7 @@ impl Plan {
         let base = match context {
             Some(context) => context.base,
             None if name == "scratch" => Base::Scratch,
-            None => {
-                let reference = Reference::parse(name).map_err(|cause| {
-                    DockerfileError::at(lines, format!("failed to parse stage name {}: {cause}", quote(name)))
-                })?;
-                Base::Image {
-                    reference,
-                    context: None,
-                    layout: None,
-                    resolved: None,
-                }
-            }
+            None => self.image(name, lines),
         };
         self.stages.push(PlannedStage {
             name: None,

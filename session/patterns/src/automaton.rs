@@ -13,6 +13,9 @@ use crate::program::{Inst, Program};
 /// A set of positions, sorted.
 pub(crate) type Positions = Arc<[u32]>;
 
+/// Numbers of patterns, counted from 1 and sorted.
+pub(crate) type Numbers = Arc<[u32]>;
+
 /// What a state says about the path that led to it. Patterns are numbered from 1; 0 is none.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Facts {
@@ -33,8 +36,11 @@ const MAX_STATES: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Automaton {
     columns: Columns,
+    is_ordered: bool,
     ids: HashMap<Positions, u32>,
     states: Vec<(Positions, Facts)>,
+    /// Per state, all patterns that match, if their order matters.
+    accepted: Vec<Numbers>,
     table: Vec<u32>,
     kept_positions: usize,
     /// Counts how often the table was thrown away; numbers of older generations mean nothing.
@@ -48,8 +54,10 @@ impl Automaton {
     pub(crate) fn new(program: &Program) -> Self {
         Self {
             columns: Columns::new(program),
+            is_ordered: program.is_ordered(),
             ids: HashMap::new(),
             states: Vec::new(),
+            accepted: Vec::new(),
             table: Vec::new(),
             kept_positions: 0,
             generation: 0,
@@ -78,6 +86,11 @@ impl Automaton {
         self.states[state as usize].1
     }
 
+    /// All patterns that match the path read so far; none if their order does not matter.
+    pub(crate) fn accepted(&self, state: u32) -> &Numbers {
+        &self.accepted[state as usize]
+    }
+
     pub(crate) fn positions(&self, state: u32) -> &Positions {
         &self.states[state as usize].0
     }
@@ -90,6 +103,7 @@ impl Automaton {
         if self.states.len() >= MAX_STATES || self.kept_positions > MAX_POSITIONS {
             self.ids.clear();
             self.states.clear();
+            self.accepted.clear();
             self.table.clear();
             self.kept_positions = 0;
             self.generation = self.generation.wrapping_add(1);
@@ -98,8 +112,24 @@ impl Automaton {
         self.kept_positions += positions.len();
         self.ids.insert(Arc::clone(positions), id);
         self.states.push((Arc::clone(positions), facts(program, positions)));
+        let accepted = self.all_accepted(program, positions);
+        self.kept_positions += accepted.len();
+        self.accepted.push(accepted);
         self.table.resize(self.states.len() * self.columns.width, UNKNOWN);
         id
+    }
+
+    fn all_accepted(&self, program: &Program, positions: &[u32]) -> Numbers {
+        if !self.is_ordered {
+            return Numbers::default();
+        }
+        let accepts = positions
+            .iter()
+            .filter(|at| matches!(program.insts[**at as usize], Inst::Accept));
+        let mut numbers: Vec<u32> = accepts.map(|at| program.owner[*at as usize] + 1).collect();
+        // Positions are sorted; of one pattern several alternatives may match.
+        numbers.dedup();
+        numbers.into()
     }
 
     /// The state after `state` reads `c`.
@@ -170,7 +200,7 @@ impl Columns {
             match (inst, &mut wide) {
                 (Inst::Literal(c), _) if c.is_ascii() => distinct[*c as usize] = true,
                 (Inst::Literal(c), Wide::Mentioned(mentioned)) => drop(mentioned.insert(*c)),
-                (Inst::Class(class), _) => {
+                (Inst::Class(class) | Inst::Maybe(class) | Inst::Run(class), _) if !class.is_name() => {
                     distinct = [true; 128];
                     if !class.is_ascii() {
                         wide = Wide::Ranges;
@@ -238,7 +268,7 @@ impl Scratch {
                     }
                     next = Some(at + 2);
                 }
-                Inst::Star | Inst::Anything => {
+                Inst::Maybe(_) | Inst::Run(_) | Inst::Anything => {
                     self.members.push(at);
                     next = Some(at + 1);
                 }
@@ -251,9 +281,8 @@ impl Scratch {
     fn advance(&mut self, program: &Program, at: u32, c: char) {
         let (stays, moves) = match &program.insts[at as usize] {
             Inst::Literal(want) => (false, *want == c),
-            Inst::AnyChar => (false, c != '/'),
-            Inst::Class(class) => (false, class.contains(c)),
-            Inst::Star => (c != '/', false),
+            Inst::Class(class) | Inst::Maybe(class) => (false, class.contains(c)),
+            Inst::Run(class) => (class.contains(c), false),
             Inst::Anything => (true, false),
             Inst::Dirs => (true, c == '/'),
             Inst::MaybeDirs | Inst::Accept => (false, false),

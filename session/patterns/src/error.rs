@@ -9,6 +9,12 @@ pub enum PatternError {
         /// The pattern as written.
         pattern: String,
     },
+    /// The pattern means nothing, as it turned out when a path was to be matched with it.
+    #[error("syntax error in pattern: {pattern:?}")]
+    Meaningless {
+        /// The pattern as written.
+        pattern: String,
+    },
     /// A `!` with nothing behind it.
     #[error("illegal exclusion pattern: {pattern:?}")]
     EmptyExclusion {

@@ -127,6 +127,24 @@ fn parse(pattern: &str) -> Result<Vec<Token>, BadPattern> {
     Ok(tokens)
 }
 
+/// Refuses a pattern that is malformed up to the second `*`: other builders look no further before they match with it.
+pub(crate) fn check_beginning(pattern: &str) -> Result<(), BadPattern> {
+    let mut chars = pattern.trim_start_matches('*').chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' => break,
+            '[' => {
+                Class::parse(&mut chars)?;
+            }
+            '\\' => {
+                chars.next().ok_or(BadPattern)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

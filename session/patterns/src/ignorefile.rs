@@ -78,7 +78,7 @@ mod tests {
         for (file, want) in [
             (&b"a\n!\n"[..], "line 2: illegal exclusion pattern: \"!\""),
             (b"a\n\n[\n", "line 3: [[]: syntax error in pattern"),
-            (b"d\\e", "line 1: [d\\e]: syntax error in pattern"),
+            (b"d\\", "line 1: [d\\]: syntax error in pattern"),
         ] {
             assert_eq!(parse(file).unwrap_err().to_string(), want);
         }

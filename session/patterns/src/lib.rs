@@ -7,7 +7,7 @@
 //!
 //! Names and paths are bytes, as they are in Linux; what is no text in them is matched byte by byte.
 //!
-//! Invariants: everything is total and bounded. A pattern is either refused when the set is built
+//! Invariants: everything is total and bounded. A pattern is refused, when the set is built or when a path comes to it,
 //! or matches in time proportional to the path, whatever was written in it; nothing here touches a
 //! file system.
 
@@ -19,6 +19,7 @@ mod clean;
 mod error;
 mod nearest;
 mod program;
+mod regex;
 mod rune;
 mod set;
 mod token;

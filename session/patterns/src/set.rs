@@ -1,8 +1,9 @@
 //! A list of patterns as `.dockerignore` means it, and the state a tree walk carries.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::automaton::{Automaton, Facts, Positions};
+use crate::automaton::{Automaton, Facts, Numbers, Positions};
 use crate::error::PatternError;
 use crate::program::Program;
 use crate::rune;
@@ -40,6 +41,8 @@ pub struct DirState {
     facts_below: Facts,
     /// The last pattern that matches this path or a parent, counted from 1; 0 is none.
     decided_by: u32,
+    /// All patterns that hold for this path, if their order matters.
+    matched: Numbers,
     is_match: bool,
 }
 
@@ -50,7 +53,7 @@ impl PatternSet {
     pub const MAX_PATTERNS: usize = 50_000;
     /// Most bytes that all patterns of one set may have together.
     pub const MAX_TOTAL_BYTES: usize = 4 << 20;
-    /// Most bytes that the patterns with wildcards may have together: they are what matching time grows with.
+    /// Most bytes that the patterns with wildcards may have together, repetitions written out: they are what matching time grows with.
     pub const MAX_WILDCARD_BYTES: usize = 128 << 10;
 
     /// Compiles patterns, in order. Blank ones are skipped.
@@ -73,14 +76,14 @@ impl PatternSet {
                     limit: Self::MAX_PATTERN_BYTES,
                 });
             }
-            let before = program.starts.len();
+            let before = (program.len(), program.insts.len());
             program.add(pattern)?;
-            if program.starts.len() == before {
+            if program.len() == before.0 {
                 continue;
             }
             total += bytes;
-            wild += if program.latest_is_wild() { bytes } else { 0 };
-            bound(program.starts.len(), Self::MAX_PATTERNS, "patterns")?;
+            wild += program.wild_since(before.1);
+            bound(program.len(), Self::MAX_PATTERNS, "patterns")?;
             bound(total, Self::MAX_TOTAL_BYTES, "bytes")?;
             bound(wild, Self::MAX_WILDCARD_BYTES, "bytes of patterns with wildcards")?;
         }
@@ -91,7 +94,7 @@ impl PatternSet {
     /// Whether the list holds no pattern at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.program.starts.is_empty()
+        self.program.len() == 0
     }
 
     /// Whether any pattern begins with `!`.
@@ -101,35 +104,47 @@ impl PatternSet {
     }
 
     /// Whether the list matches `path`. The root (`` or `.`) is never matched.
-    #[must_use]
-    pub fn matches(&self, path: impl AsRef<[u8]>) -> bool {
+    ///
+    /// # Errors
+    /// [`PatternError::Meaningless`] if the verdict depends on such a pattern.
+    pub fn matches(&self, path: impl AsRef<[u8]>) -> Result<bool, PatternError> {
         let path = path.as_ref();
         if self.is_empty() || path.is_empty() {
-            return false;
+            return Ok(false);
         }
         let automaton = &mut *self.lock();
         let mut state = automaton.start(&self.program);
         let mut decided_by = 0;
-        for c in rune::all(path) {
+        let mut accepted = BTreeSet::new();
+        for c in rune::all(path).chain(['/']) {
             if c == '/' {
                 decided_by = decided_by.max(automaton.facts(state).accepted);
+                accepted.extend(automaton.accepted(state).iter());
             }
             state = automaton.step(&self.program, state, c);
         }
-        self.verdict(decided_by.max(automaton.facts(state).accepted))
+        if !self.program.broken.is_empty() {
+            let accepted: Vec<u32> = accepted.into_iter().collect();
+            decided_by = self.decide(&[], &accepted)?.last().copied().unwrap_or(0);
+        }
+        Ok(self.verdict(decided_by))
     }
 
     /// Whether a path below the directory `dir` (`` or `.` for the root) could be matched.
-    #[must_use]
-    pub fn may_match_below(&self, dir: &str) -> bool {
-        self.walk_to(dir).may_match_below()
+    ///
+    /// # Errors
+    /// As of [`PatternSet::enter`].
+    pub fn may_match_below(&self, dir: &str) -> Result<bool, PatternError> {
+        Ok(self.walk_to(dir)?.may_match_below())
     }
 
     /// Whether a path below the directory `dir` could be *not* matched; for ignore rules, whether a
     /// directory that is itself ignored has to be entered all the same.
-    #[must_use]
-    pub fn may_exempt_below(&self, dir: &str) -> bool {
-        self.walk_to(dir).may_exempt_below()
+    ///
+    /// # Errors
+    /// As of [`PatternSet::enter`].
+    pub fn may_exempt_below(&self, dir: &str) -> Result<bool, PatternError> {
+        Ok(self.walk_to(dir)?.may_exempt_below())
     }
 
     /// The state of a walk at the root.
@@ -137,15 +152,21 @@ impl PatternSet {
     pub fn root(&self) -> DirState {
         let automaton = &mut *self.lock();
         let state = automaton.start(&self.program);
-        self.state(automaton, state, 0)
+        self.state(automaton, state, 0, Numbers::default())
     }
 
     /// The state of the entry `name` of the directory that `parent` stands for.
     ///
     /// Takes time proportional to the name. `name` is one path element; `parent` has to come from
     /// this very set.
-    #[must_use]
-    pub fn enter(&self, parent: &DirState, name: impl AsRef<[u8]>) -> DirState {
+    ///
+    /// The verdict is not always that of [`PatternSet::matches`]: on a walk, a pattern that could not change the verdict on
+    /// a directory is not asked about it, and so does not hold for what is below either, unless it matches that itself.
+    /// With `d`, `!d/e` and `d` again, `d/e` is not matched. Other builders walk like this, and select the same files.
+    ///
+    /// # Errors
+    /// [`PatternError::Meaningless`] if the verdict depends on such a pattern.
+    pub fn enter(&self, parent: &DirState, name: impl AsRef<[u8]>) -> Result<DirState, PatternError> {
         let automaton = &mut *self.lock();
         let mut state = if parent.generation == automaton.generation {
             parent.below_id
@@ -155,24 +176,60 @@ impl PatternSet {
         for c in rune::all(name.as_ref()) {
             state = automaton.step(&self.program, state, c);
         }
-        let decided_by = parent.decided_by.max(automaton.facts(state).accepted);
+        let (decided_by, matched) = if self.program.is_ordered() {
+            let matched = self.decide(&parent.matched, automaton.accepted(state))?;
+            (matched.last().copied().unwrap_or(0), matched)
+        } else {
+            let latest = automaton.facts(state).accepted;
+            (parent.decided_by.max(latest), Numbers::default())
+        };
         let below = automaton.step(&self.program, state, '/');
-        self.state(automaton, below, decided_by)
+        Ok(self.state(automaton, below, decided_by, matched))
     }
 
-    fn walk_to(&self, dir: &str) -> DirState {
+    /// Which patterns hold for a path: those that hold for its parent, and those that are asked and match.
+    fn decide(&self, parent: &[u32], accepted: &[u32]) -> Result<Numbers, PatternError> {
+        let broken = &self.program.broken;
+        if broken.is_empty() && accepted.iter().all(|number| parent.binary_search(number).is_ok()) {
+            return Ok(parent.into());
+        }
+        let mut numbers: Vec<u32> = parent.iter().chain(accepted).chain(broken.keys()).copied().collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut is_match = false;
+        let mut held = Vec::new();
+        for number in numbers {
+            let negated = self.program.negated[number as usize - 1];
+            if parent.binary_search(&number).is_err() {
+                // Would change nothing.
+                if negated != is_match {
+                    continue;
+                }
+                if let Some(pattern) = broken.get(&number) {
+                    let pattern = pattern.clone();
+                    return Err(PatternError::Meaningless { pattern });
+                }
+            }
+            held.push(number);
+            is_match = !negated;
+        }
+        Ok(held.into())
+    }
+
+    fn walk_to(&self, dir: &str) -> Result<DirState, PatternError> {
         dir.split('/')
             .filter(|name| !matches!(*name, "" | "."))
-            .fold(self.root(), |state, name| self.enter(&state, name))
+            .try_fold(self.root(), |state, name| self.enter(&state, name))
     }
 
-    fn state(&self, automaton: &Automaton, below_id: u32, decided_by: u32) -> DirState {
+    fn state(&self, automaton: &Automaton, below_id: u32, decided_by: u32, matched: Numbers) -> DirState {
         DirState {
             below: automaton.positions(below_id).clone(),
             below_id,
             generation: automaton.generation,
             facts_below: automaton.facts(below_id),
             decided_by,
+            matched,
             is_match: self.verdict(decided_by),
         }
     }
@@ -189,12 +246,7 @@ impl PatternSet {
 
 impl Clone for PatternSet {
     fn clone(&self) -> Self {
-        let program = Program {
-            insts: self.program.insts.clone(),
-            owner: self.program.owner.clone(),
-            starts: self.program.starts.clone(),
-            negated: self.program.negated.clone(),
-        };
+        let program = self.program.clone();
         let automaton = Mutex::new(Automaton::new(&program));
         Self { program, automaton }
     }

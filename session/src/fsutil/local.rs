@@ -38,6 +38,16 @@ pub enum LocalTreeError {
         /// What is wrong.
         source: PatternError,
     },
+    /// A pattern of the selection means nothing.
+    #[error("failed to match {patterns}patterns: {source} for files in {}", root.display())]
+    Match {
+        /// The directory.
+        root: PathBuf,
+        /// Which patterns.
+        patterns: &'static str,
+        /// What is wrong.
+        source: PatternError,
+    },
     /// A file or directory cannot be read.
     #[error("failed to read {}: {source}", path.display())]
     Read {
@@ -87,11 +97,15 @@ impl LocalTree {
             Ok(Some(set))
         };
         let mut include = bytes(&selection.include);
-        let followed = follow::resolve(&root, &selection.follow)?;
-        match &followed {
-            Some(followed) => include.extend(followed.iter().map(Vec::as_slice)),
-            // One of the paths is the directory itself: everything is meant.
-            None => include.clear(),
+        let followed = if selection.follow.is_empty() {
+            None
+        } else {
+            follow::resolve(&root, &selection.follow)?
+        };
+        // `None` if one of the paths is the directory itself: that leaves what is included as it was.
+        if let Some(followed) = &followed {
+            include.extend(followed.iter().map(Vec::as_slice));
+            include = distinct(&include);
         }
         let include = compile(&include)?;
         let exclude = compile(&bytes(&selection.exclude))?;
@@ -120,6 +134,23 @@ impl Tree for LocalTree {
 
 fn bytes(patterns: &[String]) -> Vec<&[u8]> {
     patterns.iter().map(String::as_bytes).collect()
+}
+
+/// Patterns without those that are right behind one for a directory around them; none, if one is the directory itself,
+/// which is not a pattern for everything but means everything here.
+fn distinct<'a>(patterns: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let mut kept = Vec::with_capacity(patterns.len());
+    let mut last: &[u8] = b"";
+    for &pattern in patterns {
+        if pattern == b"." {
+            return Vec::new();
+        }
+        if !pattern.strip_prefix(last).is_some_and(|rest| rest.starts_with(b"/")) {
+            kept.push(pattern);
+            last = pattern;
+        }
+    }
+    kept
 }
 
 /// Opens what was a regular file when it was listed, without following or waiting if it no longer is.

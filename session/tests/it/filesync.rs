@@ -166,10 +166,21 @@ async fn selections_choose() {
         [
             &[],
             &[],
-            &["loop1/x", "missing/../../nothing"],
+            &["loop1/x", "missing/../nothing"],
             &["loop1", "loop2", "nothing"],
         ],
         [&[], &["*", "!empty"], &["."], &["empty"]],
+        // A followed path that is the directory itself adds nothing; an included one means everything, with any other.
+        [&["a.txt"], &[], &["."], &["a.txt"]],
+        [&["."], &[], &[], &[]],
+        [&["."], &["*", "!empty"], &["a.txt"], &["empty"]],
+        // Above the directory there is nothing.
+        [&[], &[], &["../a.txt"], &[]],
+        [&[], &[], &["/../a.txt"], &[]],
+        // On a walk, the last pattern is not asked about the directory, and does not match what is in it.
+        [&["a"], &["*", "!a/*/file", "a"], &[], &["a", "a/deep", "a/deep/file"]],
+        // A pattern that means nothing and is not come to.
+        [&["a.txt"], &["missing", "!d\\y"], &[], &["a.txt"]],
     ];
     for [include, exclude, follow, expected] in rows {
         let selection = Selection {

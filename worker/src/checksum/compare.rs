@@ -151,7 +151,7 @@ impl Search<'_> {
         for (old, new) in merged(old, new) {
             let name = old.as_ref().or(new.as_ref()).and_then(|at| at.path.file_name());
             let state = match (self.filter, &pair.state, name) {
-                (Some(filter), Some(state), Some(name)) => Some(filter.enter(state, name)),
+                (Some(filter), Some(state), Some(name)) => Some(filter.enter(state, name)?),
                 _ => None,
             };
             pending.push(Pair {

@@ -137,18 +137,20 @@ impl Filter {
     }
 
     /// The state at the entry `name` of the directory where `parent` is.
-    pub fn enter(&self, parent: &FilterState, name: &OsStr) -> FilterState {
+    ///
+    /// # Errors
+    /// A pattern that means nothing and was to be matched.
+    pub fn enter(&self, parent: &FilterState, name: &OsStr) -> Result<FilterState, ChecksumCause> {
         let name = name.as_bytes();
         let included = self.include.as_ref().zip(parent.include.as_ref());
-        FilterState {
-            include: included.map(|(set, state)| set.enter(state, name)),
-            exclude: self.exclude.enter(&parent.exclude, name),
-        }
-    }
-
-    /// Whether `path`, relative to the top, counts.
-    pub fn counts(&self, path: &str) -> bool {
-        self.include.as_ref().is_none_or(|set| set.matches(path)) && !self.exclude.matches(path)
+        let include = included.map(|(set, state)| set.enter(state, name)).transpose();
+        Ok(FilterState {
+            include: include.map_err(ChecksumCause::MatchInclude)?,
+            exclude: self
+                .exclude
+                .enter(&parent.exclude, name)
+                .map_err(ChecksumCause::MatchExclude)?,
+        })
     }
 }
 

@@ -116,12 +116,11 @@ fn filtered(view: &dyn View, top: &Located, filter: &Filter) -> Result<ContentHa
         }
         if at.node.is_dir() && state.may_count_below() {
             let children = view::children(view, &at).map_err(|source| read_error(&at.path, source))?;
-            let entered = children.into_iter().rev().map(|child| {
+            for child in children.into_iter().rev() {
                 let name = child.path.file_name().unwrap_or_default();
-                let state = filter.enter(&state, name);
-                (child, state)
-            });
-            pending.extend(entered);
+                let state = filter.enter(&state, name)?;
+                pending.push((child, state));
+            }
         }
     }
     let hashed: Result<Vec<Hashed>, ChecksumCause> = listed.par_iter().map(|at| hash(view, at)).collect();

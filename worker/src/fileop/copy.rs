@@ -199,16 +199,16 @@ impl Copier<'_, '_, '_> {
         if visit.is_top || visit.filter.as_ref().is_none_or(FilterState::may_count_below) {
             let children = view::children(self.view, &visit.source);
             let children = children.map_err(FileOpError::path("readdir", &visit.source.path))?;
-            pending.extend(children.into_iter().rev().map(|child| {
+            for child in children.into_iter().rev() {
                 let name = child.path.file_name().unwrap_or_default();
                 let around = visit.filter.as_ref().zip(self.rules.filter.as_ref());
-                Step::Visit(Box::new(Visit {
+                pending.push(Step::Visit(Box::new(Visit {
                     target: visit.target.join(name),
-                    filter: around.map(|(state, filter)| filter.enter(state, name)),
+                    filter: around.map(|(state, filter)| filter.enter(state, name)).transpose()?,
                     source: child,
                     is_top: false,
-                }))
-            }));
+                })));
+            }
         }
         self.frames.push(Frame {
             source: visit.source,

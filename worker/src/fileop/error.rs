@@ -52,6 +52,12 @@ pub enum FileOpError {
     /// An exclude pattern is malformed.
     #[error("invalid excludepatterns: {0}")]
     Exclude(PatternError),
+    /// An include pattern means nothing.
+    #[error("failed to match includepatterns: {0}")]
+    MatchInclude(PatternError),
+    /// An exclude pattern means nothing.
+    #[error("failed to match excludepatterns: {0}")]
+    MatchExclude(PatternError),
     /// A permission change is malformed.
     #[error(transparent)]
     Mode(#[from] ModeSyntax),
@@ -105,6 +111,8 @@ impl From<ChecksumCause> for FileOpError {
             ChecksumCause::Wildcard(error) => Self::Wildcard(error),
             ChecksumCause::Include(error) => Self::Include(error),
             ChecksumCause::Exclude(error) => Self::Exclude(error),
+            ChecksumCause::MatchInclude(error) => Self::MatchInclude(error),
+            ChecksumCause::MatchExclude(error) => Self::MatchExclude(error),
             ChecksumCause::Read { path, source } => Self::Path {
                 call: "open",
                 path,

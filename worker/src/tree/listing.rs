@@ -104,7 +104,7 @@ impl ReceiveSink for ListingReceiver {
         while self.around.last().is_some_and(|dir| !is_below(dir)) {
             self.around.pop();
         }
-        if !self.wanted.matches(&stat.path) {
+        if !self.wanted.matches(&stat.path)? {
             if mode::to_unix(stat.mode).is_some_and(|mode| mode & libc::S_IFMT == libc::S_IFDIR) {
                 self.around.push(stat);
             }

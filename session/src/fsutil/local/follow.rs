@@ -24,7 +24,12 @@ pub(super) fn resolve(root: &Path, paths: &[String]) -> Result<Option<Vec<Vec<u8
         waiting: Vec::new(),
     };
     for path in paths {
-        resolver.wait(path.as_bytes())?;
+        let path = cairn_patterns::clean_bytes(&[b"./", path.as_bytes()].concat());
+        match path.strip_prefix(b"..") {
+            // Above the directory: a place that nothing is in, not one inside of it.
+            Some([] | [b'/', ..]) => resolver.add(&path)?,
+            _ => resolver.wait(&path)?,
+        }
     }
     while let Some(path) = resolver.waiting.pop() {
         if path.is_empty() {

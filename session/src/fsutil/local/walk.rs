@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::vec;
 
-use cairn_patterns::DirState;
+use cairn_patterns::{DirState, PatternError, PatternSet};
 use cairn_proto::fsutil::Stat;
 use cairn_proto::names;
 
@@ -46,8 +46,8 @@ impl<'a> Walk<'a> {
         self.dirs.push(Dir {
             path: Vec::new(),
             names: list(&tree.root)?.into_iter(),
-            include: tree.include.as_ref().map(cairn_patterns::PatternSet::root),
-            exclude: tree.exclude.as_ref().map(cairn_patterns::PatternSet::root),
+            include: tree.include.as_ref().map(PatternSet::root),
+            exclude: tree.exclude.as_ref().map(PatternSet::root),
             pending: None,
         });
         while let Some(dir) = self.dirs.last_mut() {
@@ -77,15 +77,24 @@ impl<'a> Walk<'a> {
         let path = below(&parent.path, name);
         let full = tree.root.join(names::path(&path));
 
-        let include = enter(tree.include.as_ref(), parent.include.as_ref(), name);
-        let exclude = enter(tree.exclude.as_ref(), parent.exclude.as_ref(), name);
+        let unusable = |patterns| {
+            move |source| LocalTreeError::Match {
+                root: tree.root.clone(),
+                patterns,
+                source,
+            }
+        };
+        let include = enter(tree.include.as_ref(), parent.include.as_ref(), name).map_err(unusable("include"))?;
+        let may_include = include
+            .as_ref()
+            .is_none_or(|state| state.is_match() || state.may_match_below());
+        if is_dir && !may_include {
+            return Ok(true);
+        }
+        let exclude = enter(tree.exclude.as_ref(), parent.exclude.as_ref(), name).map_err(unusable("exclude"))?;
         let is_excluded = exclude.as_ref().is_some_and(DirState::is_match);
         let is_chosen = include.as_ref().is_none_or(DirState::is_match) && !is_excluded;
-        let is_entered = is_dir
-            && include
-                .as_ref()
-                .is_none_or(|state| state.is_match() || state.may_match_below())
-            && (!is_excluded || exclude.as_ref().is_some_and(DirState::may_exempt_below));
+        let is_entered = is_dir && (!is_excluded || exclude.as_ref().is_some_and(DirState::may_exempt_below));
         if !is_chosen && !is_entered {
             return Ok(true);
         }
@@ -124,8 +133,9 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn enter(set: Option<&cairn_patterns::PatternSet>, parent: Option<&DirState>, name: &OsStr) -> Option<DirState> {
-    Some(set?.enter(parent?, name.as_bytes()))
+fn enter(set: Option<&PatternSet>, parent: Option<&DirState>, name: &OsStr) -> Result<Option<DirState>, PatternError> {
+    let entered = set.zip(parent).map(|(set, parent)| set.enter(parent, name.as_bytes()));
+    entered.transpose()
 }
 
 /// The path of an entry of the directory `dir`.
