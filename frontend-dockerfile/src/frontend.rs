@@ -466,7 +466,7 @@ impl Build<'_> {
         };
         self.located(DockerfileError {
             message,
-            locations: stage.lines.into_iter().collect(),
+            locations: vec![stage.first_lines()],
         })
     }
 

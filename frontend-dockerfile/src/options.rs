@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) labels: BTreeMap<String, String>,
     /// `platform`; empty if none was asked for.
     pub(crate) platforms: Vec<Platform>,
+    /// Whether the client lists several, even if they are the same.
+    pub(crate) lists_platforms: bool,
     /// Whether results are keyed by platform.
     pub(crate) multi_platform: bool,
     /// Stages that are built anew.
@@ -134,7 +136,10 @@ impl Options {
             "filename" if value.is_empty() => {}
             "filename" => self.filename = value.to_owned(),
             "target" => self.target = value.to_owned(),
-            "platform" => self.platforms = platforms(value, host)?,
+            "platform" => {
+                self.platforms = platforms(value, host)?;
+                self.lists_platforms = value.contains(',');
+            }
             "no-cache" => self.no_cache = no_cache(value),
             "dockerfilekey" => {
                 self.dockerfile_local = value.to_owned();
@@ -211,7 +216,7 @@ impl Options {
 
     /// Settles what several options decide together.
     fn settle(&mut self, multi_platform: Option<&String>) -> Result<(), String> {
-        let several = self.platforms.len() > 1;
+        let several = self.lists_platforms;
         let asked = self.build_args.get("BUILDKIT_MULTI_PLATFORM").or(multi_platform);
         let asked = match asked {
             Some(value) => Some(
@@ -543,6 +548,6 @@ mod tests {
         );
         assert_eq!((options.run.ulimits[1].soft, options.run.ulimits[1].hard), (3, 3));
         assert_eq!(options.run.hostname, "h");
-        assert_eq!((options.platforms.len(), options.multi_platform), (1, false));
+        assert_eq!((options.platforms.len(), options.multi_platform), (1, true));
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     named: HashMap<String, Vec<usize>>,
     /// Stages that stand for images, by the name used.
     images: HashMap<String, usize>,
+    /// The stage behind each use of an image without a `FROM`: they are numbered after the stages of the file.
+    uses: Vec<usize>,
     /// Whether step names carry the stage's label.
     pub(crate) shows_labels: bool,
     /// The first name of an image that is none; told when the stages are known to fit together.
@@ -62,7 +64,9 @@ pub(crate) struct PlannedStage {
     /// The base as the file has it, with variables replaced.
     pub(crate) written: String,
     pub(crate) platform: Arc<Platform>,
-    pub(crate) lines: Option<Lines>,
+    pub(crate) lines: Lines,
+    /// Whether its base is what these lines are about, and not only needed by them.
+    pub(crate) has_place: bool,
     /// The text of the `FROM`.
     pub(crate) text: Arc<str>,
     pub(crate) steps: Vec<Step>,
@@ -74,7 +78,12 @@ pub(crate) struct PlannedStage {
 impl PlannedStage {
     /// Where the stage begins.
     pub(crate) fn first_lines(&self) -> Lines {
-        self.lines.unwrap_or(Lines::one(1))
+        self.lines
+    }
+
+    /// Where its base is in the Dockerfile, as graphs tell it.
+    pub(crate) fn place(&self) -> Option<Lines> {
+        self.has_place.then_some(self.lines)
     }
 
     /// Understands the config of the image that the stage is based on.
@@ -177,6 +186,7 @@ impl Plan {
             platform: Arc::new(platform.clone()),
             named: HashMap::new(),
             images: HashMap::new(),
+            uses: Vec::new(),
             shows_labels: false,
             invalid: None,
             budget: Budget::default(),

@@ -33,6 +33,10 @@ pub(crate) fn tree(tree: &SyntaxTree) -> String {
 }
 
 fn line(node: &Node, escape: char) -> String {
+    if node.text.is_empty() {
+        // A lone mark, and so the last line.
+        return escape.to_string();
+    }
     // Which words announce here-documents depends on every quote of the line, flags included.
     let mut text = if node.text.contains("<<") {
         node.text.to_string()

@@ -668,7 +668,7 @@ fn windows_copies_between_paths_with_backslashes() {
         ("COPY a b\\c", "/a => /app/b/c "),
         ("COPY a .\\", "/a => /app/ "),
         ("COPY a c:z", "/a => /app/z "),
-        ("COPY a \\abs\\.", "/a => /abs/ "),
+        ("COPY a \\abs\\.", "/a => /abs/. "),
         ("COPY a C:/fwd/", "/a => /fwd/ "),
         ("COPY a C:\\", "/a => / "),
         ("COPY a ..\\..\\q", "/a => /q "),
@@ -727,4 +727,25 @@ fn windows_has_backslashes_and_one_drive() {
         text.starts_with("error: The specified path is not on the system drive (C:)"),
         "{text}"
     );
+}
+
+#[test]
+fn names_of_images_are_told_last() {
+    for (text, options, want) in [
+        (
+            "FROM BAD!\nFROM a\n",
+            &[("target", "nope")][..],
+            "target stage \"nope\" could not be found",
+        ),
+        (
+            "FROM BAD!\nFROM a AS x\nCOPY --from=x a b\n",
+            &[],
+            "circular dependency",
+        ),
+        ("FROM BAD!\nFROM a\nCOPY --from=9 a b\n", &[], "invalid stage index 9"),
+        ("FROM BAD!\nFROM alpine\n", &[], "failed to parse stage name \"BAD!\""),
+    ] {
+        let error = build(FakeBridge::new(text), options).unwrap_err().to_string();
+        assert!(error.contains(want), "{text}: {error}");
+    }
 }

@@ -69,6 +69,7 @@ pub(super) fn add(node: &Node, args: Args) -> Result<Copy, String> {
 }
 
 fn parse(node: &Node, args: Args, flags: &FlagSpec, word: &str) -> Result<Copy, String> {
+    let is_json = matches!(args, Args::Json(_));
     let mut sources = super::list(args);
     let dest = sources
         .pop()
@@ -78,12 +79,16 @@ fn parse(node: &Node, args: Args, flags: &FlagSpec, word: &str) -> Result<Copy, 
     // Of two with the same name the last body counts, for both.
     let heredocs = node.heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc));
     let heredocs: HashMap<&str, &Heredoc> = heredocs.collect();
-    let heredoc_for = |word: &str| match heredocs.is_empty() {
-        true => None,
-        false => {
-            let own = Heredoc::from_word(word)?;
-            let body = heredocs.get(own.name.as_str())?.body.clone();
-            Some(Heredoc { body, ..own })
+    let heredoc_for = |word: &str| {
+        let own = Heredoc::from_word(word)?;
+        match heredocs.get(own.name.as_str()) {
+            Some(announced) => Some(Heredoc {
+                body: announced.body.clone(),
+                ..own
+            }),
+            // In quotes it announces no body, and is a file without one.
+            None if is_json => Some(own),
+            None => None,
         }
     };
     if heredoc_for(&dest).is_some() {

@@ -341,11 +341,7 @@ fn path_action(template: &CopyAction, source: &str, copy: &Copy, is_add: bool) -
     // Behind the pivot `/./` begins what is kept of the path.
     let (root, kept) = source.split_once("/./").unwrap_or(("/", source));
     let kept = path::source(kept);
-    let kept = kept
-        .strip_prefix('/')
-        .filter(|kept| !kept.is_empty())
-        .unwrap_or(&kept)
-        .to_owned();
+    let kept = kept.strip_prefix('/').unwrap_or(&kept).to_owned();
     let required = if cairn_patterns::glob::has_wildcard(&kept) {
         Vec::new()
     } else {

@@ -89,6 +89,7 @@ impl Lowering<'_> {
         if let Some(script) = script {
             let mount = Mount {
                 readonly: true,
+                selector: "/".to_owned(),
                 ..mount(PIPES.to_owned(), MountKind::Bind)
             };
             files.push(Pending {
@@ -124,9 +125,13 @@ impl Lowering<'_> {
         stage: usize,
         lines: Lines,
     ) -> Result<Pending, DockerfileError> {
-        let target = path::absolute(&state.cwd, &spec.target);
+        let mut target = path::absolute(&state.cwd, &spec.target);
         if target == "/" {
             return Err(DockerfileError::at(lines, "invalid mount target \"/\""));
+        }
+        // What is absolute stays as it is written.
+        if spec.target.starts_with('/') {
+            target.clone_from(&spec.target);
         }
         let mut input = self.mount_root(spec, from, stage, lines)?;
         let source = path::source(&spec.source);

@@ -46,8 +46,14 @@ pub(super) fn slashed(path: &str, is_windows: bool) -> Result<Cow<'_, str>, Stri
 /// A destination: as [`absolute`], but what says "into this directory" keeps saying so.
 pub(super) fn destination(cwd: &str, path: &str) -> String {
     let is_directory = path.is_empty() || path == "." || path.ends_with('/') || path.ends_with("/.");
-    let path = absolute(cwd, path);
-    if is_directory && path != "/" { path + "/" } else { path }
+    let mut absolute = absolute(cwd, path);
+    if is_directory && absolute != "/" {
+        absolute.push('/');
+    }
+    if path.ends_with("/.") {
+        absolute.push('.');
+    }
+    absolute
 }
 
 /// A source, relative to the root of what it is in.
@@ -89,7 +95,9 @@ mod tests {
         for (cwd, path, want) in [
             ("/w", "x", "/w/x"),
             ("/w", "x/", "/w/x/"),
-            ("/w", "x/.", "/w/x/"),
+            ("/w", "x/.", "/w/x/."),
+            ("/w", "/.", "/."),
+            ("/w", "./.", "/w/."),
             ("/w", ".", "/w/"),
             ("/w", "", "/w/"),
             ("/", ".", "/"),

@@ -13,7 +13,7 @@ use super::state::StageState;
 use super::{Lowering, config, proxy};
 
 /// Where scripts of here-documents are mounted.
-pub(super) const PIPES: &str = "/dev/pipes";
+pub(super) const PIPES: &str = "/dev/pipes/";
 
 impl Lowering<'_> {
     pub(super) fn run(
@@ -34,7 +34,7 @@ impl Lowering<'_> {
         let args = match &command {
             Command::Exec(args) => args.clone(),
             Command::Shell(text) => config::with_shell(state, text),
-            Command::Script(heredoc) => config::with_shell(state, &format!("{PIPES}/{}", heredoc.name)),
+            Command::Script(heredoc) => config::with_shell(state, &format!("{PIPES}{}", heredoc.name)),
         };
         let script = match command {
             Command::Script(heredoc) => Some(self.inline_file(&heredoc.name, &heredoc.content(), 0o755)),

@@ -164,7 +164,7 @@ impl Lowering<'_> {
             }),
         };
         let metadata = from_metadata(planned, name);
-        state.root = Some(self.arena.image(source, &planned.platform, metadata, planned.lines));
+        state.root = Some(self.arena.image(source, &planned.platform, metadata, planned.place()));
         Ok(())
     }
 
@@ -176,7 +176,7 @@ impl Lowering<'_> {
             state.image.clear_triggers();
         }
         // What was made by another build has places of its own.
-        let lines = planned.lines.filter(|_| graph.source.is_some());
+        let lines = planned.place().filter(|_| graph.source.is_some());
         state.root = self.arena.graph(&format!("stage:{index}"), &graph.definition, lines);
         Ok(())
     }

@@ -56,7 +56,8 @@ impl Plan {
             base,
             written: name,
             platform,
-            lines: Some(lines),
+            lines,
+            has_place: true,
             text: stage.instruction.text.clone(),
             steps: Vec::new(),
             replaced,
@@ -141,10 +142,20 @@ impl Plan {
     ) -> Result<usize, DockerfileError> {
         let digits = name.strip_prefix(['-', '+']).unwrap_or(name);
         if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
-            let number = name.parse::<usize>().ok().filter(|number| *number < self.declared);
-            return number.ok_or_else(|| DockerfileError::at(lines, format!("invalid stage index {name}")));
+            let number: Option<usize> = name.parse().ok();
+            let found = number.and_then(|number| match number.checked_sub(self.declared) {
+                None => Some(number),
+                Some(use_of) => self.uses.get(use_of).copied(),
+            });
+            return found.ok_or_else(|| DockerfileError::at(lines, format!("invalid stage index {name}")));
         }
-        self.mount_source(options, index, name, lines)
+        let source = self.mount_source(options, index, name, lines)?;
+        let stage = &mut self.stages[source];
+        if !stage.has_place {
+            stage.has_place = true;
+            stage.lines = lines;
+        }
+        Ok(source)
     }
 
     /// What `RUN --mount=from=name` in stage `index` refers to: a stage, a context or an image, but never an index.
@@ -157,7 +168,11 @@ impl Plan {
     ) -> Result<usize, DockerfileError> {
         match self.find_stage(name, index) {
             Some(stage) => Ok(stage),
-            None => self.implicit(options, name, lines),
+            None => {
+                let stage = self.implicit(options, name, lines)?;
+                self.uses.push(stage);
+                Ok(stage)
+            }
         }
     }
 
@@ -186,7 +201,8 @@ impl Plan {
             base,
             written: name.to_owned(),
             platform: self.platform.clone(),
-            lines: Some(lines),
+            lines,
+            has_place: false,
             text: Arc::default(),
             steps: Vec::new(),
             replaced: false,

@@ -104,7 +104,9 @@ impl<'a> Reader<'a> {
         let mut joined = std::mem::take(&mut self.joined);
         joined.clear();
         let (last, empty) = self.join(&mut joined, line, text);
-        if !joined.text.trim().is_empty() {
+        // A lone continuation mark that nothing follows is an instruction without a name.
+        let is_continued = continuation(text.trim_start(), self.directives.directives.escape_char()).1;
+        if is_continued || !joined.text.trim().is_empty() {
             let first = line.number;
             self.instruction(&joined, Lines { first, last }, empty);
         }

@@ -105,7 +105,7 @@ pub(super) fn source(op: &SourceOp) -> pb::SourceOp {
         if items.is_empty() {
             String::new()
         } else {
-            serde_json::Value::from(items.to_vec()).to_string()
+            go_json(&serde_json::Value::from(items.to_vec()).to_string())
         }
     };
     match op {
@@ -548,4 +548,17 @@ fn optional(index: Option<usize>) -> i64 {
 
 fn permissions(mode: u32) -> i32 {
     i32::try_from(mode).unwrap_or(i32::MAX)
+}
+
+/// JSON as Go writes it: what could mean something in HTML is escaped. Digests of sources depend on it.
+fn go_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            // None of these is part of JSON's own syntax.
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
