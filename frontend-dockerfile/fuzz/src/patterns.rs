@@ -14,7 +14,7 @@ pub(crate) fn check(data: &[u8]) {
         return;
     };
     let set = PatternSet::new(&patterns).expect("an ignore file that was read holds patterns");
-    let _ = check_walk(&set, &path);
+    drop(check_walk(&set, &path));
     for pattern in &patterns {
         if let Ok(glob) = Glob::new(pattern) {
             let _ = glob.matches(&path);

@@ -562,3 +562,13 @@ fn go_json(json: &str) -> String {
     }
     escaped
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn lists_are_escaped_as_go_does() {
+        let json = serde_json::Value::from(vec!["<a>", "b&c", "\u{2028}\"é"]).to_string();
+        let want = r#"["\u003ca\u003e","b\u0026c","\u2028\"é"]"#;
+        assert_eq!(super::go_json(&json), want);
+    }
+}
