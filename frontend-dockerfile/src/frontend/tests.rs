@@ -1,9 +1,11 @@
 mod ahead;
 mod conformance;
 mod contexts;
+mod findings;
 mod host_keys;
 mod hostile;
 mod policies;
+mod windows;
 
 use std::sync::Arc;
 
@@ -478,128 +480,6 @@ fn digests_are_those_of_other_frontends() {
     );
 }
 
-/// The rules that fire, in order.
-fn warnings(dockerfile: &str, options: &[(&str, &str)]) -> Vec<String> {
-    let (result, warnings) = checked(dockerfile, options);
-    if let Err(error) = result {
-        panic!("{dockerfile:?}: {error}");
-    }
-    warnings
-}
-
-/// The outcome, and the rules that fire, in order.
-fn checked(dockerfile: &str, options: &[(&str, &str)]) -> (Result<FrontendResult, FrontendError>, Vec<String>) {
-    let bridge = Arc::new(FakeBridge::new(dockerfile).file("context", ".dockerignore", "*.txt"));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
-    let result = runtime.block_on(solve(&bridge, options));
-    let log = bridge.log.lock().unwrap();
-    let warnings = log.iter().filter_map(|entry| entry.strip_prefix("W "));
-    (result, warnings.map(str::to_owned).collect())
-}
-
-#[test]
-fn builds_that_fail_are_checked_too() {
-    for (dockerfile, error, want) in [
-        (
-            "FROM scratch\nLABEL r=\"$first ${second:?msg}$third\"",
-            "failed to process",
-            &[
-                "UndefinedVar: Usage of undefined variable '$first' (line 2)",
-                "UndefinedVar: Usage of undefined variable '$second' (line 2)",
-            ][..],
-        ),
-        (
-            "FROM $X",
-            "base name ($X) should not be blank",
-            &[
-                "InvalidDefaultArgInFrom: Default value for ARG $X results in empty or invalid base image name (line 1)",
-                "UndefinedArgInFrom: FROM argument 'X' is not declared (line 1)",
-            ],
-        ),
-        (
-            "FROM scratch\nEXPOSE 80:81-82\nCMD a",
-            "invalid ranges specified",
-            &[
-                "ExposeInvalidFormat: EXPOSE instruction should not define an IP address or host-port mapping, found \
-                 '80:81-82' (line 2)",
-            ],
-        ),
-        // What comes behind a wrong instruction is not looked at, and neither is how instructions fit together.
-        (
-            "FROM scratch AS a\nENV a b\nFROM scratch as a\nENV c $d \\\n\n e\nMAINTAINER x\nFOO\nMAINTAINER y",
-            "dockerfile parse error on line 8: unknown instruction: FOO",
-            &[
-                "NoEmptyContinuation: Empty continuation line (line 6)",
-                "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 3)",
-                "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 7)",
-            ],
-        ),
-        ("FROM scratch as a\nENV a", "ENV must have two arguments", &[]),
-    ] {
-        let (result, found) = checked(dockerfile, &[]);
-        let text = render(&result);
-        assert!(text.starts_with(&format!("error: {error}")), "{dockerfile:?}: {text}");
-        assert_eq!(found, want, "{dockerfile:?}");
-    }
-}
-
-#[test]
-fn unknown_options_are_told_of() {
-    assert_eq!(
-        warnings("FROM scratch", &[("bogus", "1")]),
-        ["frontend option bogus is unknown and has no effect"]
-    );
-}
-
-#[test]
-fn directives_are_complained_about_where_others_do() {
-    for (dockerfile, want) in [
-        ("# escape=x\nFROM scratch", ""),
-        ("# syntax=docker/dockerfile:1\n# escape=x\nFROM scratch", "1"),
-        ("# escape=`\n# escape=`\nFROM scratch", "1"),
-        ("# x\n# y", "2"),
-    ] {
-        let text = lowered(dockerfile, &[]);
-        let place = text.trim_end().rsplit_once("at Dockerfile:").unwrap().1;
-        assert_eq!(place.trim(), want, "{text}");
-    }
-}
-
-#[test]
-fn findings_say_what_and_where() {
-    assert_eq!(
-        warnings("FROM scratch\nENV PATH=$PATHH", &[]),
-        ["UndefinedVar: Usage of undefined variable '$PATHH' (did you mean $PATH?) (line 2)"]
-    );
-    let twice = warnings("FROM scratch\nENTRYPOINT [\"a\"]\nENTRYPOINT [\"b\"]", &[]);
-    assert_eq!(
-        twice,
-        [
-            "MultipleInstructionsDisallowed: Multiple ENTRYPOINT instructions should not be used in the same stage because \
-          only the last one will be used (line 2)"
-        ]
-    );
-}
-
-#[test]
-fn findings_can_be_made_errors() {
-    let want = "lint violation found for rules: JSONArgsRecommended";
-    assert_eq!(error("# check=error=true\nFROM scratch\nCMD a", &[]), want);
-    let replaced = [("build-arg:BUILDKIT_DOCKERFILE_CHECK", "error=true")];
-    assert_eq!(error("# check=skip=all\nFROM scratch\nCMD a", &replaced), want);
-    assert_eq!(
-        error("# check=foo\nFROM scratch", &[]),
-        "failed to parse check options: invalid check option \"foo\""
-    );
-    assert_eq!(
-        error("# check=foo=bar\nFROM scratch", &[]),
-        "failed to parse check options: invalid check option \"foo\""
-    );
-}
-
 #[test]
 fn forms_that_look_odd_are_fine() {
     for dockerfile in [
@@ -635,98 +515,6 @@ fn devices_are_for_those_who_ask_for_labs() {
             "device feature is only supported in Dockerfile frontend 1.14.0-labs or later"
         );
     }
-}
-
-#[test]
-fn windows_has_another_shell_and_no_path() {
-    let options = [("platform", "windows/amd64")];
-    let dockerfile = "FROM scratch\nENV Path=x\nENV PATH=y\nRUN dir\nRUN <<S\n#!/bin/cat\nS\nCMD dir\nSHELL [\"powershell\"]\nRUN dir";
-    let text = lowered(dockerfile, &options);
-    for command in [
-        "exec [\"cmd\", \"/S\", \"/C\", \"dir\"]",
-        "exec [\"cmd\", \"/S\", \"/C\", \"#!/bin/cat\\n\"]",
-        "exec [\"powershell\", \"dir\"]",
-    ] {
-        assert!(text.contains(command), "no {command} in {text}");
-    }
-    assert!(!text.contains("/dev/pipes"), "{text}");
-    let result = build(FakeBridge::new(dockerfile), &options).unwrap();
-    let config = config(&result);
-    assert_eq!(config["config"]["Env"], serde_json::json!(["Path=x", "PATH=y"]));
-    assert_eq!(config["config"]["Cmd"], serde_json::json!(["cmd", "/S", "/C", "dir"]));
-    assert_eq!(config["config"]["WorkingDir"], "\\");
-}
-
-#[test]
-fn windows_copies_between_paths_with_backslashes() {
-    let options = [("platform", "windows/amd64")];
-    let copied = |instruction: &str| {
-        let text = format!("# escape=`\nFROM scratch\nWORKDIR C:\\app\n{instruction}");
-        render(&build(FakeBridge::new(&text), &options))
-    };
-    for (instruction, want) in [
-        ("COPY a b\\c", "/a => /app/b/c "),
-        ("COPY a .\\", "/a => /app/ "),
-        ("COPY a c:z", "/a => /app/z "),
-        ("COPY a \\abs\\.", "/a => /abs/. "),
-        ("COPY a C:/fwd/", "/a => /fwd/ "),
-        ("COPY a C:\\", "/a => / "),
-        ("COPY a ..\\..\\q", "/a => /q "),
-        ("ADD d\\e C:\\x\\", "/d/e => /x/ "),
-        ("COPY --parents d\\.\\s\\u x", "/d => /app/x/ "),
-        ("COPY <<E C:\\here\\\nx\nE", "/E => /here/ "),
-    ] {
-        let text = copied(instruction);
-        assert!(text.contains(want), "{instruction}: {text}");
-    }
-    assert!(
-        copied("COPY d\\e x").contains("follow=[\"d/e\"]"),
-        "{}",
-        copied("COPY d\\e x")
-    );
-    for (instruction, want) in [
-        ("COPY a d:\\x", "The specified path is not on the system drive (C:)"),
-        ("COPY d:a x", "The specified path is not on the system drive (C:)"),
-        ("COPY a C:", "no relative path specified in \"C:\""),
-        ("ADD a \\\\host\\share", "UNC paths are not supported"),
-    ] {
-        let text = copied(instruction);
-        let want = format!("error: removing drive letter: {want}");
-        assert!(text.starts_with(&want), "{instruction}: {text}");
-    }
-    // What is no Windows has names with backslashes.
-    let linux = lowered("# escape=`\nFROM scratch\nCOPY a\\b c\\d\\", &[]);
-    assert!(linux.contains("/a\\b => /c\\d\\ "), "{linux}");
-}
-
-#[test]
-fn windows_has_backslashes_and_one_drive() {
-    let base = r#"{"architecture":"amd64","os":"windows","os.version":"10.0.1","os.features":["win32k"],
-        "config":{"WorkingDir":"C:\\app"},"rootfs":{"type":"layers","diff_ids":["sha256:00"]}}"#;
-    let options = [("platform", "windows/amd64")];
-    let built = |text: &str| {
-        build(
-            FakeBridge::new(text).image("docker.io/library/nano:latest", base),
-            &options,
-        )
-    };
-    let result = built("FROM nano\nWORKDIR b\nWORKDIR C:/x/../y\nWORKDIR z\nCOPY a .").unwrap();
-    let image = config(&result);
-    assert_eq!(image["config"]["WorkingDir"], "\\y\\z");
-    assert_eq!(image["history"][0]["created_by"], "WORKDIR /app/b");
-    assert_eq!(
-        (&image["os.version"], &image["os.features"][0]),
-        (&"10.0.1".into(), &"win32k".into())
-    );
-    let platforms: serde_json::Value = serde_json::from_slice(&result.metadata["refs.platforms"]).unwrap();
-    assert_eq!(platforms["Platforms"][0]["Platform"]["os.version"], "10.0.1");
-    let text = render(&Ok(result));
-    assert!(text.contains("mkdir /app/b ") && text.contains("=> /y/z/ "), "{text}");
-    let text = render(&built("FROM nano\nWORKDIR d:\\x"));
-    assert!(
-        text.starts_with("error: The specified path is not on the system drive (C:)"),
-        "{text}"
-    );
 }
 
 #[test]

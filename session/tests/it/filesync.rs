@@ -37,6 +37,15 @@ fn strings(values: &[&str]) -> Vec<String> {
     values.iter().map(|&value| value.to_owned()).collect()
 }
 
+/// What is included, excluded and followed.
+fn selection([include, exclude, follow]: [&[&str]; 3]) -> Selection {
+    Selection {
+        include: strings(include),
+        exclude: strings(exclude),
+        follow: strings(follow),
+    }
+}
+
 #[tokio::test]
 async fn a_directory_arrives_whole() {
     let dir = sample_dir();
@@ -183,11 +192,7 @@ async fn selections_choose() {
         [&["a.txt"], &["missing", "!d\\y"], &[], &["a.txt"]],
     ];
     for [include, exclude, follow, expected] in rows {
-        let selection = Selection {
-            include: strings(include),
-            exclude: strings(exclude),
-            follow: strings(follow),
-        };
+        let selection = selection([include, exclude, follow]);
         let mut sink = MemorySink::default();
         receive(&connected, selection.clone(), &mut sink).await;
         assert_eq!(&sink.paths(), expected, "{selection:?}");
@@ -282,12 +287,8 @@ async fn names_are_bytes() {
     ];
     for transport in TRANSPORTS {
         let connected = offer(transport, dir.path()).await;
-        for ([include, exclude, follow], expected) in rows {
-            let selection = Selection {
-                include: strings(include),
-                exclude: strings(exclude),
-                follow: strings(follow),
-            };
+        for (selected, expected) in rows {
+            let selection = selection(*selected);
             let mut sink = MemorySink::default();
             receive(&connected, selection.clone(), &mut sink).await;
             let paths: Vec<&[u8]> = sink.entries.iter().map(|stat| stat.path.as_slice()).collect();

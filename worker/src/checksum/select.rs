@@ -73,11 +73,12 @@ fn expand(view: &dyn View, pattern: &str, links: Links) -> Result<Vec<PathBuf>, 
         let mut next = Vec::new();
         for (named, dir) in level.iter().filter(|(_, at)| at.node.is_dir()) {
             let children = view::children(view, dir).map_err(|source| read_error(&dir.path, source))?;
-            let named_children = children.into_iter().filter_map(|child| {
-                let name = child.path.file_name()?;
-                glob.matches(name.as_bytes()).then(|| (named.join(name), child.clone()))
-            });
-            next.extend(named_children);
+            for child in children {
+                let name = child.path.file_name().unwrap_or_default();
+                if glob.matches(name.as_bytes()) {
+                    next.push((named.join(name), child));
+                }
+            }
         }
         level = next;
     }

@@ -110,24 +110,8 @@ impl ExecRunner {
         let asked = request.clone();
         let of_process = |error: ExecError| error.of_process(request.command());
         let preparing = blocking(move || prepare(&setting, &asked, caches));
-        let (prepared, joined) = tokio::join!(preparing, self.networks.join(&request.op, cancel));
-        let (mut prepared, joined) = match (prepared, joined) {
-            (Ok(prepared), Ok(joined)) => (prepared, joined),
-            (Err(error), joined) => {
-                if let Ok(joined) = joined {
-                    joined.unused();
-                }
-                return Err(of_process(error).into());
-            }
-            (Ok(prepared), Err(error)) => {
-                let undone = blocking(move || {
-                    drop(prepared);
-                    Ok(())
-                });
-                undone.await?;
-                return Err(of_process(error).into());
-            }
-        };
+        let joined = self.networks.join_beside(&request.op, cancel, preparing).await;
+        let (mut prepared, joined) = joined.map_err(of_process)?;
         prepared.process.network = joined.network();
         let io = ProcessIo {
             stdin: None,

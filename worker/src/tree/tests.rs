@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_proto::fsutil::Stat;
-use cairn_session::fsutil::{ReceiveSink, Tree as _, order};
+use cairn_session::fsutil::{self, ReceiveSink, TransferLimits, Tree as _, order};
 use cairn_session::mode;
 use cairn_solver::llb::Differ;
 use proptest::prelude::*;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::testing::{build, inode, listing, receive, receive_list};
 use super::*;
@@ -448,12 +451,34 @@ fn results_are_sent_in_order_each_to_its_directory() {
     assert!(sender.open(Path::new("linux_amd64/gone")).unwrap().is_none());
 }
 
+/// Has a sender and a store transfer a tree as over the wire; tells how many files were sent, too.
+async fn transfer(store: &TreeStore, sender: Arc<dyn fsutil::Tree>) -> (Tree, u32) {
+    let (to_receiver, at_receiver) = mpsc::channel(4);
+    let (to_sender, at_sender) = mpsc::channel(4);
+    let mut receiver = store
+        .receive(SourceKey::new("wire", "", ""), Differ::Metadata, None)
+        .unwrap();
+    let sending = fsutil::send(
+        ReceiverStream::new(at_sender).map(Ok),
+        to_receiver,
+        sender,
+        Arc::new(|_| {}),
+    );
+    let limits = TransferLimits::default();
+    let receiving = fsutil::receive(
+        ReceiverStream::new(at_receiver).map(Ok),
+        to_sender,
+        &limits,
+        &mut receiver,
+    );
+    let (sent, received) = tokio::join!(sending, receiving);
+    sent.unwrap();
+    let files = received.unwrap().files;
+    (receiver.into_tree().unwrap(), files)
+}
+
 #[tokio::test]
 async fn a_transfer_over_the_protocol_makes_the_same_tree() {
-    use cairn_session::fsutil::{TransferLimits, receive, send};
-    use tokio_stream::StreamExt;
-    use tokio_stream::wrappers::ReceiverStream;
-
     if !is_root_or_skip() {
         return;
     }
@@ -461,29 +486,9 @@ async fn a_transfer_over_the_protocol_makes_the_same_tree() {
     let view: Arc<dyn View> = Arc::new(Root::open(fixture.path("client")).unwrap());
     let mut digests = Vec::new();
     for want in [3, 0] {
-        let (to_receiver, at_receiver) = tokio::sync::mpsc::channel(4);
-        let (to_sender, at_sender) = tokio::sync::mpsc::channel(4);
-        let mut receiver = fixture
-            .store
-            .receive(SourceKey::new("wire", "", ""), Differ::Metadata, None)
-            .unwrap();
-        let sending = send(
-            ReceiverStream::new(at_sender).map(Ok),
-            to_receiver,
-            Arc::new(ViewSender::new(Arc::clone(&view))),
-            Arc::new(|_| {}),
-        );
-        let limits = TransferLimits::default();
-        let receiving = receive(
-            ReceiverStream::new(at_receiver).map(Ok),
-            to_sender,
-            &limits,
-            &mut receiver,
-        );
-        let (sent, received) = tokio::join!(sending, receiving);
-        sent.unwrap();
-        assert_eq!(received.unwrap().files, want);
-        digests.push(receiver.into_tree().unwrap().digest());
+        let (tree, files) = transfer(&fixture.store, Arc::new(ViewSender::new(Arc::clone(&view)))).await;
+        assert_eq!(files, want);
+        digests.push(tree.digest());
     }
     assert_eq!(digests[0], digests[1]);
     let fixture = tokio::task::spawn_blocking(move || {

@@ -81,24 +81,7 @@ impl ExecRunner {
         let setting = self.setting(&request);
         let op = request.op.clone();
         let staging = blocking(move || Stage::new(&setting, &request, &own, caches));
-        let (stage, joined) = tokio::join!(staging, self.networks.join(&op, cancel));
-        let (stage, joined) = match (stage, joined) {
-            (Ok(stage), Ok(joined)) => (stage, joined),
-            (Err(error), joined) => {
-                if let Ok(joined) = joined {
-                    joined.unused();
-                }
-                return Err(error);
-            }
-            (Ok(stage), Err(error)) => {
-                let undone = blocking(move || {
-                    drop(stage);
-                    Ok(())
-                });
-                undone.await?;
-                return Err(error);
-            }
-        };
+        let (stage, joined) = self.networks.join_beside(&op, cancel, staging).await?;
         let release = cancel.child_token();
         let shared = Arc::new(Shared {
             id: ContainerId::random(),

@@ -3,6 +3,7 @@
 use cairn_solver::llb::{ExecOp, NetMode, SecurityMode};
 use tokio_util::sync::CancellationToken;
 
+use super::blocking;
 use super::error::ExecError;
 use crate::cni::{Lease, Namespaces};
 use crate::executor::process::{Network, ProcessSpec};
@@ -34,7 +35,7 @@ impl Networks {
     }
 
     /// The network that an op asks for.
-    pub(super) async fn join(&self, op: &ExecOp, cancel: &CancellationToken) -> Result<Joined, ExecError> {
+    async fn join(&self, op: &ExecOp, cancel: &CancellationToken) -> Result<Joined, ExecError> {
         match (op.network, self) {
             (NetMode::Host, _) | (NetMode::Sandbox, Self::Host) => Ok(Joined::Host),
             (NetMode::None, _) | (NetMode::Sandbox, Self::None) => Ok(Joined::None),
@@ -42,6 +43,33 @@ impl Networks {
                 lease = namespaces.lease(&op.hostname) => Ok(Joined::Leased(lease?)),
                 () = cancel.cancelled() => Err(ExecError::Cancelled),
             },
+        }
+    }
+
+    /// Joins the network that an op asks for while something else is being prepared. If one of both fails, the other is
+    /// undone before this returns.
+    pub(super) async fn join_beside<T: Send + 'static>(
+        &self,
+        op: &ExecOp,
+        cancel: &CancellationToken,
+        preparing: impl Future<Output = Result<T, ExecError>>,
+    ) -> Result<(T, Joined), ExecError> {
+        match tokio::join!(preparing, self.join(op, cancel)) {
+            (Ok(prepared), Ok(joined)) => Ok((prepared, joined)),
+            (Err(error), joined) => {
+                if let Ok(joined) = joined {
+                    joined.unused();
+                }
+                Err(error)
+            }
+            (Ok(prepared), Err(error)) => {
+                let undone = blocking(move || {
+                    drop(prepared);
+                    Ok(())
+                });
+                undone.await?;
+                Err(error)
+            }
         }
     }
 

@@ -8,11 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_session::fsutil::{LocalTree, Selection, TransferLimits, receive, send};
+use cairn_session::fsutil::{LocalTree, Selection};
 use proptest::prelude::*;
-use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 use crate::sys::at;
@@ -120,34 +117,9 @@ proptest! {
             }
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let tree = runtime.block_on(transfer(&fixture.store, &client));
+        let local = LocalTree::new(&client, &Selection::default(), false).unwrap();
+        let (tree, _) = runtime.block_on(transfer(&fixture.store, Arc::new(local)));
         let out = fixture.lay_out(&tree, "out");
         prop_assert_eq!(found(&out), found(&client));
     }
-}
-
-async fn transfer(store: &TreeStore, client: &Path) -> Tree {
-    let (to_receiver, at_receiver) = mpsc::channel(4);
-    let (to_sender, at_sender) = mpsc::channel(4);
-    let mut receiver = store
-        .receive(SourceKey::new("any", "", ""), Differ::Metadata, None)
-        .unwrap();
-    let local = Arc::new(LocalTree::new(client, &Selection::default(), false).unwrap());
-    let sending = send(
-        ReceiverStream::new(at_sender).map(Ok),
-        to_receiver,
-        local,
-        Arc::new(|_| {}),
-    );
-    let limits = TransferLimits::default();
-    let receiving = receive(
-        ReceiverStream::new(at_receiver).map(Ok),
-        to_sender,
-        &limits,
-        &mut receiver,
-    );
-    let (sent, received) = tokio::join!(sending, receiving);
-    sent.unwrap();
-    received.unwrap();
-    receiver.into_tree().unwrap()
 }
